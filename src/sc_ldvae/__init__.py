@@ -1,0 +1,24 @@
+"""Interpretable factor analysis of single-cell counts with the linearly decoded VAE."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sc_ldvae import datasets, get, io, nn, pl, tl
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "datasets", "get", "io", "nn", "pl", "tl"]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401  a module, or an error
+    # torch, scanpy and matplotlib load with the room that needs them, not with the package.
+    if name not in __all__:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return import_module(f"{__name__}.{name}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,36 @@
+"""One AnnData out of what the user passed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from anndata import AnnData
+
+if TYPE_CHECKING:
+    from sc_ldvae._typing import Data
+
+
+def pick_modality(data: Data, modality: str | None) -> AnnData:
+    """The AnnData itself, or the named modality of a MuData.
+
+    Raises
+    ------
+    TypeError
+        If `data` is neither.
+    ValueError
+        If a MuData's modality is not named or unknown, or an AnnData's is named.
+    """
+    if isinstance(data, AnnData):
+        if modality is not None:
+            msg = f"modality={modality!r} was given, but data is an AnnData. Leave it out, or pass the MuData."
+            raise ValueError(msg)
+        return data
+    # By its attribute, not its class: mudata need not be installed.
+    modalities = getattr(data, "mod", None)
+    if modalities is None:
+        msg = f"data is a {type(data).__name__}, but must be an AnnData or a MuData."
+        raise TypeError(msg)
+    if modality not in modalities:
+        msg = f"modality={modality!r} is not in the MuData. Name one of {', '.join(map(repr, modalities))}."
+        raise ValueError(msg)
+    return modalities[modality]

@@ -1,0 +1,180 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch.optim.lr_scheduler import OneCycleLR
+from tqdm import tqdm
+
+from sc_ldvae.counts import n_minibatches, shuffled
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sc_ldvae.counts import Cells
+    from sc_ldvae.nn import LDVAE
+
+# Shares of the whole schedule, in steps.
+KL_WARMUP = 0.3
+LR_WARMUP = 0.3
+PATIENCE = 0.4
+# Cells that one evaluation holds at once.
+_CHUNK = 512
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long to train and how."""
+
+    max_epochs: int
+    batch_size: int = 128
+    lr: float = 0.03
+    early_stopping: bool = True
+    progress: bool = True
+
+
+@dataclass
+class History:
+    """What each epoch came to, one entry per epoch."""
+
+    epoch: list[int] = field(default_factory=list)
+    elbo: list[float] = field(default_factory=list)
+    """Mean over the training cells at KL weight 1, in nats, while the parameters moved."""
+    elbo_held_out: list[float] = field(default_factory=list)
+    """Mean over the held-out cells at KL weight 1, in nats; empty where none are held out."""
+    kl_weight: list[float] = field(default_factory=list)
+    lr: list[float] = field(default_factory=list)
+
+    def best_epoch(self) -> int:
+        """Position of the epoch with the largest held-out ELBO; the last one where none are held out."""
+        scores = self.elbo_held_out
+        return scores.index(max(scores)) if scores else len(self.epoch) - 1
+
+
+def default_max_epochs(n_cells: int, batch_size: int) -> int:
+    """Epochs such that the number of steps grows with the square root of the cells, from 600 for 2,500; at least 10."""
+    n_steps = 600 * (n_cells / 2500) ** 0.5
+    return max(10, round(n_steps / n_minibatches(n_cells, batch_size)))
+
+
+def train(
+    model: LDVAE, cells: Cells, training: Tensor, held_out: Tensor, schedule: Schedule, generator: torch.Generator
+) -> tuple[History, str]:
+    """Maximise the ELBO of the `training` cells; leave the model in the state that was best on the `held_out` ones.
+
+    Parameters
+    ----------
+    model
+        Changed in place; it ends in evaluation mode.
+    cells
+        All cells, on the model's device.
+    training, held_out
+        Integer positions of cells, on the model's device.
+    schedule
+        Length, minibatch size, peak learning rate.
+    generator
+        Source of everything random, on the model's device.
+
+    Returns
+    -------
+    One entry per epoch, and why training stopped.
+
+    Raises
+    ------
+    FloatingPointError
+        If the ELBO stops being a finite number.
+    """
+    n_steps = schedule.max_epochs * n_minibatches(len(training), schedule.batch_size)
+    # The gradients of rare genes are far below torch's default eps after the mean over cells.
+    optimizer = torch.optim.Adam(model.parameters(), lr=schedule.lr, betas=(0.9, 0.99), eps=1e-8, fused=True)
+    cycle = OneCycleLR(optimizer, schedule.lr, n_steps, pct_start=LR_WARMUP, cycle_momentum=False)
+    kl_weights = torch.linspace(0, 1, max(2, round(KL_WARMUP * n_steps))).tolist()
+    patience = max(5, round(PATIENCE * schedule.max_epochs))
+    history, best_state, step = History(), None, 0
+
+    with tqdm(total=schedule.max_epochs, desc="LDVAE", unit="epoch", disable=not schedule.progress) as bar:
+        for epoch in range(schedule.max_epochs):
+            model.train()
+            elbo = torch.zeros((), device=training.device)
+            history.lr.append(cycle.get_last_lr()[0])
+            for minibatch in shuffled(training, schedule.batch_size, generator):
+                kl_weight = kl_weights[min(step, len(kl_weights) - 1)]
+                terms = model(**cells.minibatch(minibatch), generator=generator)
+                loss = -terms.per_cell(kl_weight).mean() - model.log_prior() / len(training)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                cycle.step()
+                elbo += terms.per_cell().detach().sum()
+                step += 1
+            history.epoch.append(epoch + 1)
+            history.kl_weight.append(kl_weight)
+            history.elbo.append(float(elbo) / len(training))
+            _check_finite(history.elbo[-1], epoch + 1)
+            if len(held_out):
+                history.elbo_held_out.append(evaluate(model, cells, held_out))
+                if history.best_epoch() == epoch:
+                    best_state = {key: value.clone() for key, value in model.state_dict().items()}
+            reason = _reason_to_stop(history, schedule, patience)
+            bar.update()
+            bar.set_postfix_str(_postfix(history, reason))
+            if reason:
+                break
+
+    if best_state is not None:
+        model.load_state_dict(best_state)
+    model.eval()
+    return history, reason
+
+
+@torch.no_grad()
+def evaluate(model: LDVAE, cells: Cells, chosen: Tensor, n_draws: int = 1) -> float:
+    """Mean ELBO per cell of the `chosen` cells at KL weight 1, in nats.
+
+    The draws are the same at every call, so that two states of the model differ by themselves alone.
+    """
+    model.eval()
+    generator = torch.Generator(chosen.device).manual_seed(0)
+    total = 0.0
+    for _ in range(n_draws):
+        for chunk in chosen.split(_CHUNK):
+            total += float(model(**cells.minibatch(chunk), generator=generator).per_cell().double().sum())
+    return total / (n_draws * len(chosen))
+
+
+@torch.no_grad()
+def posterior(model: LDVAE, cells: Cells) -> tuple[Tensor, Tensor, Tensor]:
+    """Latent (n_obs x n_latent), its variance before the softmax of 'ln', and library (n_obs) of all cells."""
+    model.eval()
+    parts = []
+    for chunk in torch.arange(cells.counts.n_obs, device=cells.counts.values.device).split(_CHUNK):
+        z, log_library = model.encode(cells.counts.tile(chunk))
+        if log_library is not None:
+            library = log_library.mean[:, 0].exp()
+        else:
+            library = (cells.counts.totals if cells.size_factor is None else cells.size_factor)[chunk]
+        parts.append((model.transform(z.mean), z.variance, library))
+    latent, variance, library = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
+    return latent, variance, library
+
+
+def _check_finite(elbo: float, epoch: int) -> None:
+    if not -float("inf") < elbo < float("inf"):
+        msg = f"The ELBO became {elbo} in epoch {epoch}. Try a smaller lr."
+        raise FloatingPointError(msg)
+
+
+def _reason_to_stop(history: History, schedule: Schedule, patience: int) -> str:
+    epoch = history.epoch[-1]
+    since_best = epoch - 1 - history.best_epoch()
+    if schedule.early_stopping and since_best >= patience:
+        return f"held-out ELBO best in epoch {epoch - since_best}, not improved for {since_best} epochs"
+    return f"max_epochs={schedule.max_epochs} reached" if epoch == schedule.max_epochs else ""
+
+
+def _postfix(history: History, reason: str) -> str:
+    held_out = f", held-out {history.elbo_held_out[-1]:.1f}" if history.elbo_held_out else ""
+    return f"ELBO {history.elbo[-1]:.1f}{held_out}" + (f", stopped: {reason}" if reason else "")

@@ -1,0 +1,265 @@
+"""Frames out of a fitted AnnData."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from sc_ldvae import record
+from sc_ldvae._modality import pick_modality
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sc_ldvae._typing import Data
+
+
+def loadings(
+    data: Data, factors: Sequence[int | str] | None = None, *, key: str = record.DEFAULT, modality: str | None = None
+) -> pd.DataFrame:
+    """Loadings of the fitted genes.
+
+    Parameters
+    ----------
+    data
+        Fitted AnnData, or MuData with a fitted `modality`.
+    factors
+        Factors by number from 1 or by name; all if None.
+    key
+        The `key_added` of the fit.
+    modality
+        Modality of a MuData.
+
+    Returns
+    -------
+    Effect of one unit of each factor on the log expression proportion (natural log): genes x factors. Genes that were
+    not fitted, or have left the object, are left out.
+
+    Raises
+    ------
+    ValueError
+        If there is no such fit or factor.
+
+    Examples
+    --------
+    >>> import sc_ldvae
+    >>> adata = sc_ldvae.datasets.simulate(n_obs=200, n_vars=50, n_latent=3)
+    >>> sc_ldvae.tl.ldvae(adata, n_latent=3, max_epochs=2, progress=False)
+    >>> sc_ldvae.get.loadings(adata).columns.tolist()
+    ['ldvae1', 'ldvae2', 'ldvae3']
+    """
+    adata = pick_modality(data, modality)
+    fit = record.read(adata, key)
+    chosen = factor_positions(fit, factors)
+    fitted = adata.var_names.isin(fit.genes)
+    return pd.DataFrame(
+        adata.varm[fit.keys.loadings][fitted][:, chosen],
+        index=adata.var_names[fitted],
+        columns=[fit.factor_names[k] for k in chosen],
+    )
+
+
+def top_genes(
+    data: Data,
+    n_genes: int = 10,
+    *,
+    factors: Sequence[int | str] | None = None,
+    key: str = record.DEFAULT,
+    modality: str | None = None,
+) -> pd.DataFrame:
+    """Genes with the largest and the smallest loadings of each factor.
+
+    Parameters
+    ----------
+    data
+        Fitted AnnData, or MuData with a fitted `modality`.
+    n_genes
+        Number of genes per factor and direction.
+    factors
+        Factors by number from 1 or by name; all if None.
+    key
+        The `key_added` of the fit.
+    modality
+        Modality of a MuData.
+
+    Returns
+    -------
+    One row per factor, direction and gene, indexed by factor and gene, with the columns `direction` (``'positive'``,
+    ``'negative'``), `rank` (1 is the most extreme) and `loading`. A gene stands in the direction of its sign only.
+
+    Raises
+    ------
+    ValueError
+        If there is no such fit or factor, or if `n_genes` is below one.
+
+    Examples
+    --------
+    >>> import sc_ldvae
+    >>> adata = sc_ldvae.datasets.simulate(n_obs=200, n_vars=50, n_latent=3)
+    >>> sc_ldvae.tl.ldvae(adata, n_latent=3, max_epochs=2, progress=False)
+    >>> sc_ldvae.get.top_genes(adata, 5).loc["ldvae1"].shape
+    (10, 3)
+    """
+    if n_genes < 1:
+        msg = f"n_genes must be at least 1, but is {n_genes}."
+        raise ValueError(msg)
+    frame = loadings(data, factors, key=key, modality=modality)
+    tables = []
+    for factor, column in frame.items():
+        for direction, sign in (("positive", 1), ("negative", -1)):
+            ranked = (sign * column).sort_values(ascending=False, kind="stable").head(n_genes)
+            ranked = sign * ranked[ranked > 0]
+            tables.append(
+                pd.DataFrame(
+                    {
+                        "factor": factor,
+                        "gene": ranked.index,
+                        "direction": direction,
+                        "rank": np.arange(1, len(ranked) + 1),
+                        "loading": ranked.to_numpy(),
+                    }
+                )
+            )
+    return pd.concat(tables, ignore_index=True).set_index(["factor", "gene"])
+
+
+def factors(data: Data, *, key: str = record.DEFAULT, modality: str | None = None) -> pd.DataFrame:
+    """What each factor explains and how it is distributed over the cells.
+
+    Parameters
+    ----------
+    data
+        Fitted AnnData, or MuData with a fitted `modality`.
+    key
+        The `key_added` of the fit.
+    modality
+        Modality of a MuData.
+
+    Returns
+    -------
+    One row per factor, with `explained_deviance` (share of the null's deviance that returns without the factor, on
+    held-out cells), `mean` and `sd` of the latent over cells, and `posterior_sd` (root mean posterior variance; near 1
+    for a factor that the data do not use). ``attrs['total_explained_deviance']`` is the share of all factors together.
+
+    Raises
+    ------
+    ValueError
+        If there is no such fit.
+
+    Examples
+    --------
+    >>> import sc_ldvae
+    >>> adata = sc_ldvae.datasets.simulate(n_obs=200, n_vars=50, n_latent=3)
+    >>> sc_ldvae.tl.ldvae(adata, n_latent=3, max_epochs=2, progress=False)
+    >>> sc_ldvae.get.factors(adata).index.tolist()
+    ['ldvae1', 'ldvae2', 'ldvae3']
+    """
+    adata = pick_modality(data, modality)
+    fit = record.read(adata, key)
+    latent = np.asarray(adata.obsm[fit.keys.latent], dtype=np.float64)
+    frame = pd.DataFrame(
+        {
+            "explained_deviance": np.asarray(fit.content["explained_deviance"]),
+            "mean": latent.mean(0),
+            "sd": latent.std(0),
+            "posterior_sd": np.sqrt(np.asarray(adata.obsm[fit.keys.variance], dtype=np.float64).mean(0)),
+        },
+        index=pd.Index(fit.factor_names, name="factor"),
+    )
+    frame.attrs["total_explained_deviance"] = float(fit.content["total_explained_deviance"])
+    return frame
+
+
+def history(data: Data, *, key: str = record.DEFAULT, modality: str | None = None) -> pd.DataFrame:
+    """Course of the training.
+
+    Parameters
+    ----------
+    data
+        Fitted AnnData, or MuData with a fitted `modality`.
+    key
+        The `key_added` of the fit.
+    modality
+        Modality of a MuData.
+
+    Returns
+    -------
+    One row per epoch, with `elbo` (mean per training cell, in nats, at KL weight 1), `elbo_held_out` (of the held-out
+    cells, if there are any), `kl_weight` and `lr`. ``attrs['stop_reason']`` says why training stopped and
+    ``attrs['best_epoch']`` which epoch's state was kept.
+
+    Raises
+    ------
+    ValueError
+        If there is no such fit.
+
+    Examples
+    --------
+    >>> import sc_ldvae
+    >>> adata = sc_ldvae.datasets.simulate(n_obs=200, n_vars=50, n_latent=3)
+    >>> sc_ldvae.tl.ldvae(adata, n_latent=3, max_epochs=2, progress=False)
+    >>> sc_ldvae.get.history(adata).columns.tolist()
+    ['elbo', 'elbo_held_out', 'kl_weight', 'lr']
+    """
+    content = record.read(pick_modality(data, modality), key).content
+    columns: dict[str, Any] = {name: np.asarray(values) for name, values in content["history"].items()}
+    order = ["epoch", *(name for name in ("elbo", "elbo_held_out", "kl_weight", "lr") if name in columns)]
+    frame = pd.DataFrame(columns)[order].set_index("epoch")
+    frame.attrs |= {"stop_reason": str(content["stop_reason"]), "best_epoch": int(content["best_epoch"])}
+    return frame
+
+
+def covariate_effects(data: Data, *, key: str = record.DEFAULT, modality: str | None = None) -> pd.DataFrame:
+    """Effects of batches and covariates on the genes.
+
+    Parameters
+    ----------
+    data
+        Fitted AnnData, or MuData with a fitted `modality`.
+    key
+        The `key_added` of the fit.
+    modality
+        Modality of a MuData.
+
+    Returns
+    -------
+    Fitted genes x (covariate, level), in the unit of the loadings: effect on the log expression proportion of each
+    level of a categorical covariate (relative to the mean over its levels), or of one standard deviation of a
+    continuous one (whose level is empty). Without covariates there are no columns.
+
+    Raises
+    ------
+    ValueError
+        If there is no such fit.
+
+    Examples
+    --------
+    >>> import sc_ldvae
+    >>> adata = sc_ldvae.datasets.simulate(n_obs=200, n_vars=50, n_latent=3, n_batches=2)
+    >>> sc_ldvae.tl.ldvae(adata, n_latent=3, batch_key="batch", max_epochs=2, progress=False)
+    >>> sc_ldvae.get.covariate_effects(adata).columns.tolist()
+    [('batch', 'batch0'), ('batch', 'batch1')]
+    """
+    fit = record.read(pick_modality(data, modality), key)
+    genes = pd.Index(fit.genes)
+    names = ["covariate", "level"]
+    if "covariates" not in fit.content:
+        return pd.DataFrame(index=genes, columns=pd.MultiIndex.from_arrays([[], []], names=names))
+    table = fit.content["covariates"]
+    columns = pd.MultiIndex.from_arrays([np.asarray(table[c]).astype(str) for c in ("key", "level")], names=names)
+    return pd.DataFrame(np.asarray(fit.content["decoder"]["covariate_effects"]), index=genes, columns=columns)
+
+
+def factor_positions(fit: record.Record, factors: Sequence[int | str] | None) -> list[int]:
+    """Positions from 0 of factors that are named by number from 1 or by name."""
+    names = fit.factor_names
+    if factors is None:
+        return list(range(len(names)))
+    known = {name: k for k, name in enumerate(names)} | {k + 1: k for k in range(len(names))}
+    unknown = [factor for factor in factors if factor not in known]
+    if unknown:
+        msg = f"factors holds {unknown[0]!r}, but factors are 1 to {len(names)}, or {names[0]!r} to {names[-1]!r}."
+        raise ValueError(msg)
+    return [known[factor] for factor in factors]

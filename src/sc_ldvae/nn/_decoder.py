@@ -1,0 +1,66 @@
+"""The linear decoder: one affine map of latent and covariates, with BatchNorm folded in at every step."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  torch's own name for it
+
+from sc_ldvae.nn._encoder import BATCH_NORM_EPS
+
+MOMENTUM = 0.05
+
+
+class LinearDecoder(nn.Module):
+    """BatchNorm(W u + b) for inputs u = [z ; covariates], as one affine map.
+
+    BatchNorm of a linear map needs only the mean and the covariance of u: the output's mean is ``W mean(u) + b``, its
+    variance ``diag(W cov(u) W')``. So nothing of size cells x genes is normalised, and the running statistics are
+    those of u, which barely move while W is being learnt.
+    """
+
+    running_mean: Tensor
+    running_cov: Tensor
+
+    def __init__(self, n_input: int, n_output: int, *, bias: bool, use_batch_norm: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(n_output, n_input))
+        self.bias = nn.Parameter(torch.zeros(n_output)) if bias else None
+        self.gamma = nn.Parameter(torch.ones(n_output)) if use_batch_norm else None
+        self.beta = nn.Parameter(torch.zeros(n_output)) if use_batch_norm else None
+        self.register_buffer("running_mean", torch.zeros(n_input))
+        self.register_buffer("running_cov", torch.eye(n_input))
+
+    def forward(self, u: Tensor) -> Tensor:
+        """Output, n_cells x n_output, of inputs `u`, n_cells x n_input."""
+        if self.training and self.gamma is not None:
+            mean, cov = _moments(u)
+            self._update(mean.detach(), cov.detach())
+            weight, bias = self._affine(mean, cov)
+        else:
+            weight, bias = self.folded()
+        return F.linear(u, weight, bias)
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Weight, n_output x n_input, and bias, n_output, of the whole map, BatchNorm with running statistics."""
+        return self._affine(self.running_mean, self.running_cov)
+
+    def _affine(self, mean: Tensor, cov: Tensor) -> tuple[Tensor, Tensor]:
+        bias = self.weight.new_zeros(len(self.weight)) if self.bias is None else self.bias
+        if self.gamma is None or self.beta is None:
+            return self.weight, bias
+        variance = ((self.weight @ cov) * self.weight).sum(1)
+        scale = self.gamma * (variance + BATCH_NORM_EPS).rsqrt()
+        # b cancels against its own mean.
+        return scale[:, None] * self.weight, self.beta - scale * (self.weight @ mean)
+
+    @torch.no_grad()
+    def _update(self, mean: Tensor, cov: Tensor) -> None:
+        self.running_mean.lerp_(mean, MOMENTUM)
+        self.running_cov.lerp_(cov, MOMENTUM)
+
+
+def _moments(u: Tensor) -> tuple[Tensor, Tensor]:
+    mean = u.mean(0)
+    centred = u - mean
+    return mean, centred.T @ centred / len(u)

@@ -1,0 +1,69 @@
+"""The encoder: counts of a cell to mean and variance of a normal posterior."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+# Constants of the reference implementation.
+BATCH_NORM_EPS = 1e-3
+VARIANCE_FLOOR = 1e-4
+
+
+class Normal(NamedTuple):
+    """Mean and variance of independent normal variables, both n_cells x n."""
+
+    mean: Tensor
+    variance: Tensor
+
+    def rsample(self, generator: torch.Generator | None = None) -> Tensor:
+        """One reparametrised draw per cell."""
+        noise = torch.empty_like(self.mean).normal_(generator=generator)
+        return self.mean + self.variance.sqrt() * noise
+
+    def kl(self, prior_mean: Tensor | float, prior_variance: Tensor | float) -> Tensor:
+        """Kullback-Leibler divergence from a normal prior in nats, summed over the variables of each cell."""
+        ratio = self.variance / prior_variance
+        distance = (self.mean - prior_mean) ** 2 / prior_variance
+        return 0.5 * (ratio + distance - 1 - ratio.log()).sum(1)
+
+
+class Layer(nn.Module):
+    """Linear, BatchNorm, ReLU, Dropout."""
+
+    def __init__(self, n_in: int, n_out: int, dropout_rate: float) -> None:
+        super().__init__()
+        self.linear = linear(n_in, n_out)
+        self.norm = nn.BatchNorm1d(n_out, eps=BATCH_NORM_EPS)
+        self.dropout_rate = dropout_rate
+
+    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        h = torch.relu(self.norm(self.linear(x)))
+        if not self.training or self.dropout_rate == 0:
+            return h
+        # Not torch's dropout: it draws from the global generator only.
+        keep = torch.empty_like(h).bernoulli_(1 - self.dropout_rate, generator=generator)
+        return h * keep / (1 - self.dropout_rate)
+
+
+class Encoder(nn.Module):
+    """`n_layers` hidden layers, then a linear head each for mean and log variance."""
+
+    def __init__(self, n_input: int, n_output: int, *, n_hidden: int, n_layers: int, dropout_rate: float) -> None:
+        super().__init__()
+        widths = [n_input] + [n_hidden] * n_layers
+        self.layers = nn.ModuleList(Layer(a, b, dropout_rate) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.mean = linear(n_hidden, n_output)
+        self.log_variance = linear(n_hidden, n_output)
+
+    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Normal:
+        for layer in self.layers:
+            x = layer(x, generator)
+        return Normal(self.mean(x), self.log_variance(x).exp() + VARIANCE_FLOOR)
+
+
+def linear(n_in: int, n_out: int) -> nn.Linear:
+    """A linear layer whose values are not drawn yet, so that building a model leaves the global generator alone."""
+    return nn.utils.skip_init(nn.Linear, n_in, n_out)

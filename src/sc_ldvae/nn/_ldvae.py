@@ -1,0 +1,358 @@
+"""The linearly decoded variational auto-encoder (Svensson et al. 2020, Bioinformatics 36:3418)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  torch's own name for it
+
+from sc_ldvae.nn._decoder import LinearDecoder
+from sc_ldvae.nn._encoder import VARIANCE_FLOOR, Encoder, Normal
+from sc_ldvae.nn._likelihoods import log_nb, log_poisson, log_zinb
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+Dispersion = Literal["gene", "gene-batch", "gene-label", "gene-cell"]
+Likelihood = Literal["nb", "zinb", "poisson"]
+LatentDistribution = Literal["normal", "ln"]
+
+
+class Posterior(NamedTuple):
+    """What the encoders say of each cell."""
+
+    z: Normal
+    """Posterior of the latent, before the softmax of 'ln'."""
+    log_library: Normal | None
+    """Posterior of the log library; None where the library is observed."""
+
+
+class CountParameters(NamedTuple):
+    """Parameters of the count distribution, each broadcastable to n_cells x n_input."""
+
+    log_mu: Tensor
+    log_theta: Tensor | None
+    zi_logits: Tensor | None
+
+
+class Elbo(NamedTuple):
+    """Terms of the evidence lower bound, one value per cell, in nats."""
+
+    log_likelihood: Tensor
+    kl_z: Tensor
+    kl_library: Tensor
+
+    def per_cell(self, kl_weight: float = 1.0) -> Tensor:
+        """Evidence lower bound of each cell; `kl_weight` scales the latent's divergence, never the library's."""
+        return self.log_likelihood - kl_weight * self.kl_z - self.kl_library
+
+
+class LDVAE(nn.Module):
+    """Linearly decoded variational auto-encoder of counts.
+
+    A neural encoder, a linear decoder: each latent dimension has one loading per gene. For cell n and gene g::
+
+        z_n   ~ Normal(0, I)                      or softmax of it ('ln')
+        l_n   ~ LogNormal(mean, var of its batch) or the observed library
+        rho_n = softmax(BatchNorm(W [z_n ; covariates_n]))
+        x_ng  ~ NB(mean = l_n rho_ng, inverse dispersion = theta), ZINB or Poisson
+
+    Parameters
+    ----------
+    n_input
+        Number of genes.
+    n_batch
+        Number of batches; 0 or 1 means that there is no batch effect.
+    n_labels
+        Number of labels, needed by ``dispersion='gene-label'``.
+    n_hidden
+        Width of the hidden layers of the encoders.
+    n_latent
+        Number of factors.
+    n_layers_encoder
+        Number of hidden layers of the latent's encoder.
+    dropout_rate
+        Share of hidden units dropped while training.
+    dispersion
+        Whether the inverse dispersion is one number per gene (``'gene'``), per gene and batch (``'gene-batch'``), per
+        gene and label (``'gene-label'``), or its log a linear map of the latent (``'gene-cell'``). Poisson has none.
+    log_variational
+        Whether the encoders see ``log(1 + counts)``.
+    gene_likelihood
+        ``'nb'`` (negative binomial), ``'zinb'`` (zero-inflated) or ``'poisson'``.
+    use_batch_norm
+        Whether the decoder ends in BatchNorm.
+    bias
+        Whether the decoder has a bias of its own.
+    latent_distribution
+        ``'normal'``, or ``'ln'``: the logistic normal, softmax of a normal.
+    use_observed_lib_size
+        Whether the library is the cell's total count (or its size factor) and not a latent variable.
+    n_cats_per_cov
+        Number of levels of each further categorical covariate.
+    n_continuous_cov
+        Number of continuous covariates.
+    generator
+        Source of the first weights; the global one of torch if None.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range, a name unknown, or a dispersion lacks its batches or labels.
+
+    References
+    ----------
+    Svensson, Gayoso, Yosef, Pachter (2020). Interpretable factor models of single-cell RNA-seq via variational
+    autoencoders. Bioinformatics 36:3418.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sc_ldvae.nn import LDVAE
+    >>> counts = torch.poisson(torch.full((8, 50), 2.0))
+    >>> model = LDVAE(n_input=50, n_latent=3, use_observed_lib_size=True)
+    >>> model(counts).per_cell().shape
+    torch.Size([8])
+    >>> model.get_loadings().shape
+    (50, 3)
+    """
+
+    library_log_means: Tensor
+    library_log_vars: Tensor
+
+    def __init__(
+        self,
+        n_input: int,
+        n_batch: int = 0,
+        n_labels: int = 0,
+        n_hidden: int = 128,
+        n_latent: int = 10,
+        n_layers_encoder: int = 1,
+        dropout_rate: float = 0.1,
+        dispersion: Dispersion = "gene",
+        log_variational: bool = True,  # noqa: FBT001, FBT002  the reference's signature
+        gene_likelihood: Likelihood = "nb",
+        use_batch_norm: bool = True,  # noqa: FBT001, FBT002  the reference's signature
+        bias: bool = False,  # noqa: FBT001, FBT002  the reference's signature
+        latent_distribution: LatentDistribution = "normal",
+        use_observed_lib_size: bool = False,  # noqa: FBT001, FBT002  the reference's signature
+        *,
+        n_cats_per_cov: Sequence[int] = (),
+        n_continuous_cov: int = 0,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        _check_sizes(n_input=n_input, n_latent=n_latent, n_hidden=n_hidden, n_layers_encoder=n_layers_encoder)
+        _check_choices(dispersion, gene_likelihood, latent_distribution)
+        if not 0 <= dropout_rate < 1:
+            msg = f"dropout_rate must be at least 0 and below 1, but is {dropout_rate}."
+            raise ValueError(msg)
+        self.n_input, self.n_latent, self.n_batch, self.n_labels = n_input, n_latent, n_batch, n_labels
+        self.n_cats_per_cov, self.n_continuous_cov = tuple(n_cats_per_cov), n_continuous_cov
+        self.dispersion, self.gene_likelihood = dispersion, gene_likelihood
+        self.latent_distribution, self.log_variational = latent_distribution, log_variational
+        self.use_observed_lib_size = use_observed_lib_size
+
+        hidden = {"n_hidden": n_hidden, "dropout_rate": dropout_rate}
+        self.z_encoder = Encoder(n_input, n_latent, n_layers=n_layers_encoder, **hidden)
+        self.l_encoder = None if use_observed_lib_size else Encoder(n_input, 1, n_layers=1, **hidden)
+        n_covariates = sum(n for n in (n_batch, *n_cats_per_cov) if n > 1) + n_continuous_cov
+        sizes = (n_latent + n_covariates, n_input)
+        self.decoder = LinearDecoder(*sizes, bias=bias, use_batch_norm=use_batch_norm)
+        self.zi_decoder = self.theta_decoder = self.log_theta = None
+        if gene_likelihood == "zinb":
+            self.zi_decoder = LinearDecoder(*sizes, bias=bias, use_batch_norm=use_batch_norm)
+        if gene_likelihood != "poisson" and dispersion == "gene-cell":
+            self.theta_decoder = LinearDecoder(*sizes, bias=True, use_batch_norm=False)
+        elif gene_likelihood != "poisson":
+            self.log_theta = nn.Parameter(torch.zeros(self._n_thetas(), n_input))
+        # NaN until set: a prior that nobody chose would bias the library without a word.
+        self.register_buffer("library_log_means", torch.full((max(n_batch, 1),), torch.nan))
+        self.register_buffer("library_log_vars", torch.full((max(n_batch, 1),), torch.nan))
+        self.reset_parameters(generator)
+
+    def forward(
+        self,
+        x: Tensor,
+        batch_index: Tensor | None = None,
+        labels: Tensor | None = None,
+        cat_covs: Tensor | None = None,
+        cont_covs: Tensor | None = None,
+        size_factor: Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Elbo:
+        """Terms of the ELBO of each cell, from one draw of its posterior.
+
+        Parameters
+        ----------
+        x
+            Counts, n_cells x n_input.
+        batch_index, labels
+            Batch and label of each cell, integers, n_cells.
+        cat_covs
+            Levels of the categorical covariates, integers, n_cells x number of covariates.
+        cont_covs
+            Continuous covariates, n_cells x number of covariates.
+        size_factor
+            Library of each cell, n_cells, in place of its total count.
+        generator
+            Source of the draws and of dropout; the global one of torch if None.
+
+        Returns
+        -------
+        Log-likelihood and divergences, each n_cells, in nats.
+        """
+        posterior = self.encode(x, generator)
+        if posterior.log_library is None:
+            library = x.sum(1) if size_factor is None else size_factor
+            log_library, kl_library = library.log()[:, None], torch.zeros_like(library)
+        else:
+            log_library = posterior.log_library.rsample(generator)
+            kl_library = posterior.log_library.kl(*self._library_prior(batch_index))
+        z = self.transform(posterior.z.rsample(generator))
+        covariates = self.covariates(batch_index, cat_covs, cont_covs)
+        parameters = self.decode(z, covariates, log_library, self.theta_group(batch_index, labels))
+        return Elbo(self.log_prob(x, parameters).sum(1), posterior.z.kl(0.0, 1.0), kl_library)
+
+    def encode(self, x: Tensor, generator: torch.Generator | None = None) -> Posterior:
+        """Posterior of latent and log library of counts `x`, n_cells x n_input."""
+        seen = x.log1p() if self.log_variational else x
+        z = self.z_encoder(seen, generator)
+        return Posterior(z, None if self.l_encoder is None else self.l_encoder(seen, generator))
+
+    def transform(self, z: Tensor) -> Tensor:
+        """Normal variables to the latent: themselves, or their softmax for 'ln'."""
+        return z.softmax(1) if self.latent_distribution == "ln" else z
+
+    def covariates(
+        self, batch_index: Tensor | None, cat_covs: Tensor | None = None, cont_covs: Tensor | None = None
+    ) -> Tensor | None:
+        """Columns that stand beside the latent: one per level of batch and categories, one per continuous covariate."""
+        indices = [batch_index, *([] if cat_covs is None else cat_covs.unbind(1))]
+        levels = (self.n_batch, *self.n_cats_per_cov)
+        if len(indices) < len(levels) or (cont_covs is None and self.n_continuous_cov):
+            msg = "The model was built with covariates: pass cat_covs and cont_covs, one column for each."
+            raise ValueError(msg)
+        columns = [
+            F.one_hot(_needed(index, "batch_index"), n).to(self.decoder.weight.dtype)
+            for index, n in zip(indices, levels, strict=True)
+            if n > 1
+        ]
+        if cont_covs is not None:
+            columns.append(cont_covs)
+        return torch.cat(columns, 1) if columns else None
+
+    def decode(
+        self, z: Tensor, covariates: Tensor | None, log_library: Tensor, theta_group: Tensor | None = None
+    ) -> CountParameters:
+        """Parameters of the counts' distribution given latent, covariates, log library (n_cells x 1) and theta's row."""
+        u = z if covariates is None else torch.cat([z, covariates], 1)
+        log_mu = log_library + self.decoder(u).log_softmax(1)
+        zi_logits = None if self.zi_decoder is None else self.zi_decoder(u)
+        if self.theta_decoder is not None:
+            return CountParameters(log_mu, self.theta_decoder(u), zi_logits)
+        log_theta = self.log_theta if self.log_theta is None or theta_group is None else self.log_theta[theta_group]
+        return CountParameters(log_mu, log_theta, zi_logits)
+
+    def theta_group(self, batch_index: Tensor | None, labels: Tensor | None) -> Tensor | None:
+        """Row of `log_theta` for each cell; None where there is one for all."""
+        if self.log_theta is None or len(self.log_theta) == 1:
+            return None
+        if self.dispersion == "gene-label":
+            return _needed(labels, "labels")
+        return _needed(batch_index, "batch_index")
+
+    def log_prob(self, x: Tensor, parameters: CountParameters) -> Tensor:
+        """Elementwise log probability of counts `x`, n_cells x n_input, in nats."""
+        log_mu, log_theta, zi_logits = parameters
+        if log_theta is None:
+            return log_poisson(x, log_mu)
+        return log_nb(x, log_mu, log_theta) if zi_logits is None else log_zinb(x, log_mu, log_theta, zi_logits)
+
+    def get_loadings(self) -> NDArray[np.float32]:
+        """Loadings of the decoder, n_input x n_latent, BatchNorm folded in, as the reference gives them.
+
+        :func:`sc_ldvae.tl.ldvae` also centres, orders and signs them.
+        """
+        weight, _ = self.decoder.folded()
+        return weight[:, : self.n_latent].detach().cpu().numpy()
+
+    @torch.no_grad()
+    def set_library_prior(self, library: Tensor, batch_index: Tensor | None = None) -> None:
+        """Take mean and variance of the log library of each batch from cells' total counts `library`, n_cells."""
+        log_library = library.log()
+        for batch in range(len(self.library_log_means)):
+            own = log_library if self.n_batch < 2 else log_library[_needed(batch_index, "batch_index") == batch]  # noqa: PLR2004
+            self.library_log_means[batch] = own.mean()
+            self.library_log_vars[batch] = own.var(correction=0).clamp(min=VARIANCE_FLOOR)
+
+    @torch.no_grad()
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw every weight anew, uniform within one over the square root of its inputs, as torch's linear layers."""
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm1d):
+                module.reset_parameters()
+            elif isinstance(module, nn.Linear):
+                bound = module.in_features**-0.5
+                module.weight.uniform_(-bound, bound, generator=generator)
+                module.bias.uniform_(-bound, bound, generator=generator)
+        for decoder in (self.decoder, self.zi_decoder):
+            if decoder is not None:
+                bound = decoder.weight.shape[1] ** -0.5
+                decoder.weight.uniform_(-bound, bound, generator=generator)
+
+    def log_prior(self) -> Tensor:
+        """Log density, up to a constant, of the dispersions: standard normal for each log theta and its slopes.
+
+        It weighs as much as one cell. Without it, a gene whose training cells look Poisson gets an infinite theta, and
+        one new cell with a burst of that gene costs more than all others together.
+        """
+        if self.theta_decoder is not None:
+            return -0.5 * (self.theta_decoder.weight.square().sum() + self.theta_decoder.bias.square().sum())
+        return self.decoder.weight.new_zeros(()) if self.log_theta is None else -0.5 * self.log_theta.square().sum()
+
+    def _n_thetas(self) -> int:
+        if self.dispersion == "gene-label":
+            if self.n_labels < 1:
+                msg = "dispersion='gene-label' needs labels: n_labels is 0. Name them (labels_key in tl.ldvae)."
+                raise ValueError(msg)
+            return self.n_labels
+        return max(self.n_batch, 1) if self.dispersion == "gene-batch" else 1
+
+    def _library_prior(self, batch_index: Tensor | None) -> tuple[Tensor, Tensor]:
+        if self.library_log_means.isnan().any():
+            msg = "The prior of the library is not set: call set_library_prior, or pass use_observed_lib_size=True."
+            raise ValueError(msg)
+        rows = slice(None) if len(self.library_log_means) == 1 else _needed(batch_index, "batch_index")
+        return self.library_log_means[rows, None], self.library_log_vars[rows, None]
+
+
+def _needed(value: Tensor | None, name: str) -> Tensor:
+    if value is None:
+        msg = f"{name} is missing: this model was built with several of its levels."
+        raise ValueError(msg)
+    return value
+
+
+def _check_sizes(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            msg = f"{name} must be at least 1, but is {size}."
+            raise ValueError(msg)
+
+
+def _check_choices(dispersion: str, gene_likelihood: str, latent_distribution: str) -> None:
+    for name, value, choices in (
+        ("dispersion", dispersion, get_args(Dispersion)),
+        ("gene_likelihood", gene_likelihood, get_args(Likelihood)),
+        ("latent_distribution", latent_distribution, get_args(LatentDistribution)),
+    ):
+        if value not in choices:
+            msg = f"{name}={value!r} is unknown. Choose one of {', '.join(map(repr, choices))}."
+            raise ValueError(msg)

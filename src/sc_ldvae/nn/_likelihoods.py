@@ -1,0 +1,129 @@
+"""Log probabilities of counts, in log space, with the gamma functions evaluated at nonzero counts only."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+# Above this, Stirling's series of log Gamma is exact to double precision with the terms kept below.
+_STIRLING_FROM = 16.0
+
+
+def log_poisson(x: Tensor, log_mu: Tensor) -> Tensor:
+    """Elementwise log probability of counts under a Poisson distribution.
+
+    Parameters
+    ----------
+    x
+        Counts, any shape.
+    log_mu
+        Natural log of the mean, broadcastable to `x`.
+
+    Returns
+    -------
+    Log probabilities in nats, shape of `x`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sc_ldvae.nn import log_poisson
+    >>> log_poisson(torch.tensor([0.0]), torch.tensor([0.0]))
+    tensor([-1.])
+    """
+    return x * log_mu - log_mu.exp() - torch.lgamma(x + 1)
+
+
+def log_nb(x: Tensor, log_mu: Tensor, log_theta: Tensor) -> Tensor:
+    """Elementwise log probability of counts under a negative binomial distribution.
+
+    The variance is ``mu + mu ** 2 / theta``.
+
+    Parameters
+    ----------
+    x
+        Counts, any shape.
+    log_mu
+        Natural log of the mean, broadcastable to `x`.
+    log_theta
+        Natural log of the inverse dispersion, broadcastable to `x`.
+
+    Returns
+    -------
+    Log probabilities in nats, shape of `x`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sc_ldvae.nn import log_nb
+    >>> log_nb(torch.tensor([0.0]), torch.tensor([0.0]), torch.tensor([0.0])).exp()
+    tensor([0.5000])
+    """
+    log_odds = log_mu - log_theta
+    at_zero = -log_theta.exp() * softplus(log_odds, threshold=50)
+    positions, counts = _nonzero(x)
+    # softplus(-a) = softplus(a) - a, and the second form overflows for neither sign.
+    at_counts = _log_rising(counts, _take(log_theta, x, positions)) - counts * softplus(
+        -_take(log_odds, x, positions), threshold=50
+    )
+    return at_zero.expand_as(x).reshape(-1).index_add(0, positions, at_counts).view_as(x)
+
+
+def log_zinb(x: Tensor, log_mu: Tensor, log_theta: Tensor, zi_logits: Tensor) -> Tensor:
+    """Elementwise log probability of counts under a zero-inflated negative binomial distribution.
+
+    Parameters
+    ----------
+    x
+        Counts, any shape.
+    log_mu
+        Natural log of the mean of the negative binomial part, broadcastable to `x`.
+    log_theta
+        Natural log of the inverse dispersion, broadcastable to `x`.
+    zi_logits
+        Log odds of an extra zero, broadcastable to `x`.
+
+    Returns
+    -------
+    Log probabilities in nats, shape of `x`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sc_ldvae.nn import log_zinb
+    >>> zero = torch.tensor([0.0])
+    >>> log_zinb(zero, zero, zero, zero).exp()
+    tensor([0.7500])
+    """
+    nb = log_nb(x, log_mu, log_theta)
+    no_inflation = softplus(-zi_logits)
+    return torch.where(x > 0, nb - zi_logits, softplus(nb - zi_logits)) - no_inflation
+
+
+def _nonzero(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Flat positions and values of the nonzero counts."""
+    flat = x.reshape(-1)
+    positions = flat.nonzero().squeeze(1)
+    return positions, flat[positions]
+
+
+def _take(parameter: Tensor, x: Tensor, positions: Tensor) -> Tensor:
+    return parameter.expand_as(x).reshape(-1)[positions]
+
+
+def _log_rising(x: Tensor, log_theta: Tensor) -> Tensor:
+    """log(Gamma(x + theta) / (Gamma(theta) x!)) without the cancellation of two large log gammas at large theta."""
+    theta = log_theta.exp()
+    small = theta.clamp(max=_STIRLING_FROM)
+    direct = torch.lgamma(x + small) - torch.lgamma(small)
+    large = theta.clamp(min=_STIRLING_FROM)
+    growth = torch.log1p(x / large)
+    stirling = (x + large - 0.5) * growth + x * (large.log() - 1) + _stirling_rest(x + large) - _stirling_rest(large)
+    return torch.where(theta < _STIRLING_FROM, direct, stirling) - torch.lgamma(x + 1)
+
+
+def _stirling_rest(a: Tensor) -> Tensor:
+    """What Stirling's formula leaves out of log Gamma(a), for a >= 16 (Abramowitz and Stegun 6.1.41)."""
+    inverse = 1 / a
+    square = inverse * inverse
+    return inverse * (1 / 12 - square * (1 / 360 - square * (1 / 1260 - square / 1680)))

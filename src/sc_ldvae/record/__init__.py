@@ -1,0 +1,24 @@
+"""What a fit leaves in an AnnData: keys, format, decoding, writing, reading. Knows no torch."""
+
+from __future__ import annotations
+
+from sc_ldvae.record._decoder import AffineMap, Decoder, softmax_mean
+from sc_ldvae.record._design import Categorical, Continuous, Design, numbers
+from sc_ldvae.record._keys import DEFAULT, Keys
+from sc_ldvae.record._store import SCHEMA_VERSION, Record, read, write
+
+__all__ = [
+    "DEFAULT",
+    "SCHEMA_VERSION",
+    "AffineMap",
+    "Categorical",
+    "Continuous",
+    "Decoder",
+    "Design",
+    "Keys",
+    "Record",
+    "numbers",
+    "read",
+    "softmax_mean",
+    "write",
+]

@@ -1,0 +1,125 @@
+"""The folded decoder: what is left of the model once it is fitted, in NumPy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.special import expit, logsumexp, softmax
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class AffineMap:
+    """``Z @ loadings.T + intercept + C @ covariate_effects.T`` for latent Z and covariates C."""
+
+    loadings: Floats
+    """n_genes x n_latent."""
+    intercept: Floats
+    """n_genes."""
+    covariate_effects: Floats
+    """n_genes x columns of the design."""
+
+    def __call__(self, latent: Floats, covariates: Floats) -> Floats:
+        """Value per cell and gene, n_obs x n_genes, in double precision."""
+        effects = covariates @ self.covariate_effects.T.astype(np.float64)
+        return latent @ self.loadings.T.astype(np.float64) + self.intercept + effects
+
+    def levels_centred(self, blocks: list[slice]) -> AffineMap:
+        """The same map with the effects of each category's levels (`blocks` of columns) summing to zero per gene.
+
+        Levels are exclusive and exhaustive, so what they share belongs to the intercept.
+        """
+        effects, intercept = self.covariate_effects.copy(), self.intercept
+        for block in blocks:
+            shared = effects[:, block].mean(1)
+            effects[:, block] -= shared[:, None]
+            intercept = intercept + shared
+        return replace(self, intercept=intercept, covariate_effects=effects)
+
+    def genes_centred(self) -> AffineMap:
+        """The map up to a constant per cell, which softmax doesn't see.
+
+        Loadings and covariate effects have mean zero over the genes, and the intercept is a log proportion.
+        """
+        return AffineMap(
+            self.loadings - self.loadings.mean(0),
+            self.intercept - logsumexp(self.intercept),
+            self.covariate_effects - self.covariate_effects.mean(0),
+        )
+
+    def reordered(self, order: NDArray[np.intp], signs: Floats) -> AffineMap:
+        """Factors in another order, each times its sign."""
+        return replace(self, loadings=self.loadings[:, order] * signs)
+
+    def to_dict(self) -> dict[str, Floats]:
+        """Arrays in single precision; no covariate effects where there are no covariates."""
+        stored = {"loadings": self.loadings, "intercept": self.intercept}
+        if self.covariate_effects.shape[1]:
+            stored["covariate_effects"] = self.covariate_effects
+        return {key: value.astype(np.float32) for key, value in stored.items()}
+
+
+def softmax_mean(eta: Floats, library: Floats) -> Floats:
+    """Library of each cell times the softmax over genes of `eta`, n_obs x n_genes."""
+    return library[:, None] * softmax(eta, axis=1)
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """Everything that turns latent, covariates and library into the distribution of the counts."""
+
+    log_proportion: AffineMap
+    """Log expression proportion, up to the softmax over genes."""
+    log_theta: Floats | AffineMap | None
+    """Log inverse dispersion: n_groups x n_genes, or a map for 'gene-cell'; None for Poisson."""
+    zero_inflation: AffineMap | None
+    """Log odds of an extra zero, for 'zinb'."""
+
+    def zero_inflated(self, mean: Floats, latent: Floats, covariates: Floats) -> Floats:
+        """Expected counts, n_obs x n_genes, from the `mean` without zero inflation."""
+        if self.zero_inflation is None:
+            return mean
+        return mean * expit(-self.zero_inflation(latent, covariates))
+
+    def theta(self, latent: Floats, covariates: Floats, group: NDArray[np.integer[Any]]) -> Floats | None:
+        """Inverse dispersion of each cell (of its `group` of cells) and gene; None for Poisson."""
+        if self.log_theta is None:
+            return None
+        if isinstance(self.log_theta, AffineMap):
+            return np.exp(self.log_theta(latent, covariates))
+        return np.exp(self.log_theta[group])
+
+    def canonical(self, level_blocks: list[slice]) -> Decoder:
+        """The same distribution with every constant that it can't see taken out."""
+        levels = self._mapped(lambda part: part.levels_centred(level_blocks))
+        return replace(levels, log_proportion=levels.log_proportion.genes_centred())
+
+    def reordered(self, order: NDArray[np.intp], signs: Floats) -> Decoder:
+        """Factors in another order, each times its sign."""
+        return self._mapped(lambda part: part.reordered(order, signs))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested dict of single precision arrays, for a file."""
+        stored: dict[str, Any] = self.log_proportion.to_dict()
+        if isinstance(self.log_theta, AffineMap):
+            stored["log_theta"] = self.log_theta.to_dict()
+        elif self.log_theta is not None:
+            stored["log_theta"] = self.log_theta.astype(np.float32)
+        if self.zero_inflation is not None:
+            stored["zero_inflation"] = self.zero_inflation.to_dict()
+        return stored
+
+    def _mapped(self, change: Callable[[AffineMap], AffineMap]) -> Decoder:
+        return Decoder(
+            change(self.log_proportion),
+            change(self.log_theta) if isinstance(self.log_theta, AffineMap) else self.log_theta,
+            None if self.zero_inflation is None else change(self.zero_inflation),
+        )

@@ -1,0 +1,142 @@
+"""Covariates beside the latent: which columns of obs, coded how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Categorical:
+    """A categorical column of obs with the levels that the fit saw, in order."""
+
+    key: str
+    levels: tuple[str, ...]
+
+    @classmethod
+    def fit(cls, obs: pd.DataFrame, key: str, argument: str) -> Categorical:
+        """Learn the levels that occur.
+
+        Raises
+        ------
+        ValueError
+            If the column is unknown, has missing values, or has as many levels as there are cells.
+        """
+        column = _column(obs, key, argument)
+        levels = tuple(str(level) for level in pd.Categorical(column).remove_unused_categories().categories)
+        if len(levels) == len(obs):
+            msg = (
+                f"{argument}: obs[{key!r}] has {len(levels)} levels, as many as there are cells. "
+                "Name a column that groups cells."
+            )
+            raise ValueError(msg)
+        if len(set(levels)) < len(levels):
+            msg = f"{argument}: obs[{key!r}] has different levels with the same name as text. Rename them."
+            raise ValueError(msg)
+        return cls(key, levels)
+
+    def codes(self, obs: pd.DataFrame) -> NDArray[np.int64]:
+        """Position of each cell's level, n_obs."""
+        return pd.Categorical(obs[self.key].astype(str), categories=list(self.levels)).codes.astype(np.int64)
+
+    @property
+    def n_columns(self) -> int:
+        """Columns of the design; a single level has none, for it has no effect."""
+        return len(self.levels) if len(self.levels) > 1 else 0
+
+
+@dataclass(frozen=True)
+class Continuous:
+    """A numeric column of obs, centred and scaled by what the fit saw."""
+
+    key: str
+    mean: float
+    sd: float
+
+    @classmethod
+    def fit(cls, obs: pd.DataFrame, key: str, argument: str) -> Continuous:
+        """Learn mean and standard deviation.
+
+        Raises
+        ------
+        ValueError
+            If the column is unknown, not numeric, constant, or has missing or infinite values.
+        """
+        values = numbers(obs, key, argument)
+        if values.std() == 0:
+            msg = f"{argument}: obs[{key!r}] is {values[0]:.4g} in every cell, so it has no effect to fit. Leave it out."
+            raise ValueError(msg)
+        return cls(key, float(values.mean()), float(values.std()))
+
+    def values(self, obs: pd.DataFrame) -> NDArray[np.float64]:
+        """Standardised values, n_obs."""
+        return (obs[self.key].to_numpy(dtype=np.float64) - self.mean) / self.sd
+
+
+@dataclass(frozen=True)
+class Design:
+    """Columns beside the latent, in the model's order: batch, further categories, continuous covariates."""
+
+    batch: Categorical | None = None
+    categorical: tuple[Categorical, ...] = ()
+    continuous: tuple[Continuous, ...] = ()
+
+    @property
+    def categories(self) -> tuple[Categorical, ...]:
+        """Batch and further categories that have columns."""
+        batch = () if self.batch is None else (self.batch,)
+        return tuple(column for column in (*batch, *self.categorical) if column.n_columns)
+
+    @property
+    def columns(self) -> list[tuple[str, str]]:
+        """Covariate and level of each column; a continuous covariate has the empty level."""
+        levels = [(column.key, level) for column in self.categories for level in column.levels]
+        return levels + [(column.key, "") for column in self.continuous]
+
+    def table(self) -> dict[str, NDArray[Any]]:
+        """The columns as a file keeps them: key, level, and the mean and standard deviation taken out."""
+        keys, levels = zip(*self.columns, strict=True)
+        n_levels = len(keys) - len(self.continuous)
+        return {
+            "key": np.array(keys, dtype=str),
+            "level": np.array(levels, dtype=str),
+            "mean": np.array([0.0] * n_levels + [column.mean for column in self.continuous]),
+            "sd": np.array([1.0] * n_levels + [column.sd for column in self.continuous]),
+        }
+
+
+def numbers(obs: pd.DataFrame, key: str, argument: str) -> NDArray[np.float64]:
+    """A numeric column of obs without missing or infinite values.
+
+    Raises
+    ------
+    ValueError
+        If it is not such a column; the sentence names `argument`.
+    """
+    column = _column(obs, key, argument)
+    if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
+        msg = f"{argument}: obs[{key!r}] has the type {column.dtype}, but a continuous covariate needs numbers."
+        raise ValueError(msg)
+    values = column.to_numpy(dtype=np.float64)
+    if not np.isfinite(values).all():
+        msg = f"{argument}: obs[{key!r}] is infinite in {(~np.isfinite(values)).sum()} cells."
+        raise ValueError(msg)
+    return values
+
+
+def _column(obs: pd.DataFrame, key: str, argument: str) -> pd.Series[Any]:
+    if key not in obs.columns:
+        msg = f"{argument}={key!r} is not a column of obs. Columns: {', '.join(map(repr, obs.columns)) or 'none'}."
+        raise ValueError(msg)
+    column = obs[key]
+    n_missing = int(column.isna().sum())
+    if n_missing:
+        msg = f"{argument}: obs[{key!r}] is missing in {n_missing} cells. Fill these values or leave those cells out."
+        raise ValueError(msg)
+    return column

@@ -1,0 +1,49 @@
+"""Where a fit lives inside an AnnData."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+DEFAULT = "ldvae"
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Names of everything that a fit writes; `obs`, `obsm` and `varm` entries follow the object's subsetting."""
+
+    uns: str
+    """Record: parameters, decoder, encoder, history."""
+    latent: str
+    """obsm: posterior mean of the latent."""
+    variance: str
+    """obsm: posterior variance of the latent (before the softmax of 'ln')."""
+    loadings: str
+    """varm: loadings, zero for genes that were not fitted."""
+    library: str
+    """obs: library of each cell."""
+    held_out: str
+    """obs: whether the cell was held out."""
+
+    @classmethod
+    def named(cls, key_added: str | None) -> Keys:
+        """Names for `key_added`; the defaults of the package for None.
+
+        Examples
+        --------
+        >>> from sc_ldvae.record import Keys
+        >>> Keys.named(None).latent, Keys.named("foo").latent
+        ('X_ldvae', 'foo')
+        """
+        stem = DEFAULT if key_added is None else key_added
+        return cls(
+            uns=stem,
+            latent="X_ldvae" if key_added is None else key_added,
+            variance=f"X_{stem}_variance" if key_added is None else f"{stem}_variance",
+            loadings=f"{stem}_loadings" if key_added is None else key_added,
+            library=f"{stem}_library",
+            held_out=f"{stem}_held_out",
+        )
+
+    def to_dict(self) -> dict[str, str]:
+        """Names as plain strings, as the record keeps them."""
+        return asdict(self)

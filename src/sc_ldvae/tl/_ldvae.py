@@ -1,0 +1,221 @@
+"""Fit the linearly decoded VAE to an AnnData, in place."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sc_ldvae._modality import pick_modality
+from sc_ldvae._typing import UNSET
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+
+    from sc_ldvae._typing import Data, Mask, Seed, Unset
+    from sc_ldvae.nn import Dispersion, LatentDistribution, Likelihood
+
+
+def ldvae(
+    data: Data,
+    n_latent: int = 10,
+    *,
+    modality: str | None = None,
+    layer: str | None = None,
+    mask_var: Mask | Sequence[bool] | str | Unset | None = UNSET,
+    batch_key: str | None = None,
+    labels_key: str | None = None,
+    categorical_covariate_keys: Sequence[str] | None = None,
+    continuous_covariate_keys: Sequence[str] | None = None,
+    size_factor_key: str | None = None,
+    gene_likelihood: Likelihood = "nb",
+    dispersion: Dispersion = "gene",
+    latent_distribution: LatentDistribution = "normal",
+    use_observed_lib_size: bool = False,
+    log_variational: bool = True,
+    use_batch_norm: bool = True,
+    bias: bool = False,
+    n_hidden: int = 128,
+    n_layers_encoder: int = 1,
+    dropout_rate: float = 0.1,
+    max_epochs: int | None = None,
+    batch_size: int = 128,
+    lr: float = 0.03,
+    train_size: float | str = 0.9,
+    early_stopping: bool = True,
+    device: str | torch.device = "auto",
+    rng: Seed | Unset = UNSET,
+    random_state: int | Unset | None = UNSET,
+    key_added: str | None = None,
+    copy: bool = False,
+    progress: bool = True,
+) -> Data | None:
+    """Fit the linearly decoded variational auto-encoder (LDVAE) to raw counts.
+
+    A neural encoder finds a few factors per cell; a linear decoder gives each factor one loading per gene, its effect
+    on the log expression proportion [Svensson20]_. Factors come ordered by the deviance that they explain, their
+    loadings centred over genes and signed so that the heavier tail is positive.
+
+    Parameters
+    ----------
+    data
+        Annotated counts, cells x genes; or a MuData, of which `modality` is fitted.
+    n_latent
+        Number of factors.
+    modality
+        Modality of a MuData to fit, in place.
+    layer
+        Layer that holds the raw counts; `X` if None.
+    mask_var
+        Genes to fit: a boolean array, or a boolean column of `var`. By default the column ``'highly_variable'`` if
+        there is one, else all genes; None means all genes.
+    batch_key
+        Column of `obs` with the batches, whose effects the decoder takes out.
+    labels_key
+        Column of `obs` with the labels that ``dispersion='gene-label'`` needs.
+    categorical_covariate_keys
+        Columns of `obs` with further categories whose effects the decoder takes out.
+    continuous_covariate_keys
+        Columns of `obs` with numbers whose linear effects the decoder takes out, per standard deviation.
+    size_factor_key
+        Column of `obs` with positive size factors that stand for the library, at any scale: they are multiplied so
+        that their mean is the mean total count. The library is then not latent.
+    gene_likelihood
+        ``'nb'`` (negative binomial), ``'zinb'`` (zero-inflated) or ``'poisson'``.
+    dispersion
+        Whether the inverse dispersion theta is one number per gene (``'gene'``), per gene and batch
+        (``'gene-batch'``), per gene and label (``'gene-label'``), or a log-linear function of the factors
+        (``'gene-cell'``).
+    latent_distribution
+        ``'normal'``, or ``'ln'``: softmax of a normal, so that a cell's factors sum to one.
+    use_observed_lib_size
+        Take each cell's total count over the fitted genes for its library, instead of inferring it.
+    log_variational
+        Show the encoders ``log(1 + counts)`` instead of the counts.
+    use_batch_norm
+        End the decoder in BatchNorm. It is folded into the loadings after the fit.
+    bias
+        Give the decoder a bias of its own, needed only without BatchNorm.
+    n_hidden, n_layers_encoder, dropout_rate
+        Width, number and dropout of the encoder's hidden layers.
+    max_epochs
+        Passes over the training cells. By default as many as make 600 steps for 2,500 cells, growing with the square
+        root of their number, and at least 10.
+    batch_size
+        Cells per step.
+    lr
+        Peak learning rate of the one-cycle schedule.
+    train_size
+        Share of the cells to train on, drawn at random; or a boolean column of `obs`, true for them. The others are
+        held out: they decide which epoch's state is kept.
+    early_stopping
+        Stop when the held-out ELBO has not improved for 40 % of `max_epochs`.
+    device
+        ``'cpu'``, ``'cuda'``, any device of torch; ``'auto'`` is a CUDA GPU if there is one, else the CPU.
+    rng
+        Seed or generator of everything random, 0 by default; None for a different fit each time.
+    random_state
+        The same, by scanpy's older name.
+    key_added
+        Name of the results in place of the defaults, see below.
+    copy
+        Return a changed copy and leave `data` as it is.
+    progress
+        Show a progress bar.
+
+    Returns
+    -------
+    None, or the copy. With `key_added`, the entries are called as in brackets:
+
+    ``obsm['X_ldvae']`` (``obsm[key_added]``)
+        Latent: posterior mean of the factors, n_obs x n_latent.
+    ``obsm['X_ldvae_variance']`` (``obsm[key_added + '_variance']``)
+        Posterior variance of the factors, n_obs x n_latent; for ``'ln'`` before the softmax.
+    ``varm['ldvae_loadings']`` (``varm[key_added]``)
+        Loadings, n_vars x n_latent: effect of one unit of a factor on the log expression proportion (natural log);
+        zero for genes that were not fitted.
+    ``obs['ldvae_library']`` (``obs[key_added + '_library']``)
+        Library: total counts of a cell over the fitted genes that the model scales by.
+    ``obs['ldvae_held_out']`` (``obs[key_added + '_held_out']``)
+        Whether the cell was held out.
+    ``uns['ldvae']`` (``uns[key_added]``)
+        Record: parameters, decoder, encoder, history, explained deviance, reason of the stop.
+
+    With Z the latent, C the covariates and l the library, the mean of the counts is
+    ``l * softmax(Z @ loadings.T + intercept + C @ covariate_effects.T)``.
+
+    Raises
+    ------
+    ValueError
+        If the counts are not counts, a cell has none, or an argument does not fit the data. `data` is not changed.
+    TypeError
+        If an argument has the wrong type.
+    FloatingPointError
+        If the fit diverges.
+
+    See Also
+    --------
+    sc_ldvae.pl.loadings : Plot the top genes of each factor.
+    sc_ldvae.get.loadings : Loadings as a frame.
+
+    References
+    ----------
+    .. [Svensson20] Svensson, Gayoso, Yosef, Pachter (2020). Interpretable factor models of single-cell RNA-seq via
+       variational autoencoders. Bioinformatics 36:3418.
+
+    Examples
+    --------
+    >>> import sc_ldvae
+    >>> adata = sc_ldvae.datasets.simulate(n_obs=200, n_vars=50, n_latent=3)
+    >>> sc_ldvae.tl.ldvae(adata, n_latent=3, max_epochs=2, progress=False)
+    >>> adata.obsm["X_ldvae"].shape, adata.varm["ldvae_loadings"].shape
+    ((200, 3), (50, 3))
+    """
+    asked = locals()
+    from sc_ldvae import fit, record
+    from sc_ldvae.tl import _arguments as door
+    from sc_ldvae.tl._result import entries
+
+    adata = pick_modality(data, modality)
+    door.check_object(adata)
+    door.check_positive(max_epochs=max_epochs, batch_size=batch_size, lr=lr)
+    mask = door.gene_mask(adata, mask_var)
+    door.check_n_latent(n_latent, int(mask.sum()))
+    annotations = door.annotations_of(
+        adata.obs,
+        batch_key=batch_key,
+        labels_key=labels_key,
+        categorical_covariate_keys=categorical_covariate_keys,
+        continuous_covariate_keys=continuous_covariate_keys,
+        size_factor_key=size_factor_key,
+    )
+    generator = door.generator_of(rng, random_state)
+    held_out = door.split(adata, train_size, generator)
+    options = {
+        "n_latent": int(n_latent),
+        "n_hidden": n_hidden,
+        "n_layers_encoder": n_layers_encoder,
+        "dropout_rate": dropout_rate,
+        "dispersion": dispersion,
+        "log_variational": log_variational,
+        "gene_likelihood": gene_likelihood,
+        "use_batch_norm": use_batch_norm,
+        "bias": bias,
+        "latent_distribution": latent_distribution,
+        "use_observed_lib_size": use_observed_lib_size or size_factor_key is not None,
+    }
+    max_epochs = max_epochs or fit.default_max_epochs(int((~held_out).sum()), batch_size)
+    fitted = fit.fit(
+        door.counts_of(adata, layer, mask),
+        annotations.tensors(),
+        held_out,
+        options | annotations.sizes(),
+        fit.Schedule(max_epochs, batch_size, lr, early_stopping=early_stopping, progress=progress),
+        device=door.device_of(device),
+        rng=generator,
+    )
+    result = data.copy() if copy else data
+    adata = pick_modality(result, modality)
+    keys = record.Keys.named(key_added)
+    record.write(adata, entries(fitted, keys, mask, adata.var_names, annotations, asked))
+    return result if copy else None

@@ -1,0 +1,78 @@
+"""What a fit writes where."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sc_ldvae._typing import UNSET
+from sc_ldvae.record import SCHEMA_VERSION, Keys
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas as pd
+
+    from sc_ldvae._typing import Mask
+    from sc_ldvae.fit import Fitted
+    from sc_ldvae.tl._arguments import Annotations
+
+# Neither changes the fit, or has no form in a file.
+_NOT_STORED = ("data", "copy", "progress", "rng", "random_state", "device")
+
+
+def entries(
+    fitted: Fitted, keys: Keys, mask: Mask, var_names: pd.Index, annotations: Annotations, asked: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Values to set, by attribute of the AnnData and key."""
+    loadings = np.zeros((len(mask), fitted.latent.shape[1]), dtype=np.float32)
+    loadings[mask] = fitted.decoder.log_proportion.loadings
+    return {
+        "obsm": {
+            keys.latent: fitted.latent.astype(np.float32),
+            keys.variance: fitted.variance.astype(np.float32),
+        },
+        "varm": {keys.loadings: loadings},
+        "obs": {
+            keys.library: fitted.library.astype(np.float32),
+            keys.held_out: fitted.held_out,
+        },
+        "uns": {keys.uns: _record(fitted, keys, var_names[mask], annotations, asked)},
+    }
+
+
+def _record(
+    fitted: Fitted, keys: Keys, genes: pd.Index, annotations: Annotations, asked: Mapping[str, Any]
+) -> dict[str, Any]:
+    history = {name: np.array(values) for name, values in vars(fitted.history).items() if values}
+    record: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "keys": keys.to_dict(),
+        "params": _storable(asked),
+        "genes": genes.to_numpy().astype(str),
+        "decoder": fitted.decoder.to_dict(),
+        "encoder": fitted.encoders,
+        "history": history,
+        "explained_deviance": fitted.explained_deviance,
+        "total_explained_deviance": fitted.total_explained_deviance,
+        "n_epochs": len(fitted.history.epoch),
+        "best_epoch": fitted.history.best_epoch() + 1,
+        "stop_reason": fitted.stop_reason,
+    }
+    if annotations.design.columns:
+        record["covariates"] = annotations.design.table()
+    for name, column in (("batches", annotations.design.batch), ("labels", annotations.labels)):
+        if column is not None:
+            record[name] = np.array(column.levels, dtype=str)
+    if fitted.library_prior is not None:
+        record["library_prior"] = fitted.library_prior
+    if fitted.elbo_held_out is not None:
+        record["elbo_held_out"] = fitted.elbo_held_out
+    return record
+
+
+def _storable(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments that a file can hold: what was not given is left out, lists of keys become arrays."""
+    given = {key: value for key, value in asked.items() if key not in _NOT_STORED and value not in (None, UNSET)}
+    return {key: value if isinstance(value, str | int | float | bool) else np.asarray(value) for key, value in given.items()}
