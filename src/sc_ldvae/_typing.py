@@ -6,11 +6,15 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from anndata import AnnData
+    from matplotlib.axes import Axes
     from mudata import MuData
     from numpy.typing import NDArray
 
+    Ax: TypeAlias = Axes | Sequence[Axes] | NDArray[np.object_]
     Data: TypeAlias = AnnData | MuData
     Floats: TypeAlias = NDArray[np.floating[Any]]
     Mask: TypeAlias = NDArray[np.bool_]

@@ -55,8 +55,8 @@ class History:
 
 
 def default_max_epochs(n_cells: int, batch_size: int) -> int:
-    """Epochs such that the number of steps grows with the square root of the cells, from 600 for 2,500; at least 10."""
-    n_steps = 600 * (n_cells / 2500) ** 0.5
+    """Epochs such that the number of steps grows with the square root of the cells, 500 for 2,500; at least 10."""
+    n_steps = 10 * n_cells**0.5
     return max(10, round(n_steps / n_minibatches(n_cells, batch_size)))
 
 

@@ -156,4 +156,4 @@ def _start_encoder(
 
 
 def _copy(target: torch.Tensor, values: NDArray[np.float64]) -> None:
-    target.copy_(torch.as_tensor(np.ascontiguousarray(values)))
+    target.copy_(torch.tensor(values))

@@ -99,7 +99,7 @@ def ldvae(
     n_hidden, n_layers_encoder, dropout_rate
         Width, number and dropout of the encoder's hidden layers.
     max_epochs
-        Passes over the training cells. By default as many as make 600 steps for 2,500 cells, growing with the square
+        Passes over the training cells. By default as many as make 500 steps for 2,500 cells, growing with the square
         root of their number, and at least 10.
     batch_size
         Cells per step.

@@ -1,0 +1,135 @@
+"""The command line: ``python -m sc_ldvae fit counts.h5ad -o fitted.h5ad``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sc_ldvae._typing import Data
+
+logger = logging.getLogger("sc_ldvae")
+
+_NOT_FOR_TL = ("command", "counts", "output", "n_genes")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; 0 if it worked, 2 if what it was given can't be used."""
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    asked = vars(_parser().parse_args(arguments))
+    try:
+        _fit(asked)
+    except (ValueError, TypeError, ArithmeticError, OSError, ImportError) as error:
+        logger.error("sc_ldvae: %s", error)  # noqa: TRY400  users get the sentence, not the traceback
+        return 2
+    return 0
+
+
+def _fit(asked: dict[str, Any]) -> None:
+    import matplotlib as mpl
+
+    from sc_ldvae import datasets, get, io, pl, tl
+
+    mpl.use("Agg")
+    counts, output = asked["counts"], Path(asked["output"])
+    data = datasets.pbmc68k_counts() if counts is None else io.read_counts(counts)
+    _check_output(data, output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    options = {name: value for name, value in asked.items() if name not in _NOT_FOR_TL and value is not None}
+    tl.ldvae(data, **options)
+
+    where = {"key": asked["key_added"] or "ldvae", "modality": asked["modality"]}
+    picture, table = (output.with_name(f"{output.stem}_{rest}") for rest in ("loadings.png", "top_genes.csv"))
+    _write(data, output)
+    pl.loadings(data, n_genes=asked["n_genes"], show=False, save=picture, **where)
+    get.top_genes(data, asked["n_genes"], **where).to_csv(table)
+
+    summary = get.factors(data, **where)
+    total = summary.attrs["total_explained_deviance"]
+    logger.info("%d factors explain %.1f %% of the held-out deviance.", len(summary), 100 * total)
+    for path in (output, picture, table):
+        logger.info("Wrote %s", path)
+
+
+def _check_output(data: Data, output: Path) -> None:
+    """Before the fit, not after it."""
+    suffixes = (".h5mu",) if hasattr(data, "mod") else (".h5ad", ".zarr")
+    if output.suffix not in suffixes:
+        msg = f"--output {output} must end in {' or '.join(suffixes)}, for data is a {type(data).__name__}."
+        raise ValueError(msg)
+
+
+def _write(data: Data, output: Path) -> None:
+    if output.suffix == ".zarr":
+        data.write_zarr(output)
+    else:
+        data.write(output)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m sc_ldvae", description=sys.modules["sc_ldvae"].__doc__)
+    fit = parser.add_subparsers(dest="command", required=True).add_parser(
+        "fit",
+        help="fit counts; write them with the factors, a picture of the loadings and a table of top genes",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    fit.add_argument("counts", nargs="?", help=".h5ad, .zarr, .h5mu or 10x .h5 file; the embedded PBMC if left out")
+    fit.add_argument("-o", "--output", default="fitted.h5ad", help="file to write; picture and table go beside it")
+    fit.add_argument("--n-genes", type=int, default=10, help="genes per factor and direction in picture and table")
+    _add_data_options(fit.add_argument_group("data"))
+    _add_model_options(fit.add_argument_group("model"))
+    _add_training_options(fit.add_argument_group("training"))
+    return parser
+
+
+def _add_data_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--modality", help="modality of an .h5mu file")
+    group.add_argument("--layer", help="layer of the raw counts, if not X")
+    group.add_argument("--mask-var", help="boolean column of var: genes to fit (highly_variable, if there)")
+    for name in ("batch", "labels", "size-factor"):
+        group.add_argument(f"--{name}-key", help="column of obs")
+    for name in ("categorical", "continuous"):
+        group.add_argument(f"--{name}-covariate-keys", nargs="+", help="columns of obs")
+    group.add_argument("--key-added", help="name of the results")
+    group.add_argument("--train-size", type=_share_or_key, default=0.9, help="share of the cells, or column of obs")
+
+
+def _add_model_options(group: argparse._ArgumentGroup) -> None:
+    from sc_ldvae.nn import Dispersion, LatentDistribution, Likelihood
+
+    group.add_argument("--n-latent", type=int, default=10, help="number of factors")
+    group.add_argument("--gene-likelihood", choices=get_args(Likelihood), default="nb", help="of the counts")
+    group.add_argument("--dispersion", choices=get_args(Dispersion), default="gene", help="what theta depends on")
+    group.add_argument("--latent-distribution", choices=get_args(LatentDistribution), default="normal", help="of z")
+    group.add_argument("--use-observed-lib-size", action="store_true", help="library is the total count")
+    for name, default in {"log-variational": True, "use-batch-norm": True, "bias": False}.items():
+        group.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, default=default, help="as tl.ldvae")
+    group.add_argument("--n-hidden", type=int, default=128, help="width of the encoder")
+    group.add_argument("--n-layers-encoder", type=int, default=1, help="hidden layers of the encoder")
+    group.add_argument("--dropout-rate", type=float, default=0.1, help="in the encoder")
+
+
+def _add_training_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--max-epochs", type=int, help="by default from the number of cells")
+    group.add_argument("--batch-size", type=int, default=128, help="cells per step")
+    group.add_argument("--lr", type=float, default=0.03, help="peak learning rate")
+    for name in ("early-stopping", "progress"):
+        group.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, default=True, help="as tl.ldvae")
+    group.add_argument("--device", default="auto", help="cpu, cuda, ... or auto")
+    group.add_argument("--rng", type=int, default=0, metavar="SEED", help="seed of everything random")
+
+
+def _share_or_key(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""Top genes of each factor."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sc_ldvae import get, record
+from sc_ldvae._modality import pick_modality
+from sc_ldvae.pl._figure import finish, panels
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+    from sc_ldvae._typing import Ax, Data
+
+_COLORS = {"positive": "#b2182b", "negative": "#2166ac"}
+_WIDTH = 2.6
+_HEIGHT_PER_GENE = 0.17
+
+
+def loadings(
+    data: Data,
+    factors: Sequence[int | str] | int | str | None = None,
+    n_genes: int = 10,
+    *,
+    key: str = record.DEFAULT,
+    modality: str | None = None,
+    ncols: int = 5,
+    ax: Ax | None = None,
+    show: bool | None = None,
+    save: str | Path | None = None,
+) -> list[Axes] | None:
+    """Plot the genes with the largest and the smallest loadings of each factor.
+
+    Each panel is a factor. Its genes stand in the order of their loadings: the more of the factor a cell has, the
+    higher the expression of the red genes above and the lower that of the blue genes below. The title gives the share
+    of the held-out deviance that the factor explains.
+
+    Parameters
+    ----------
+    data
+        Fitted AnnData, or MuData with a fitted `modality`.
+    factors
+        Factors by number from 1 or by name; all if None.
+    n_genes
+        Number of genes per factor and direction.
+    key
+        The `key_added` of the fit.
+    modality
+        Modality of a MuData.
+    ncols
+        Panels per row.
+    ax
+        Axes to draw on, one for each factor.
+    show
+        Show the figure; None follows ``sc.settings.autoshow``.
+    save
+        File to save the figure to.
+
+    Returns
+    -------
+    The axes, one per factor, if the figure is not shown.
+
+    Raises
+    ------
+    ValueError
+        If there is no such fit or factor, or if `ax` has another number of axes.
+
+    See Also
+    --------
+    sc_ldvae.get.top_genes : The same genes as a table.
+
+    Examples
+    --------
+    >>> import sc_ldvae
+    >>> adata = sc_ldvae.datasets.simulate(n_obs=200, n_vars=50, n_latent=3)
+    >>> sc_ldvae.tl.ldvae(adata, n_latent=3, max_epochs=2, progress=False)
+    >>> axes = sc_ldvae.pl.loadings(adata, [1, 2], n_genes=5, show=False)
+    >>> len(axes)
+    2
+    """
+    if isinstance(factors, int | str):
+        factors = [factors]
+    adata = pick_modality(data, modality)
+    table = get.top_genes(adata, n_genes, factors=factors, key=key)
+    explained = get.factors(adata, key=key)["explained_deviance"]
+    names = get.loadings(adata, factors, key=key).columns
+    most = table.groupby("factor").size().max()
+    axes = panels(len(names), ax, ncols=ncols, width=_WIDTH, height=0.8 + _HEIGHT_PER_GENE * most)
+    for axis, name in zip(axes, names, strict=True):
+        number = explained.index.get_loc(name) + 1
+        _draw(axis, table.loc[[name]].droplevel("factor"), f"Factor {number}  ({explained[name]:.1%} deviance)")
+    return finish(axes, show=show, save=save)
+
+
+def _draw(axis: Axes, genes: pd.DataFrame, title: str) -> None:
+    """Horizontal bars, largest loading on top, smallest at the bottom."""
+    genes = genes.sort_values("loading", ascending=False, kind="stable")
+    rows = np.arange(len(genes))
+    axis.barh(rows, genes["loading"], height=0.72, color=genes["direction"].map(_COLORS))
+    axis.axvline(0, color="0.3", linewidth=0.8)
+    axis.set_yticks(rows, genes.index, fontsize=8)
+    axis.set_ylim(len(genes) - 0.4, -0.6)
+    axis.set_xlabel("loading (log fold change\nper unit of the factor)", fontsize=8)
+    axis.set_title(title, fontsize=9)
+    axis.tick_params(axis="x", labelsize=8)
+    axis.tick_params(axis="y", length=0)
+    axis.margins(x=0.04)
+    axis.grid(visible=False)
+    axis.spines[["top", "right", "left"]].set_visible(False)
