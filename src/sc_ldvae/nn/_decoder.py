@@ -12,9 +12,9 @@ MOMENTUM = 0.05
 
 
 class LinearDecoder(nn.Module):
-    """BatchNorm(W u + b) for inputs u = [z ; covariates], as one affine map.
+    """BatchNorm(W u), or W u + b, for inputs u = [z ; covariates], as one affine map.
 
-    BatchNorm of a linear map needs only the mean and the covariance of u: the output's mean is ``W mean(u) + b``, its
+    BatchNorm of a linear map needs only the mean and the covariance of u: the output's mean is ``W mean(u)``, its
     variance ``diag(W cov(u) W')``. So nothing of size cells x genes is normalised, and the running statistics are
     those of u, which barely move while W is being learnt.
     """
@@ -25,7 +25,8 @@ class LinearDecoder(nn.Module):
     def __init__(self, n_input: int, n_output: int, *, bias: bool, use_batch_norm: bool) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(n_output, n_input))
-        self.bias = nn.Parameter(torch.zeros(n_output)) if bias else None
+        # BatchNorm would take a bias out again.
+        self.bias = nn.Parameter(torch.zeros(n_output)) if bias and not use_batch_norm else None
         self.gamma = nn.Parameter(torch.ones(n_output)) if use_batch_norm else None
         self.beta = nn.Parameter(torch.zeros(n_output)) if use_batch_norm else None
         self.register_buffer("running_mean", torch.zeros(n_input))
@@ -46,12 +47,10 @@ class LinearDecoder(nn.Module):
         return self._affine(self.running_mean, self.running_cov)
 
     def _affine(self, mean: Tensor, cov: Tensor) -> tuple[Tensor, Tensor]:
-        bias = self.weight.new_zeros(len(self.weight)) if self.bias is None else self.bias
         if self.gamma is None or self.beta is None:
-            return self.weight, bias
+            return self.weight, self.weight.new_zeros(len(self.weight)) if self.bias is None else self.bias
         variance = ((self.weight @ cov) * self.weight).sum(1)
         scale = self.gamma * (variance + BATCH_NORM_EPS).rsqrt()
-        # b cancels against its own mean.
         return scale[:, None] * self.weight, self.beta - scale * (self.weight @ mean)
 
     @torch.no_grad()
