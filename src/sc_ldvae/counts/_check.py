@@ -8,8 +8,9 @@ import numpy as np
 from scipy import sparse
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    import pandas as pd
     from numpy.typing import NDArray
 
 # Log-normalised values of single cells stay below this; counts that are not integers for other reasons rarely do.
@@ -58,7 +59,7 @@ def check_counts(matrix: Any, name: str) -> sparse.csr_matrix:  # noqa: ANN401  
     return csr.astype(np.float32)
 
 
-def check_no_empty_cell(totals: NDArray[np.floating], names: Sequence[str], n_vars: int, name: str) -> None:
+def check_no_empty_cell(totals: NDArray[np.floating], names: Sequence[str] | pd.Index, n_vars: int, name: str) -> None:
     """Refuse cells without any count: their library, and so their likelihood, would be zero."""
     empty = np.flatnonzero(totals == 0)
     if len(empty):
@@ -71,7 +72,7 @@ def check_no_empty_cell(totals: NDArray[np.floating], names: Sequence[str], n_va
 
 
 def _check_values(values: NDArray[Any], name: str) -> None:
-    checks = {
+    checks: dict[str, Callable[[], NDArray[np.bool_]]] = {
         "missing or infinite": lambda: ~np.isfinite(values),
         "negative": lambda: values < 0,
         "not integers": lambda: values != np.rint(values),

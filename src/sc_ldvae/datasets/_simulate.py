@@ -107,9 +107,10 @@ def simulate(
     counts = draw.poisson(mean)
     if gene_likelihood == "zinb":
         counts *= draw.random(counts.shape) > expit(_ZERO_INFLATION_LOG_ODDS)
-    return AnnData(
-        csr_matrix(counts.astype(np.float32)), obs=obs, var=var, obsm={"true_latent": latent}, varm=truth
-    )
+    adata = AnnData(csr_matrix(counts.astype(np.float32)), obs=obs, var=var)
+    adata.obsm["true_latent"] = latent
+    adata.varm.update(truth)
+    return adata
 
 
 def _programs(n_vars: int, n_latent: int, draw: np.random.Generator) -> Floats:

@@ -33,8 +33,13 @@ class Decoded:
 
     def rows(self, cells: NDArray[np.intp] | slice) -> Decoded:
         """Some of the cells."""
-        parts = (self.counts, self.latent, self.covariates, self.library, self.theta_group)
-        return Decoded(*(part[cells] for part in parts))
+        return Decoded(
+            self.counts[cells],
+            self.latent[cells],
+            self.covariates[cells],
+            self.library[cells],
+            self.theta_group[cells],
+        )
 
 
 def explained_deviance(

@@ -6,6 +6,7 @@ from copy import deepcopy
 from typing import TYPE_CHECKING
 
 import torch
+from torch.nn.utils import fuse_linear_bn_eval
 
 from sc_ldvae.record import AffineMap, Decoder
 
@@ -38,13 +39,11 @@ def fold_encoder(encoder: Encoder) -> dict[str, NDArray[np.float32]]:
     ``h = relu(weight_i @ h + bias_i)`` for each layer i, starting from the (log1p) counts, then
     ``mean = mean_weight @ h + mean_bias`` and ``variance = exp(log_variance_weight @ h + log_variance_bias) + 1e-4``.
     """
-    exact = deepcopy(encoder).double()
+    exact = deepcopy(encoder).double().eval()
     folded: dict[str, Tensor] = {}
-    for i, layer in enumerate(exact.layers):
-        norm: nn.BatchNorm1d = layer.norm
-        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-        folded[f"weight_{i}"] = scale[:, None] * layer.linear.weight
-        folded[f"bias_{i}"] = norm.bias + scale * (layer.linear.bias - norm.running_mean)
+    for i, layer in enumerate(exact.hidden()):
+        fused = fuse_linear_bn_eval(layer.linear, layer.norm)
+        folded |= {f"weight_{i}": fused.weight, f"bias_{i}": fused.bias}
     for name in ("mean", "log_variance"):
         head: nn.Linear = getattr(exact, name)
         folded |= {f"{name}_weight": head.weight, f"{name}_bias": head.bias}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -56,7 +57,7 @@ class History:
 
 def default_max_epochs(n_cells: int, batch_size: int) -> int:
     """Epochs such that the number of steps grows with the square root of the cells, 500 for 2,500; at least 10."""
-    n_steps = 10 * n_cells**0.5
+    n_steps = 10 * math.sqrt(n_cells)
     return max(10, round(n_steps / n_minibatches(n_cells, batch_size)))
 
 
@@ -99,7 +100,7 @@ def train(
         for epoch in range(schedule.max_epochs):
             model.train()
             elbo = torch.zeros((), device=training.device)
-            history.lr.append(cycle.get_last_lr()[0])
+            history.lr.append(float(cycle.get_last_lr()[0]))
             for minibatch in shuffled(training, schedule.batch_size, generator):
                 kl_weight = kl_weights[min(step, len(kl_weights) - 1)]
                 terms = model(**cells.minibatch(minibatch), generator=generator)
@@ -140,7 +141,7 @@ def evaluate(model: LDVAE, cells: Cells, chosen: Tensor, n_draws: int = 1) -> fl
     generator = torch.Generator(chosen.device).manual_seed(0)
     total = 0.0
     for _ in range(n_draws):
-        for chunk in chosen.split(_CHUNK):
+        for chunk in torch.split(chosen, _CHUNK):
             total += float(model(**cells.minibatch(chunk), generator=generator).per_cell().double().sum())
     return total / (n_draws * len(chosen))
 
@@ -150,7 +151,8 @@ def posterior(model: LDVAE, cells: Cells) -> tuple[Tensor, Tensor, Tensor]:
     """Latent (n_obs x n_latent), its variance before the softmax of 'ln', and library (n_obs) of all cells."""
     model.eval()
     parts = []
-    for chunk in torch.arange(cells.counts.n_obs, device=cells.counts.values.device).split(_CHUNK):
+    everyone = torch.arange(cells.counts.n_obs, device=cells.counts.values.device)
+    for chunk in torch.split(everyone, _CHUNK):
         z, log_library = model.encode(cells.counts.tile(chunk))
         if log_library is not None:
             library = log_library.mean[:, 0].exp()

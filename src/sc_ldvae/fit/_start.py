@@ -139,7 +139,7 @@ def _start_encoder(
     """Let the posterior's mean be the regression of `targets` on the projection of what is `seen` on `directions`."""
     k = min(directions.shape[1], encoder.mean.in_features // 2)
     weights = directions[:, :k].T
-    for layer in encoder.layers:
+    for layer in encoder.hidden():
         _copy(layer.linear.weight[:k], weights)
         _copy(layer.linear.weight[k : 2 * k], -weights)
         # A pair's difference is the projection that the next layer's pair passes on.

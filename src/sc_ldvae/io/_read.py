@@ -17,8 +17,8 @@ def read_counts(path: str | PathLike[str]) -> Data:
     Parameters
     ----------
     path
-        ``.h5ad`` or ``.zarr`` (AnnData), ``.h5mu`` (MuData, needs the extra ``sc-ldvae[muon]``), or ``.h5`` (10x Genomics
-        Cell Ranger; repeated gene symbols are made unique).
+        ``.h5ad`` or ``.zarr`` (AnnData), ``.h5mu`` (MuData, needs the extra ``sc-ldvae[muon]``), or ``.h5`` (10x
+        Genomics Cell Ranger; repeated gene symbols are made unique).
 
     Raises
     ------

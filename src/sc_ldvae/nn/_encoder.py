@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -54,16 +55,21 @@ class Encoder(nn.Module):
     def __init__(self, n_input: int, n_output: int, *, n_hidden: int, n_layers: int, dropout_rate: float) -> None:
         super().__init__()
         widths = [n_input] + [n_hidden] * n_layers
-        self.layers = nn.ModuleList(Layer(a, b, dropout_rate) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.layers = nn.ModuleList(Layer(a, b, dropout_rate) for a, b in pairwise(widths))
         self.mean = linear(n_hidden, n_output)
         self.log_variance = linear(n_hidden, n_output)
 
+    def hidden(self) -> list[Layer]:
+        """The hidden layers, from the counts on."""
+        return [layer for layer in self.layers if isinstance(layer, Layer)]
+
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Normal:
-        for layer in self.layers:
+        for layer in self.hidden():
             x = layer(x, generator)
         return Normal(self.mean(x), self.log_variance(x).exp() + VARIANCE_FLOOR)
 
 
 def linear(n_in: int, n_out: int) -> nn.Linear:
     """A linear layer whose values are not drawn yet, so that building a model leaves the global generator alone."""
-    return nn.utils.skip_init(nn.Linear, n_in, n_out)
+    layer: nn.Linear = nn.utils.skip_init(nn.Linear, n_in, n_out)  # type: ignore[no-untyped-call]
+    return layer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import torch
@@ -158,13 +159,15 @@ class LDVAE(nn.Module):
         self.latent_distribution, self.log_variational = latent_distribution, log_variational
         self.use_observed_lib_size = use_observed_lib_size
 
-        hidden = {"n_hidden": n_hidden, "dropout_rate": dropout_rate}
-        self.z_encoder = Encoder(n_input, n_latent, n_layers=n_layers_encoder, **hidden)
-        self.l_encoder = None if use_observed_lib_size else Encoder(n_input, 1, n_layers=1, **hidden)
+        encoder = partial(Encoder, n_input, n_hidden=n_hidden, dropout_rate=dropout_rate)
+        self.z_encoder = encoder(n_latent, n_layers=n_layers_encoder)
+        self.l_encoder = None if use_observed_lib_size else encoder(1, n_layers=1)
         n_covariates = sum(n for n in (n_batch, *n_cats_per_cov) if n > 1) + n_continuous_cov
         sizes = (n_latent + n_covariates, n_input)
         self.decoder = LinearDecoder(*sizes, bias=bias, use_batch_norm=use_batch_norm)
-        self.zi_decoder = self.theta_decoder = self.log_theta = None
+        self.zi_decoder: LinearDecoder | None = None
+        self.theta_decoder: LinearDecoder | None = None
+        self.log_theta: nn.Parameter | None = None
         if gene_likelihood == "zinb":
             self.zi_decoder = LinearDecoder(*sizes, bias=bias, use_batch_norm=use_batch_norm)
         if gene_likelihood != "poisson" and dispersion == "gene-cell":
@@ -251,7 +254,7 @@ class LDVAE(nn.Module):
     def decode(
         self, z: Tensor, covariates: Tensor | None, log_library: Tensor, theta_group: Tensor | None = None
     ) -> CountParameters:
-        """Parameters of the counts' distribution given latent, covariates, log library (n_cells x 1) and theta's row."""
+        """Parameters of the counts' distribution, given the log library (n_cells x 1) and the rows of theta, too."""
         u = z if covariates is None else torch.cat([z, covariates], 1)
         log_mu = log_library + self.decoder(u).log_softmax(1)
         zi_logits = None if self.zi_decoder is None else self.zi_decoder(u)
@@ -310,12 +313,14 @@ class LDVAE(nn.Module):
     def log_prior(self) -> Tensor:
         """Log density, up to a constant, of the dispersions: standard normal for each log theta and its slopes.
 
-        It weighs as much as one cell. Without it, a gene whose training cells look Poisson gets an infinite theta, and
-        one new cell with a burst of that gene costs more than all others together.
+        Against more than a few cells it weighs little. Without it, a gene whose training cells look Poisson gets an
+        infinite theta, and one new cell with a burst of that gene costs more than all others together.
         """
         if self.theta_decoder is not None:
-            return -0.5 * (self.theta_decoder.weight.square().sum() + self.theta_decoder.bias.square().sum())
-        return self.decoder.weight.new_zeros(()) if self.log_theta is None else -0.5 * self.log_theta.square().sum()
+            return -0.5 * torch.stack([part.square().sum() for part in self.theta_decoder.parameters()]).sum()
+        if self.log_theta is not None:
+            return -0.5 * self.log_theta.square().sum()
+        return self.decoder.weight.new_zeros(())
 
     def _n_thetas(self) -> int:
         if self.dispersion == "gene-label":

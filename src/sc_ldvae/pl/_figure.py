@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     from sc_ldvae._typing import Ax
 
 
-def panels(
-    n: int, ax: Ax | None, *, ncols: int, width: float, height: float, argument: str = "axes"
-) -> list[Axes]:
+def panels(n: int, ax: Ax | None, *, ncols: int, width: float, height: float, argument: str = "axes") -> list[Axes]:
     """`n` axes: those that the caller gave, or new ones in a grid of panels of `width` x `height` inches.
 
     Raises
@@ -35,12 +33,10 @@ def panels(
         return given
     ncols = max(1, min(ncols, n))
     nrows = -(-n // ncols)
-    figure, grid = plt.subplots(
-        nrows, ncols, figsize=(width * ncols, height * nrows), squeeze=False, layout="constrained"
-    )
+    figure, grid = plt.subplots(nrows, ncols, figsize=(width * ncols, height * nrows), squeeze=False)
+    figure.set_layout_engine("constrained", w_pad=0.06, h_pad=0.08)
     for unused in grid.flat[n:]:
         unused.remove()
-    figure.get_layout_engine().set(w_pad=0.06, h_pad=0.08)
     return list(grid.flat[:n])
 
 
@@ -50,7 +46,8 @@ def finish(axes: Sequence[Axes], *, show: bool | None, save: str | Path | None) 
     from scanpy import settings
 
     if save is not None:
-        axes[0].figure.savefig(save, bbox_inches="tight", dpi=200)
+        # Through the canvas, for axes may lie in a subfigure.
+        axes[0].figure.canvas.figure.savefig(save, bbox_inches="tight", dpi=200)
     if settings.autoshow if show is None else show:
         plt.show()
         return None

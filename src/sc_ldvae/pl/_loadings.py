@@ -90,12 +90,12 @@ def loadings(
     adata = pick_modality(data, modality)
     table = get.top_genes(adata, n_genes, factors=factors, key=key)
     explained = get.factors(adata, key=key)["explained_deviance"]
+    numbers = {name: k for k, name in enumerate(explained.index, start=1)}
     names = get.loadings(adata, factors, key=key).columns
     most = table.groupby("factor").size().max()
     axes = panels(len(names), ax, ncols=ncols, width=_WIDTH, height=0.8 + _HEIGHT_PER_GENE * most)
     for axis, name in zip(axes, names, strict=True):
-        number = explained.index.get_loc(name) + 1
-        _draw(axis, table.loc[[name]].droplevel("factor"), f"Factor {number}  ({explained[name]:.1%} deviance)")
+        _draw(axis, table.loc[[name]].droplevel("factor"), f"Factor {numbers[name]}  ({explained[name]:.1%} deviance)")
     return finish(axes, show=show, save=save)
 
 

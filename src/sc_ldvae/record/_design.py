@@ -70,7 +70,7 @@ class Continuous:
         """
         values = numbers(obs, key, argument)
         if values.std() == 0:
-            msg = f"{argument}: obs[{key!r}] is {values[0]:.4g} in every cell, so it has no effect to fit. Leave it out."
+            msg = f"{argument}: obs[{key!r}] is {values[0]:.4g} in every cell: there is no effect to fit. Leave it out."
             raise ValueError(msg)
         return cls(key, float(values.mean()), float(values.std()))
 

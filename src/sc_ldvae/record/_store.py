@@ -48,7 +48,7 @@ def write(adata: AnnData, entries: Mapping[str, Mapping[str, Any]]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ImplicitModificationWarning)
         before = {
-            (attribute, key): getattr(adata, attribute)[key] if key in getattr(adata, attribute) else _MISSING
+            (attribute, key): getattr(adata, attribute).get(key, _MISSING)
             for attribute, values in entries.items()
             for key in values
         }
@@ -70,14 +70,17 @@ def read(adata: AnnData, key: str = DEFAULT) -> Record:
     ValueError
         If there is none, or if a newer version of the package wrote it.
     """
-    content = adata.uns.get(key)
-    if not (hasattr(content, "keys") and "schema_version" in content):
-        found = [name for name, value in adata.uns.items() if hasattr(value, "keys") and "schema_version" in value]
+    fits = {name: value for name, value in adata.uns.items() if hasattr(value, "keys") and "schema_version" in value}
+    if key not in fits:
+        found = ", ".join(map(repr, fits)) or "none"
         msg = f"uns[{key!r}] holds no fit. Fit one with sc_ldvae.tl.ldvae, or name it with key=. Fits here: {found}."
         raise ValueError(msg)
+    content = fits[key]
     version = int(content["schema_version"])
     if version > SCHEMA_VERSION:
-        msg = f"uns[{key!r}] was written in format {version}, this version reads up to {SCHEMA_VERSION}. Update sc-ldvae."
+        msg = (
+            f"uns[{key!r}] was written in format {version}, this version reads up to {SCHEMA_VERSION}. Update sc-ldvae."
+        )
         raise ValueError(msg)
     return Record(Keys(**{name: str(value) for name, value in content["keys"].items()}), content)
 

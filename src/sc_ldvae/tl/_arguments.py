@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from sc_ldvae._typing import UNSET, Unset
@@ -15,7 +16,6 @@ from sc_ldvae.record import Categorical, Continuous, Design, numbers
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import pandas as pd
     from anndata import AnnData
     from scipy.sparse import csr_matrix
 
@@ -120,7 +120,7 @@ class Annotations:
 
 
 def annotations_of(
-    obs: pd.DataFrame,
+    adata: AnnData,
     *,
     batch_key: str | None,
     labels_key: str | None,
@@ -129,6 +129,10 @@ def annotations_of(
     size_factor_key: str | None,
 ) -> Annotations:
     """Checked columns of obs."""
+    obs = adata.obs
+    if not isinstance(obs, pd.DataFrame):
+        msg = "data is read lazily. Load it first: data = data.to_memory()."
+        raise TypeError(msg)
     categorical = _keys(categorical_covariate_keys, "categorical_covariate_keys")
     continuous = _keys(continuous_covariate_keys, "continuous_covariate_keys")
     every = [*([batch_key] if batch_key else []), *categorical, *continuous]
@@ -209,7 +213,9 @@ def _keys(keys: Sequence[str] | None, argument: str) -> list[str]:
 def _size_factors(obs: pd.DataFrame, key: str) -> Floats:
     values = numbers(obs, key, "size_factor_key")
     if (values <= 0).any():
-        msg = f"size_factor_key: obs[{key!r}] is not above zero in {(values <= 0).sum()} cells, but size factors must be."
+        msg = (
+            f"size_factor_key: obs[{key!r}] is not above zero in {(values <= 0).sum()} cells, but size factors must be."
+        )
         raise ValueError(msg)
     return values / values.mean()
 

@@ -182,7 +182,7 @@ def ldvae(
     mask = door.gene_mask(adata, mask_var)
     door.check_n_latent(n_latent, int(mask.sum()))
     annotations = door.annotations_of(
-        adata.obs,
+        adata,
         batch_key=batch_key,
         labels_key=labels_key,
         categorical_covariate_keys=categorical_covariate_keys,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sc_ldvae._typing import UNSET
+from sc_ldvae._typing import Unset
 from sc_ldvae.record import SCHEMA_VERSION, Keys
 
 if TYPE_CHECKING:
@@ -74,5 +74,9 @@ def _record(
 
 def _storable(asked: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments that a file can hold: what was not given is left out, lists of keys become arrays."""
-    given = {key: value for key, value in asked.items() if key not in _NOT_STORED and value not in (None, UNSET)}
-    return {key: value if isinstance(value, str | int | float | bool) else np.asarray(value) for key, value in given.items()}
+    given = {
+        key: value
+        for key, value in asked.items()
+        if key not in _NOT_STORED and value is not None and not isinstance(value, Unset)
+    }
+    return {key: value if isinstance(value, str | int | float) else np.asarray(value) for key, value in given.items()}
