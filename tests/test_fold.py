@@ -27,7 +27,9 @@ MODES = [
         for dispersion in DISPERSIONS
     ),
     pytest.param({"latent_distribution": "ln"}, id="ln"),
-    pytest.param({"latent_distribution": "ln", "dispersion": "gene-cell", "gene_likelihood": "zinb"}, id="ln-zinb-cell"),
+    pytest.param(
+        {"latent_distribution": "ln", "dispersion": "gene-cell", "gene_likelihood": "zinb"}, id="ln-zinb-cell"
+    ),
     pytest.param({"use_observed_lib_size": True}, id="observed-library"),
     pytest.param({"size_factor_key": "size_factor"}, id="size-factor"),
     pytest.param({"use_batch_norm": False}, id="no-norm"),
@@ -149,7 +151,9 @@ def test_numpy_gives_the_modules_distribution_from_the_file(
         )
     elif "log_theta" in decoder:
         level = {"gene-batch": ("batch", "batches"), "gene-label": ("label", "labels")}.get(options.get("dispersion"))
-        rows = 0 if level is None else [list(record[level[1]]).index(value) for value in stored.obs[level[0]].astype(str)]
+        rows = (
+            0 if level is None else [list(record[level[1]]).index(value) for value in stored.obs[level[0]].astype(str)]
+        )
         np.testing.assert_allclose(
             np.broadcast_to(decoder["log_theta"][rows], eta.shape),
             np.broadcast_to(expected["log_theta"], eta.shape),

@@ -85,7 +85,9 @@ def test_elbo_is_assembled_from_torchs_distributions(cells: dict[str, torch.Tens
     noise = [torch.empty(96, n, dtype=torch.float64).normal_(generator=generator) for n in (1, 2)]
     library = (log_library.mean + log_library.variance.sqrt() * noise[0]).exp()
     drawn = z.mean + z.variance.sqrt() * noise[1]
-    one_hot = [torch.nn.functional.one_hot(index, n) for index, n in ((cells["batch_index"], 2), (cells["cat_covs"][:, 0], 4))]
+    one_hot = [
+        torch.nn.functional.one_hot(index, n) for index, n in ((cells["batch_index"], 2), (cells["cat_covs"][:, 0], 4))
+    ]
     weight, bias = model.decoder.folded()
     rho = (torch.cat([drawn, *one_hot, cells["cont_covs"]], 1) @ weight.T + bias).softmax(1)
     theta = model.log_theta.exp()
@@ -98,9 +100,7 @@ def test_elbo_is_assembled_from_torchs_distributions(cells: dict[str, torch.Tens
     torch.testing.assert_close(got.per_cell(0.3), got.log_likelihood - 0.3 * got.kl_z - got.kl_library)
 
 
-@pytest.mark.parametrize(
-    ("dispersion", "index", "n"), [("gene-batch", "batch_index", 2), ("gene-label", "labels", 3)]
-)
+@pytest.mark.parametrize(("dispersion", "index", "n"), [("gene-batch", "batch_index", 2), ("gene-label", "labels", 3)])
 def test_grouped_dispersion_takes_each_cells_own_row(
     dispersion: str, index: str, n: int, cells: dict[str, torch.Tensor]
 ) -> None:
@@ -109,8 +109,12 @@ def test_grouped_dispersion_takes_each_cells_own_row(
     with torch.no_grad():
         model.log_theta.normal_(generator=torch.Generator().manual_seed(4))
     group = model.theta_group(cells["batch_index"], cells["labels"])
-    parameters = model.decode(torch.zeros(96, 2), model.covariates(
-        cells["batch_index"], cells["cat_covs"], cells["cont_covs"]), torch.zeros(96, 1), group)
+    parameters = model.decode(
+        torch.zeros(96, 2),
+        model.covariates(cells["batch_index"], cells["cat_covs"], cells["cont_covs"]),
+        torch.zeros(96, 1),
+        group,
+    )
     for level in range(n):
         own = cells[index] == level
         expected = log_nb(cells["x"][own], parameters.log_mu[own], model.log_theta[level][None])

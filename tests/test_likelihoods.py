@@ -80,7 +80,11 @@ def test_gradients_of_nb_are_those_of_the_direct_formula(mean: float, theta: flo
 
 @pytest.mark.parametrize(
     ("log_prob", "n_parameters"),
-    [pytest.param(log_poisson, 1, id="poisson"), pytest.param(log_nb, 2, id="nb"), pytest.param(log_zinb, 3, id="zinb")],
+    [
+        pytest.param(log_poisson, 1, id="poisson"),
+        pytest.param(log_nb, 2, id="nb"),
+        pytest.param(log_zinb, 3, id="zinb"),
+    ],
 )
 @pytest.mark.parametrize("shared", [False, True], ids=["per-cell", "per-gene"])
 def test_gradients_are_finite_differences(log_prob: callable, n_parameters: int, shared: bool) -> None:
