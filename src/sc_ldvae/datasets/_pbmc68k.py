@@ -38,7 +38,8 @@ def pbmc68k_counts() -> AnnData:
     obs = reduced.obs[["bulk_labels", "n_counts", "phase"]].copy()
     raw = reduced.raw[:, reduced.var_names]
     counts = _undo_log_normalisation(raw.X.tocsr(), obs["n_counts"].to_numpy())
-    return AnnData(counts, obs=obs, var=reduced.var[[]].copy())
+    var = reduced.var[[]].rename_axis(None)
+    return AnnData(counts, obs=obs.rename_axis(None), var=var)
 
 
 def _undo_log_normalisation(log: csr_matrix, n_counts: np.ndarray) -> csr_matrix:

@@ -34,8 +34,8 @@ def loadings(
 
     Returns
     -------
-    Effect of one unit of each factor on the log expression proportion (natural log): genes x factors. Genes that were
-    not fitted, or have left the object, are left out.
+    Effect of one unit of each factor on the log expression proportion (natural log), relative to the average fitted
+    gene: genes x factors. Genes that were not fitted, or have left the object, are left out.
 
     Raises
     ------

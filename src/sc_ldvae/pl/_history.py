@@ -66,10 +66,11 @@ def history(
     if "elbo_held_out" in frame:
         axis.plot(frame.index, frame["elbo_held_out"], color="#b2182b", label="held out")
         value = frame.loc[best, "elbo_held_out"]
-        axis.plot([best], [value], "o", color="#b2182b", markersize=5, label=f"best: {value:.1f}, epoch {best}")
-    axis.set_xlabel("epoch")
-    axis.set_ylabel("ELBO (nats per cell)")
-    axis.legend(frameon=False, loc="lower right")
+        axis.plot([best], [value], "o", color="#b2182b", markersize=5, label=f"best: epoch {best}")
+    axis.set_xlabel("epoch", fontsize=9)
+    axis.set_ylabel("ELBO (nats per cell)", fontsize=9)
+    axis.tick_params(labelsize=8)
+    axis.legend(frameon=False, loc="lower right", fontsize=8)
     axis.grid(visible=False)
     axis.spines[["top", "right"]].set_visible(False)
     drawn = finish(axes, show=show, save=save)

@@ -39,8 +39,8 @@ def loadings(
     """Plot the genes with the largest and the smallest loadings of each factor.
 
     Each panel is a factor. Its genes stand in the order of their loadings: the more of the factor a cell has, the
-    higher the expression of the red genes above and the lower that of the blue genes below. The title gives the share
-    of the held-out deviance that the factor explains.
+    higher the expression of the red genes above and the lower that of the blue genes below, relative to the average
+    gene. All panels have one scale. The title gives the share of the held-out deviance that the factor explains.
 
     Parameters
     ----------
@@ -95,12 +95,22 @@ def loadings(
     most = table.groupby("factor").size().max()
     axes = panels(len(names), ax, ncols=ncols, width=_WIDTH, height=0.8 + _HEIGHT_PER_GENE * most)
     for axis, name in zip(axes, names, strict=True):
-        _draw(axis, table.loc[[name]].droplevel("factor"), f"Factor {numbers[name]}  ({explained[name]:.1%} deviance)")
+        _draw(
+            axis,
+            table.loc[[name]].droplevel("factor"),
+            f"Factor {numbers[name]}  ({100 * explained[name]:.1f} % of deviance)",
+        )
+    reach = table["loading"].min(), table["loading"].max()
+    for axis in axes:
+        # One scale for all: else a weak factor looks as strong as the first.
+        axis.set_xlim(min(0, 1.05 * reach[0]), max(0, 1.05 * reach[1]))
     return finish(axes, show=show, save=save)
 
 
 def _draw(axis: Axes, genes: pd.DataFrame, title: str) -> None:
     """Horizontal bars, largest loading on top, smallest at the bottom."""
+    from matplotlib.ticker import MaxNLocator
+
     genes = genes.sort_values("loading", ascending=False, kind="stable")
     rows = np.arange(len(genes))
     axis.barh(rows, genes["loading"], height=0.72, color=genes["direction"].map(_COLORS))
@@ -111,6 +121,6 @@ def _draw(axis: Axes, genes: pd.DataFrame, title: str) -> None:
     axis.set_title(title, fontsize=9)
     axis.tick_params(axis="x", labelsize=8)
     axis.tick_params(axis="y", length=0)
-    axis.margins(x=0.04)
+    axis.xaxis.set_major_locator(MaxNLocator(4))
     axis.grid(visible=False)
     axis.spines[["top", "right", "left"]].set_visible(False)

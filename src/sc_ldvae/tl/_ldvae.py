@@ -132,8 +132,8 @@ def ldvae(
     ``obsm['X_ldvae_variance']`` (``obsm[key_added + '_variance']``)
         Posterior variance of the factors, n_obs x n_latent; for ``'ln'`` before the softmax.
     ``varm['ldvae_loadings']`` (``varm[key_added]``)
-        Loadings, n_vars x n_latent: effect of one unit of a factor on the log expression proportion (natural log);
-        zero for genes that were not fitted.
+        Loadings, n_vars x n_latent: effect of one unit of a factor on the log expression proportion (natural log),
+        relative to the average fitted gene; zero for genes that were not fitted.
     ``obs['ldvae_library']`` (``obs[key_added + '_library']``)
         Library: total counts of a cell over the fitted genes that the model scales by.
     ``obs['ldvae_held_out']`` (``obs[key_added + '_held_out']``)
@@ -141,7 +141,8 @@ def ldvae(
     ``uns['ldvae']`` (``uns[key_added]``)
         Record: parameters, decoder, encoder, history, explained deviance, reason of the stop.
 
-    With Z the latent, C the covariates and l the library, the mean of the counts is
+    With Z the latent, C the covariates, l the library and the arrays of ``uns['ldvae']['decoder']``, the mean of the
+    fitted genes' counts, zero inflation aside, is
     ``l * softmax(Z @ loadings.T + intercept + C @ covariate_effects.T)``.
 
     Raises
