@@ -37,6 +37,9 @@ def _fit(asked: dict[str, Any]) -> None:
 
     mpl.use("Agg")
     counts, output = asked["counts"], Path(asked["output"])
+    if asked["n_genes"] < 1:
+        msg = f"n_genes must be at least 1, but is {asked['n_genes']}."
+        raise ValueError(msg)
     data = datasets.pbmc68k_counts() if counts is None else io.read_counts(counts)
     _check_output(data, output)
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from anndata import AnnData
@@ -27,7 +28,7 @@ def pick_modality(data: Data, modality: str | None) -> AnnData:
         return data
     # By its attribute, not its class: mudata need not be installed.
     modalities = getattr(data, "mod", None)
-    if modalities is None:
+    if not isinstance(modalities, Mapping):
         msg = f"data is a {type(data).__name__}, but must be an AnnData or a MuData."
         raise TypeError(msg)
     if modality not in modalities:

@@ -52,7 +52,8 @@ def check_counts(matrix: Any, name: str) -> sparse.csr_matrix:  # noqa: ANN401  
         raise TypeError(msg)
     csr = sparse.csr_matrix(matrix)
     if not csr.has_canonical_format or (csr.data == 0).any():
-        csr = csr.copy()
+        # A copy, in a type that no sum overflows.
+        csr = csr.astype(np.float64)
         csr.sum_duplicates()
         csr.eliminate_zeros()
     _check_values(csr.data, name)

@@ -71,10 +71,8 @@ def simulate(
     >>> adata.shape, adata.varm["true_loadings"].shape, adata.varm["true_batch_effects"].shape
     ((100, 40), (40, 2), (40, 2))
     """
-    for name, size in {"n_obs": n_obs, "n_vars": n_vars, "n_latent": n_latent, "n_batches": n_batches}.items():
-        if size < 1:
-            msg = f"{name} must be at least 1, but is {size}."
-            raise ValueError(msg)
+    _check_at_least(1, n_obs=n_obs, n_vars=n_vars, n_latent=n_latent, n_batches=n_batches, mean_library=mean_library)
+    _check_at_least(0, n_continuous=n_continuous)
     if gene_likelihood not in ("nb", "zinb", "poisson"):
         msg = f"gene_likelihood={gene_likelihood!r} is unknown. Choose one of 'nb', 'zinb', 'poisson'."
         raise ValueError(msg)
@@ -111,6 +109,13 @@ def simulate(
     adata.obsm["true_latent"] = latent
     adata.varm.update(truth)
     return adata
+
+
+def _check_at_least(least: int, **numbers: float) -> None:
+    for name, number in numbers.items():
+        if number < least:
+            msg = f"{name} must be at least {least}, but is {number}."
+            raise ValueError(msg)
 
 
 def _programs(n_vars: int, n_latent: int, draw: np.random.Generator) -> Floats:

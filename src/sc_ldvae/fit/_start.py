@@ -81,7 +81,8 @@ def truncated_svd(counts: sparse.csr_matrix, library: NDArray[np.float64], k: in
         dtype=np.float64,
     )
     # ARPACK's own start vector would come from a global generator.
-    left, values, right = svds(centred, k=k, v0=np.ones(min(counts.shape)))
+    start = np.random.default_rng(0).normal(size=min(counts.shape))
+    left, values, right = svds(centred, k=k, v0=start)
     order = np.argsort(-values)
     directions = right[order].T
     effects = directions * values[order] / np.sqrt(n_obs)

@@ -248,7 +248,7 @@ def covariate_effects(data: Data, *, key: str = record.DEFAULT, modality: str | 
     if "covariates" not in fit.content:
         return pd.DataFrame(index=genes, columns=pd.MultiIndex.from_arrays([[], []], names=names))
     table = fit.content["covariates"]
-    columns = pd.MultiIndex.from_arrays([np.asarray(table[c]).astype(str) for c in ("key", "level")], names=names)
+    columns = pd.MultiIndex.from_arrays([record.strings(table[c]) for c in ("key", "level")], names=names)
     return pd.DataFrame(np.asarray(fit.content["decoder"]["covariate_effects"]), index=genes, columns=columns)
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sc_ldvae._typing import Ax
 
 
-def panels(n: int, ax: Ax | None, *, ncols: int, width: float, height: float, argument: str = "axes") -> list[Axes]:
+def panels(n: int, ax: Ax | None, *, ncols: int, width: float, height: float) -> list[Axes]:
     """`n` axes: those that the caller gave, or new ones in a grid of panels of `width` x `height` inches.
 
     Raises
@@ -28,7 +28,7 @@ def panels(n: int, ax: Ax | None, *, ncols: int, width: float, height: float, ar
     if ax is not None:
         given = list(np.ravel(np.asarray(ax, dtype=object)))
         if len(given) != n:
-            msg = f"{argument} holds {len(given)} axes, but {n} panels are to be drawn."
+            msg = f"ax holds {len(given)} axes, but {n} panels are to be drawn."
             raise ValueError(msg)
         return given
     ncols = max(1, min(ncols, n))

@@ -58,8 +58,10 @@ def history(
     >>> sc_ldvae.pl.history(adata, show=False).get_xlabel()
     'epoch'
     """
+    from matplotlib.ticker import MaxNLocator
+
     frame = get.history(data, key=key, modality=modality)
-    axes = panels(1, ax, ncols=1, width=4.2, height=3.2, argument="ax")
+    axes = panels(1, ax, ncols=1, width=4.2, height=3.2)
     axis = axes[0]
     axis.plot(frame.index, frame["elbo"], color="0.55", label="training")
     best = frame.attrs["best_epoch"]
@@ -70,6 +72,7 @@ def history(
     axis.set_xlabel("epoch", fontsize=9)
     axis.set_ylabel("ELBO (nats per cell)", fontsize=9)
     axis.tick_params(labelsize=8)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.legend(frameon=False, loc="lower right", fontsize=8)
     axis.grid(visible=False)
     axis.spines[["top", "right"]].set_visible(False)

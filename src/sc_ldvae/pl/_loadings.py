@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from sc_ldvae._typing import Ax, Data
 
 _COLORS = {"positive": "#b2182b", "negative": "#2166ac"}
-_WIDTH = 2.6
+_WIDTH = 1.6
+_WIDTH_PER_LETTER = 0.075
 _HEIGHT_PER_GENE = 0.17
 
 
@@ -85,7 +86,7 @@ def loadings(
     >>> len(axes)
     2
     """
-    if isinstance(factors, int | str):
+    if isinstance(factors, int | np.integer | str):
         factors = [factors]
     adata = pick_modality(data, modality)
     table = get.top_genes(adata, n_genes, factors=factors, key=key)
@@ -93,13 +94,12 @@ def loadings(
     numbers = {name: k for k, name in enumerate(explained.index, start=1)}
     names = get.loadings(adata, factors, key=key).columns
     most = table.groupby("factor").size().max()
-    axes = panels(len(names), ax, ncols=ncols, width=_WIDTH, height=0.8 + _HEIGHT_PER_GENE * most)
+    longest = table.index.get_level_values("gene").str.len().max()
+    width = _WIDTH + _WIDTH_PER_LETTER * longest
+    axes = panels(len(names), ax, ncols=ncols, width=width, height=1.0 + _HEIGHT_PER_GENE * most)
     for axis, name in zip(axes, names, strict=True):
-        _draw(
-            axis,
-            table.loc[[name]].droplevel("factor"),
-            f"Factor {numbers[name]}  ({100 * explained[name]:.1f} % of deviance)",
-        )
+        title = f"Factor {numbers[name]}\n{100 * explained[name]:.1f} % of deviance"
+        _draw(axis, table.loc[[name]].droplevel("factor"), title)
     reach = table["loading"].min(), table["loading"].max()
     for axis in axes:
         # One scale for all: else a weak factor looks as strong as the first.

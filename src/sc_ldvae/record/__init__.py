@@ -5,7 +5,7 @@ from __future__ import annotations
 from sc_ldvae.record._decoder import AffineMap, Decoder, softmax_mean
 from sc_ldvae.record._design import Categorical, Continuous, Design, numbers
 from sc_ldvae.record._keys import DEFAULT, Keys
-from sc_ldvae.record._store import SCHEMA_VERSION, Record, read, write
+from sc_ldvae.record._store import SCHEMA_VERSION, Record, read, strings, write
 
 __all__ = [
     "DEFAULT",
@@ -20,5 +20,6 @@ __all__ = [
     "numbers",
     "read",
     "softmax_mean",
+    "strings",
     "write",
 ]

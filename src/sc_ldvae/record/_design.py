@@ -29,7 +29,7 @@ class Categorical:
             If the column is unknown, has missing values, or has as many levels as there are cells.
         """
         column = _column(obs, key, argument)
-        levels = tuple(str(level) for level in pd.Categorical(column).remove_unused_categories().categories)
+        levels = tuple(map(str, pd.Categorical(column).remove_unused_categories().categories))
         if len(levels) == len(obs):
             msg = (
                 f"{argument}: obs[{key!r}] has {len(levels)} levels, as many as there are cells. "
@@ -43,7 +43,9 @@ class Categorical:
 
     def codes(self, obs: pd.DataFrame) -> NDArray[np.int64]:
         """Position of each cell's level, n_obs."""
-        return pd.Categorical(obs[self.key].astype(str), categories=list(self.levels)).codes.astype(np.int64)
+        column = pd.Categorical(obs[self.key])
+        position = {level: i for i, level in enumerate(self.levels)}
+        return np.array([position.get(str(level), -1) for level in column.categories])[column.codes]
 
     @property
     def n_columns(self) -> int:

@@ -12,7 +12,7 @@ from anndata import ImplicitModificationWarning
 from sc_ldvae.record._keys import DEFAULT, Keys
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from anndata import AnnData
     from numpy.typing import NDArray
@@ -31,13 +31,18 @@ class Record:
     @property
     def genes(self) -> NDArray[np.str_]:
         """Names of the fitted genes."""
-        return np.asarray(self.content["genes"]).astype(str)
+        return strings(self.content["genes"])
 
     @property
     def factor_names(self) -> list[str]:
         """Names of the factors: the record's key and a number from 1."""
         n_latent = self.content["decoder"]["loadings"].shape[1]
         return [f"{self.keys.uns}{k}" for k in range(1, n_latent + 1)]
+
+
+def strings(values: Iterable[object]) -> NDArray[np.str_]:
+    """Strings as they were written: files give them back in various types."""
+    return np.array([str(value) for value in values], dtype=str)
 
 
 def write(adata: AnnData, entries: Mapping[str, Mapping[str, Any]]) -> None:

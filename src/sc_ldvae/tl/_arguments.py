@@ -61,7 +61,9 @@ def gene_mask(adata: AnnData, mask_var: Mask | Sequence[bool] | str | Unset | No
 def counts_of(adata: AnnData, layer: str | None, mask: Mask) -> csr_matrix:
     """Checked counts of the genes to fit."""
     if layer is not None and layer not in adata.layers:
-        msg = f"layer={layer!r} is not in layers. Layers: {', '.join(map(repr, adata.layers)) or 'none'}."
+        # From anndata 0.13 on, X is the layer None.
+        known = ", ".join(repr(name) for name in list(adata.layers.keys()) if name is not None)
+        msg = f"layer={layer!r} is not in layers. Layers: {known or 'none'}."
         raise ValueError(msg)
     name = "X" if layer is None else f"layers[{layer!r}]"
     matrix = adata.X if layer is None else adata.layers[layer]
@@ -75,12 +77,9 @@ def counts_of(adata: AnnData, layer: str | None, mask: Mask) -> csr_matrix:
 
 
 def check_n_latent(n_latent: int, n_genes: int) -> None:
-    """Refuse numbers of factors that are no number, none, or as many as genes."""
-    if not isinstance(n_latent, int | np.integer) or isinstance(n_latent, bool):
-        msg = f"n_latent must be an integer, but is {n_latent!r}."
-        raise TypeError(msg)
-    if not 1 <= n_latent < n_genes:
-        msg = f"n_latent must be at least 1 and below the number of fitted genes ({n_genes}), but is {n_latent}."
+    """Refuse as many factors as genes."""
+    if n_latent >= n_genes:
+        msg = f"n_latent must be below the number of fitted genes ({n_genes}), but is {n_latent}."
         raise ValueError(msg)
 
 
@@ -195,12 +194,31 @@ def device_of(device: str | torch.device) -> torch.device:
     return chosen
 
 
-def check_positive(**numbers: float | None) -> None:
-    """Refuse numbers that are given and not above zero."""
+def check_whole(**numbers: int | None) -> None:
+    """Refuse numbers that are given and not whole or below one."""
     for name, number in numbers.items():
-        if number is not None and not number > 0:
-            msg = f"{name} must be above 0, but is {number}."
+        if number is None:
+            continue
+        if not isinstance(number, int | np.integer) or isinstance(number, bool):
+            msg = f"{name} must be an integer, but is {number!r}."
+            raise TypeError(msg)
+        if number < 1:
+            msg = f"{name} must be at least 1, but is {number}."
             raise ValueError(msg)
+
+
+def check_lr(lr: float) -> None:
+    """Refuse learning rates that are not above zero."""
+    if not lr > 0:
+        msg = f"lr must be above 0, but is {lr}."
+        raise ValueError(msg)
+
+
+def check_key(key_added: str | None) -> None:
+    """Refuse names that files can't hold."""
+    if key_added is not None and (not key_added or "/" in key_added):
+        msg = f"key_added={key_added!r} can't name an entry of a file. Give a name without '/'."
+        raise ValueError(msg)
 
 
 def _keys(keys: Sequence[str] | None, argument: str) -> list[str]:

@@ -179,7 +179,10 @@ def ldvae(
 
     adata = pick_modality(data, modality)
     door.check_object(adata)
-    door.check_positive(max_epochs=max_epochs, batch_size=batch_size, lr=lr)
+    door.check_key(key_added)
+    door.check_whole(n_latent=n_latent, n_hidden=n_hidden, n_layers_encoder=n_layers_encoder)
+    door.check_whole(max_epochs=max_epochs, batch_size=batch_size)
+    door.check_lr(lr)
     mask = door.gene_mask(adata, mask_var)
     door.check_n_latent(n_latent, int(mask.sum()))
     annotations = door.annotations_of(
