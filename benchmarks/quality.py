@@ -1,7 +1,8 @@
 """Held-out fit, cell types and marker genes on PBMC 3k, over seeds.
 
-``python -m benchmarks.quality pbmc3k.h5ad`` needs raw counts in X and the cell types in obs['louvain']. The held-out cells
-are ``np.random.default_rng(0).permutation(n_obs)[: n_obs // 10]``, among genes seen in 3 cells the 2,000 most variable ones.
+``python -m benchmarks.quality pbmc3k.h5ad`` needs raw counts in X and the cell types in obs['louvain']. The held-out
+cells are ``np.random.default_rng(0).permutation(n_obs)[: n_obs // 10]``; the genes, of those seen in 3 cells, the 2,000
+most variable ones.
 """
 
 from __future__ import annotations

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from anndata import AnnData
+from scipy import sparse
+
+import sc_ldvae
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+    from mudata import MuData
+
+    class FitQuickly(Protocol):
+        def __call__(self, data: AnnData | MuData, n_latent: int = 3, **kwargs: Any) -> AnnData | MuData | None: ...
+
+    AssertSame = Callable[[object, object], None]
+    Unchanged = Callable[[AnnData], AbstractContextManager[None]]
+
+mpl.use("Agg")
+# So small a model gains nothing from threads, and loses much where other processes want the cores.
+torch.set_num_threads(1)
+
+FRAMES = ("obs", "var")
+MAPPINGS = ("uns", "obsm", "varm", "layers", "obsp", "varp")
+
+
+@pytest.fixture(scope="session")
+def pbmc_counts() -> AnnData:
+    return sc_ldvae.datasets.pbmc68k_counts()
+
+
+@pytest.fixture
+def pbmc(pbmc_counts: AnnData) -> AnnData:
+    return pbmc_counts.copy()
+
+
+@pytest.fixture(scope="session")
+def simulated() -> AnnData:
+    return sc_ldvae.datasets.simulate(n_obs=200, n_vars=60, n_latent=3, n_batches=2, n_continuous=1)
+
+
+@pytest.fixture(scope="session")
+def fitted(simulated: AnnData) -> AnnData:
+    """Shared by all tests: change a copy."""
+    adata = simulated.copy()
+    sc_ldvae.tl.ldvae(
+        adata, n_latent=3, max_epochs=3, batch_key="batch", continuous_covariate_keys=["covariate1"], progress=False
+    )
+    return adata
+
+
+@pytest.fixture(scope="session")
+def fit_quickly() -> FitQuickly:
+    def fit(data: AnnData | MuData, n_latent: int = 3, **kwargs: Any) -> AnnData | MuData | None:
+        return sc_ldvae.tl.ldvae(data, n_latent, **{"max_epochs": 2, "progress": False} | kwargs)
+
+    return fit
+
+
+@pytest.fixture(scope="session")
+def assert_same() -> AssertSame:
+    """Asserts that the first object holds exactly what the second holds, to the byte, in the same order."""
+    return _assert_same
+
+
+@pytest.fixture(scope="session")
+def unchanged() -> Unchanged:
+    """A context whose end asserts that nothing happened to the AnnData within."""
+
+    @contextmanager
+    def context(adata: AnnData) -> Iterator[None]:
+        before, was_view, was_backed = _snapshot(adata), adata.is_view, adata.isbacked
+        yield
+        assert adata.is_view == was_view
+        assert adata.isbacked == was_backed
+        _assert_same(_snapshot(adata) if was_backed else adata, before)
+
+    return context
+
+
+@pytest.fixture(autouse=True)
+def _close_figures() -> Iterator[None]:
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
+
+
+def _snapshot(adata: AnnData) -> AnnData:
+    return adata.to_memory() if adata.isbacked else adata.copy()
+
+
+def _assert_same(got: object, expected: object, where: str = "data") -> None:
+    if isinstance(expected, AnnData):
+        assert isinstance(got, AnnData), where
+        for name in ("X", *FRAMES, *MAPPINGS):
+            _assert_same(getattr(got, name), getattr(expected, name), f"{where}.{name}")
+    elif isinstance(expected, Mapping):
+        assert isinstance(got, Mapping), where
+        assert list(got) == list(expected), where
+        for key, value in expected.items():
+            _assert_same(got[key], value, f"{where}[{key!r}]")
+    elif isinstance(expected, pd.DataFrame):
+        pd.testing.assert_frame_equal(
+            got, expected, check_exact=True, check_frame_type=False, check_column_type=False, obj=where
+        )
+    elif sparse.issparse(expected):
+        assert sparse.issparse(got), where
+        assert (got.format, got.shape) == (expected.format, expected.shape), where
+        for name in ("data", "indices", "indptr"):
+            _assert_same(getattr(got, name), getattr(expected, name), f"{where}.{name}")
+    elif isinstance(expected, np.ndarray):
+        assert isinstance(got, np.ndarray), where
+        assert (got.dtype, got.shape) == (expected.dtype, expected.shape), where
+        same = np.array_equal(got, expected) if expected.dtype.hasobject else got.tobytes() == expected.tobytes()
+        assert same, where
+    else:
+        assert type(got) is type(expected), where
+        assert got == expected, where

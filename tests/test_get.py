@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import mudata
+import numpy as np
+import pandas as pd
+import pytest
+
+from sc_ldvae import get
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from anndata import AnnData
+
+NAMES = ["ldvae1", "ldvae2", "ldvae3"]
+GETTERS = {
+    "loadings": get.loadings,
+    "top_genes": get.top_genes,
+    "factors": get.factors,
+    "history": get.history,
+    "covariate_effects": get.covariate_effects,
+}
+each_getter = pytest.mark.parametrize("getter", GETTERS.values(), ids=GETTERS)
+
+
+@pytest.fixture(scope="module")
+def masked(simulated: AnnData, fit_quickly: Callable[..., AnnData]) -> AnnData:
+    return fit_quickly(simulated, mask_var=np.arange(60) % 4 > 0, key_added="foo", copy=True)
+
+
+def test_loadings_are_the_stored_ones(fitted: AnnData) -> None:
+    frame = get.loadings(fitted)
+    assert frame.index.equals(fitted.var_names)
+    assert frame.columns.tolist() == NAMES
+    np.testing.assert_array_equal(frame.to_numpy(), fitted.varm["ldvae_loadings"], strict=True)
+
+
+def test_loadings_of_fitted_genes_only(masked: AnnData) -> None:
+    frame = get.loadings(masked, key="foo")
+    chosen = np.arange(60) % 4 > 0
+    assert frame.index.tolist() == masked.var_names[chosen].tolist()
+    assert frame.columns.tolist() == ["foo1", "foo2", "foo3"]
+    np.testing.assert_array_equal(frame.to_numpy(), masked.varm["foo"][chosen], strict=True)
+
+
+@pytest.mark.parametrize(
+    ("factors", "columns"),
+    [
+        pytest.param([1], [0], id="number"),
+        pytest.param(["ldvae3"], [2], id="name"),
+        pytest.param([3, "ldvae1"], [2, 0], id="both-in-the-order-asked-for"),
+        pytest.param((2, 3), [1, 2], id="tuple"),
+        pytest.param(np.array([2, 3]), [1, 2], id="array"),
+        pytest.param(range(1, 4), [0, 1, 2], id="range"),
+        pytest.param(None, [0, 1, 2], id="all"),
+    ],
+)
+def test_factors_by_number_and_name(factors: list[int | str] | None, columns: list[int], fitted: AnnData) -> None:
+    frame = get.loadings(fitted, factors)
+    assert frame.columns.tolist() == [NAMES[k] for k in columns]
+    np.testing.assert_array_equal(frame.to_numpy(), fitted.varm["ldvae_loadings"][:, columns])
+    top = get.top_genes(fitted, 2, factors=factors)
+    assert top.index.get_level_values("factor").unique().tolist() == [NAMES[k] for k in columns]
+
+
+@pytest.mark.parametrize("factor", [0, 4, -1, "foo1", "ldvae4", 1.5], ids=repr)
+def test_unknown_factors_are_refused(factor: float | str, fitted: AnnData) -> None:
+    sentence = f"^factors holds {factor!r}, but factors are 1 to 3, or 'ldvae1' to 'ldvae3'"
+    with pytest.raises(ValueError, match=sentence):
+        get.loadings(fitted, [1, factor])
+    with pytest.raises(ValueError, match=sentence):
+        get.top_genes(fitted, factors=[factor])
+
+
+@pytest.mark.parametrize("n_genes", [1, 4, 30, 1000])
+def test_top_genes_are_the_extremes(n_genes: int, fitted: AnnData) -> None:
+    table = get.top_genes(fitted, n_genes)
+    assert table.index.names == ["factor", "gene"]
+    assert table.columns.tolist() == ["direction", "rank", "loading"]
+    rows = []
+    for k, name in enumerate(NAMES):
+        pairs = [
+            (float(value), gene)
+            for gene, value in zip(fitted.var_names, fitted.varm["ldvae_loadings"][:, k], strict=True)
+        ]
+        highest = sorted((pair for pair in pairs if pair[0] > 0), reverse=True)[:n_genes]
+        lowest = sorted(pair for pair in pairs if pair[0] < 0)[:n_genes]
+        for direction, extremes in (("positive", highest), ("negative", lowest)):
+            rows += [(name, gene, direction, rank, value) for rank, (value, gene) in enumerate(extremes, start=1)]
+    assert list(table.reset_index().itertuples(index=False, name=None)) == rows
+
+
+def test_a_gene_stands_in_the_direction_of_its_sign(fitted: AnnData) -> None:
+    adata = fitted.copy()
+    adata.varm["ldvae_loadings"][:, 0] = np.abs(adata.varm["ldvae_loadings"][:, 0])
+    adata.varm["ldvae_loadings"][:5, 0] = 0
+    table = get.top_genes(adata, 1000, factors=[1])
+    assert table["direction"].unique().tolist() == ["positive"]
+    assert len(table) == 55
+
+
+@pytest.mark.parametrize("n_genes", [0, -3])
+def test_top_genes_needs_a_number_of_genes(n_genes: int, fitted: AnnData) -> None:
+    with pytest.raises(ValueError, match=f"^n_genes must be at least 1, but is {n_genes}"):
+        get.top_genes(fitted, n_genes)
+
+
+def test_factors_describe_the_latent(fitted: AnnData) -> None:
+    frame = get.factors(fitted)
+    assert frame.index.tolist() == NAMES
+    assert frame.index.name == "factor"
+    assert frame.columns.tolist() == ["explained_deviance", "mean", "sd", "posterior_sd"]
+    latent, variance = (fitted.obsm[key].astype(float) for key in ("X_ldvae", "X_ldvae_variance"))
+    np.testing.assert_array_equal(frame["explained_deviance"], fitted.uns["ldvae"]["explained_deviance"])
+    np.testing.assert_allclose(frame["mean"], latent.mean(0), rtol=1e-9)
+    np.testing.assert_allclose(frame["sd"], latent.std(0), rtol=1e-9)
+    np.testing.assert_allclose(frame["posterior_sd"], (variance.sum(0) / 200) ** 0.5, rtol=1e-9)
+    assert frame["explained_deviance"].is_monotonic_decreasing
+    assert frame.attrs == {"total_explained_deviance": fitted.uns["ldvae"]["total_explained_deviance"]}
+
+
+def test_history_is_the_stored_one(fitted: AnnData) -> None:
+    frame, record = get.history(fitted), fitted.uns["ldvae"]
+    assert frame.index.tolist() == [1, 2, 3]
+    assert frame.index.name == "epoch"
+    assert frame.columns.tolist() == ["elbo", "elbo_held_out", "kl_weight", "lr"]
+    for name in frame:
+        np.testing.assert_array_equal(frame[name], record["history"][name])
+    assert frame.attrs == {"stop_reason": "max_epochs=3 reached", "best_epoch": frame["elbo_held_out"].idxmax()}
+
+
+def test_history_without_held_out_cells(simulated: AnnData, fit_quickly: Callable[..., AnnData]) -> None:
+    frame = get.history(fit_quickly(simulated, train_size=1.0, copy=True))
+    assert frame.columns.tolist() == ["elbo", "kl_weight", "lr"]
+    assert frame.attrs["best_epoch"] == 2
+
+
+def test_covariate_effects_are_the_stored_ones(fitted: AnnData) -> None:
+    frame = get.covariate_effects(fitted)
+    assert frame.index.tolist() == fitted.var_names.tolist()
+    assert frame.columns.names == ["covariate", "level"]
+    assert frame.columns.tolist() == [("batch", "batch0"), ("batch", "batch1"), ("covariate1", "")]
+    np.testing.assert_array_equal(frame.to_numpy(), fitted.uns["ldvae"]["decoder"]["covariate_effects"])
+
+
+def test_no_covariates_no_columns(masked: AnnData) -> None:
+    frame = get.covariate_effects(masked, key="foo")
+    assert frame.shape == (45, 0)
+    assert frame.index.tolist() == masked.uns["foo"]["genes"].tolist()
+    assert frame.columns.names == ["covariate", "level"]
+
+
+def test_after_subsetting_genes(masked: AnnData) -> None:
+    genes = [f"gene{i}" for i in (50, 3, 4, 7, 21)]
+    expected = get.loadings(masked, key="foo").reindex(["gene50", "gene3", "gene7", "gene21"])
+    for subset in (masked[:, genes], masked[:, genes].copy()):
+        pd.testing.assert_frame_equal(get.loadings(subset, key="foo"), expected)
+        assert set(get.top_genes(subset, key="foo").index.get_level_values("gene")) <= set(expected.index)
+
+
+def test_after_subsetting_cells(fitted: AnnData) -> None:
+    cells = np.arange(200) % 3 == 0
+    for subset in (fitted[cells], fitted[cells].copy()):
+        frame = get.factors(subset)
+        np.testing.assert_allclose(frame["mean"], fitted.obsm["X_ldvae"][cells].mean(0, dtype=float), rtol=1e-9)
+        assert frame["explained_deviance"].tolist() == get.factors(fitted)["explained_deviance"].tolist()
+        pd.testing.assert_frame_equal(get.loadings(subset), get.loadings(fitted))
+
+
+@each_getter
+def test_without_x(getter: Callable[..., pd.DataFrame], fitted: AnnData) -> None:
+    adata = fitted.copy()
+    adata.X = None
+    pd.testing.assert_frame_equal(getter(adata), getter(fitted))
+
+
+@each_getter
+def test_of_a_modality(getter: Callable[..., pd.DataFrame], fitted: AnnData) -> None:
+    mdata = mudata.MuData({"rna": fitted.copy()})
+    pd.testing.assert_frame_equal(getter(mdata, modality="rna"), getter(fitted))
+    with pytest.raises(ValueError, match=r"^modality=None is not in the MuData"):
+        getter(mdata)
+
+
+@each_getter
+def test_frames_are_the_callers_own(getter: Callable[..., pd.DataFrame], fitted: AnnData, unchanged: Callable) -> None:
+    adata = fitted.copy()
+    with unchanged(adata):
+        frame = getter(adata)
+        for column in frame.select_dtypes("number"):
+            frame.loc[:, column] = 7
+
+
+@each_getter
+@pytest.mark.parametrize("uns", [{}, {"ldvae": {"a": 1}}, {"ldvae": "text"}], ids=["none", "other-dict", "text"])
+def test_no_fit_is_refused(getter: Callable[..., pd.DataFrame], uns: dict[str, object], simulated: AnnData) -> None:
+    adata = simulated.copy()
+    adata.uns.update(uns)
+    with pytest.raises(ValueError, match=r"^uns\['ldvae'\] holds no fit\. Fit one with sc_ldvae\.tl\.ldvae"):
+        getter(adata)
+
+
+@each_getter
+def test_unknown_key_names_the_fits_there_are(getter: Callable[..., pd.DataFrame], masked: AnnData) -> None:
+    with pytest.raises(ValueError, match=r"^uns\['ldvae'\] holds no fit\..*Fits here: .*'foo'"):
+        getter(masked)
+
+
+@each_getter
+def test_newer_format_is_refused(getter: Callable[..., pd.DataFrame], fitted: AnnData) -> None:
+    adata = fitted.copy()
+    adata.uns["ldvae"]["schema_version"] = 99
+    with pytest.raises(ValueError, match=r"^uns\['ldvae'\] was written in format 99, .* Update sc-ldvae"):
+        getter(adata)
