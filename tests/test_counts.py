@@ -61,9 +61,9 @@ def test_totals_are_the_sums_of_the_rows(counts: Counts, dense: np.ndarray) -> N
 
 
 def test_totals_are_summed_in_double_precision() -> None:
-    # In single precision, every one added to 2**24 is lost.
+    # In single precision, ones that are added to 2**24 are lost.
     row = np.ones((1, 1000), dtype=np.float32)
-    row[0, 0] = 2**24
+    row[0, 500] = 2**24
     assert Counts.from_csr(sparse.csr_matrix(row)).totals.item() == np.float32(2**24 + 999)
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import inspect
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,6 +11,8 @@ import torch
 import sc_ldvae
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from anndata import AnnData
 
 
@@ -82,3 +86,19 @@ def test_settings_of_torch_stay_as_they_are(counts: AnnData) -> None:
     before = torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled()
     fit(counts)
     assert (torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled()) == before
+
+
+def test_params_are_the_arguments_alone_also_under_a_tracer(counts: AnnData) -> None:
+    """Debuggers and coverage tools have Python refresh the local variables of a running function."""
+
+    def tracer(frame: FrameType, *_: object) -> object:
+        return tracer if frame.f_code.co_name == "ldvae" and frame.f_locals else None
+
+    plain = fit(counts).uns["ldvae"]["params"]
+    before = sys.gettrace()
+    sys.settrace(tracer)
+    try:
+        traced = fit(counts).uns["ldvae"]["params"]
+    finally:
+        sys.settrace(before)
+    assert traced.keys() == plain.keys() <= inspect.signature(sc_ldvae.tl.ldvae).parameters.keys()

@@ -172,7 +172,8 @@ def ldvae(
     >>> adata.obsm["X_ldvae"].shape, adata.varm["ldvae_loadings"].shape
     ((200, 3), (50, 3))
     """
-    asked = locals()
+    # A copy, for debuggers and coverage tools add to the original.
+    asked = dict(locals())
     from sc_ldvae import fit, record
     from sc_ldvae.tl import _arguments as door
     from sc_ldvae.tl._result import entries
