@@ -249,7 +249,7 @@ def covariate_effects(data: Data, *, key: str = record.DEFAULT, modality: str | 
         return pd.DataFrame(index=genes, columns=pd.MultiIndex.from_arrays([[], []], names=names))
     table = fit.content["covariates"]
     columns = pd.MultiIndex.from_arrays([record.strings(table[c]) for c in ("key", "level")], names=names)
-    return pd.DataFrame(np.asarray(fit.content["decoder"]["covariate_effects"]), index=genes, columns=columns)
+    return pd.DataFrame(np.array(fit.content["decoder"]["covariate_effects"]), index=genes, columns=columns)
 
 
 def factor_positions(fit: record.Record, factors: Sequence[int | str] | None) -> list[int]:
