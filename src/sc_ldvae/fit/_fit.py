@@ -102,8 +102,8 @@ def fit(
         decoder=decoder.reordered(order, signs),
         encoders=heads,
         library_prior=_library_prior(model),
-        latent=latent[:, order] * signs,
-        variance=variance[:, order],
+        latent=np.ascontiguousarray(latent[:, order] * signs),
+        variance=np.ascontiguousarray(variance[:, order]),
         library=library,
         explained_deviance=shares[order],
         total_explained_deviance=total,
@@ -169,7 +169,7 @@ def _library_prior(model: LDVAE) -> dict[str, Floats] | None:
 
 def _proportions(counts: csr_matrix) -> Floats:
     """Share of each gene in all counts, n_vars; half a count extra, so that none is zero."""
-    totals = np.asarray(counts.sum(0, dtype=np.float64)).ravel() + 0.5
+    totals = np.bincount(counts.indices, weights=counts.data, minlength=counts.shape[1]) + 0.5
     return totals / totals.sum()
 
 

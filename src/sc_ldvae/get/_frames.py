@@ -54,6 +54,9 @@ def loadings(
     fit = record.read(adata, key)
     chosen = factor_positions(fit, factors)
     fitted = adata.var_names.isin(fit.genes)
+    if not fitted.any():
+        msg = f"None of the {len(fit.genes)} fitted genes is among var_names (fitted: {fit.genes[0]!r}, ...). Renamed?"
+        raise ValueError(msg)
     return pd.DataFrame(
         adata.varm[fit.keys.loadings][fitted][:, chosen],
         index=adata.var_names[fitted],

@@ -72,7 +72,7 @@ def history(
     axis.set_xlabel("epoch", fontsize=9)
     axis.set_ylabel("ELBO (nats per cell)", fontsize=9)
     axis.tick_params(labelsize=8)
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axis.legend(frameon=False, loc="lower right", fontsize=8)
     axis.grid(visible=False)
     axis.spines[["top", "right"]].set_visible(False)

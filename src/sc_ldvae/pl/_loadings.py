@@ -48,7 +48,7 @@ def loadings(
     data
         Fitted AnnData, or MuData with a fitted `modality`.
     factors
-        Factors by number from 1 or by name; all if None.
+        Factors by number from 1 or by name; all if None, which makes a large figure of many.
     n_genes
         Number of genes per factor and direction.
     key
@@ -112,12 +112,13 @@ def _draw(axis: Axes, genes: pd.DataFrame, title: str) -> None:
     from matplotlib.ticker import MaxNLocator
 
     genes = genes.sort_values("loading", ascending=False, kind="stable")
-    rows = np.arange(len(genes))
+    # The genes between the two ends are left out: so is a row.
+    rows = np.arange(len(genes)) + (genes["direction"] == "negative").to_numpy()
     axis.barh(rows, genes["loading"], height=0.72, color=genes["direction"].map(_COLORS))
     axis.axvline(0, color="0.3", linewidth=0.8)
     axis.set_yticks(rows, genes.index, fontsize=8)
-    axis.set_ylim(len(genes) - 0.4, -0.6)
-    axis.set_xlabel("loading (log fold change\nper unit of the factor)", fontsize=8)
+    axis.set_ylim(rows[-1] + 0.6, -0.6)
+    axis.set_xlabel("loading (ln fold change\nper unit of the factor)", fontsize=8)
     axis.set_title(title, fontsize=9)
     axis.tick_params(axis="x", labelsize=8)
     axis.tick_params(axis="y", length=0)

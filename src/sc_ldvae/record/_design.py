@@ -42,10 +42,11 @@ class Categorical:
         return cls(key, levels)
 
     def codes(self, obs: pd.DataFrame) -> NDArray[np.int64]:
-        """Position of each cell's level, n_obs."""
+        """Position of each cell's level, n_obs; -1 where it is missing or was not seen."""
         column = pd.Categorical(obs[self.key])
         position = {level: i for i, level in enumerate(self.levels)}
-        return np.array([position.get(str(level), -1) for level in column.categories])[column.codes]
+        # The last entry is that of missing values, whose code is -1.
+        return np.array([*(position.get(str(level), -1) for level in column.categories), -1])[column.codes]
 
     @property
     def n_columns(self) -> int:
@@ -123,7 +124,7 @@ def numbers(obs: pd.DataFrame, key: str, argument: str) -> NDArray[np.float64]:
     """
     column = _column(obs, key, argument)
     if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
-        msg = f"{argument}: obs[{key!r}] has the type {column.dtype}, but a continuous covariate needs numbers."
+        msg = f"{argument}: obs[{key!r}] has the type {column.dtype}, but must hold numbers."
         raise ValueError(msg)
     values = column.to_numpy(dtype=np.float64)
     if not np.isfinite(values).all():

@@ -73,7 +73,7 @@ def read(adata: AnnData, key: str = DEFAULT) -> Record:
     Raises
     ------
     ValueError
-        If there is none, or if a newer version of the package wrote it.
+        If there is none, if a newer version of the package wrote it, or if parts of it are gone.
     """
     fits = {name: value for name, value in adata.uns.items() if hasattr(value, "keys") and "schema_version" in value}
     if key not in fits:
@@ -87,7 +87,12 @@ def read(adata: AnnData, key: str = DEFAULT) -> Record:
             f"uns[{key!r}] was written in format {version}, this version reads up to {SCHEMA_VERSION}. Update sc-ldvae."
         )
         raise ValueError(msg)
-    return Record(Keys(**{name: str(value) for name, value in content["keys"].items()}), content)
+    keys = Keys(**{name: str(value) for name, value in content["keys"].items()})
+    for attribute, entry in (("obsm", keys.latent), ("obsm", keys.variance), ("varm", keys.loadings)):
+        if entry not in getattr(adata, attribute):
+            msg = f"uns[{key!r}] holds a fit, but its {attribute}[{entry!r}] is gone. Put it back, or fit again."
+            raise ValueError(msg)
+    return Record(keys, content)
 
 
 def _restore(mapping: Any, key: str, value: Any) -> None:  # noqa: ANN401  any of anndata's mappings and values
