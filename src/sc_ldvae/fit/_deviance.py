@@ -65,11 +65,11 @@ def explained_deviance(
 def _chunk_deviances(decoder: Decoder, cells: Decoded, null_proportions: Floats, latent_mean: Floats) -> Floats:
     x = cells.counts.toarray().astype(np.float64)
     theta = decoder.theta(cells.latent, cells.covariates, cells.theta_group)
+    not_inflated = decoder.not_inflated(cells.latent, cells.covariates)
     eta = decoder.log_proportion(cells.latent, cells.covariates)
 
     def deviance_of(eta: Floats) -> float:
-        mean = softmax_mean(eta, cells.library)
-        return deviance(x, decoder.zero_inflated(mean, cells.latent, cells.covariates), theta)
+        return deviance(x, softmax_mean(eta, cells.library) * not_inflated, theta)
 
     centred = cells.latent - latent_mean
     loadings = decoder.log_proportion.loadings

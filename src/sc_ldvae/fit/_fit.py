@@ -12,7 +12,7 @@ from sc_ldvae.counts import Cells, Counts
 from sc_ldvae.fit._deviance import Decoded, explained_deviance
 from sc_ldvae.fit._fold import fold_decoder, fold_encoder
 from sc_ldvae.fit._loop import History, Schedule, evaluate, posterior, train
-from sc_ldvae.fit._start import MAX_CELLS, start_from_data
+from sc_ldvae.fit._start import MAX_CELLS, proportions, start_from_data
 from sc_ldvae.nn import LDVAE
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def fit(
     total, shares = explained_deviance(
         decoder,
         decoded.rows(_sample(np.flatnonzero(held_out if held_out.any() else ~held_out), _CELLS_FOR_DEVIANCE)),
-        null_proportions=_proportions(counts[~held_out]),
+        null_proportions=proportions(counts[~held_out]),
         latent_mean=latent.mean(0),
     )
     order, signs = _canonical_order(shares, decoder, model)
@@ -165,12 +165,6 @@ def _library_prior(model: LDVAE) -> dict[str, Floats] | None:
         return None
     moments = {"log_mean": model.library_log_means, "log_variance": model.library_log_vars}
     return {name: moment.cpu().numpy() for name, moment in moments.items()}
-
-
-def _proportions(counts: csr_matrix) -> Floats:
-    """Share of each gene in all counts, n_vars; half a count extra, so that none is zero."""
-    totals = np.bincount(counts.indices, weights=counts.data, minlength=counts.shape[1]) + 0.5
-    return totals / totals.sum()
 
 
 def _sample(cells: NDArray[np.intp], at_most: int) -> NDArray[np.intp]:

@@ -45,7 +45,7 @@ def start_from_data(model: LDVAE, counts: sparse.csr_matrix) -> None:
     counts = counts.astype(np.float64)
     library = np.asarray(counts.sum(1)).ravel()
     svd = truncated_svd(counts, library, min(model.n_latent, min(counts.shape) - 2))
-    _start_mean(model, np.asarray(counts.sum(0)).ravel(), svd)
+    _start_mean(model, proportions(counts), svd)
     _start_theta(model, log_theta_by_moments(counts, library))
     if model.zi_decoder is not None:
         _start_zero_inflation(model.zi_decoder)
@@ -56,6 +56,12 @@ def start_from_data(model: LDVAE, counts: sparse.csr_matrix) -> None:
         everything = np.full((counts.shape[1], 1), counts.shape[1] ** -0.5)
         log_library = np.log(library)
         _start_encoder(model.l_encoder, seen, everything, log_library[:, None], _LIBRARY_LOG_VARIANCE)
+
+
+def proportions(counts: sparse.csr_matrix) -> NDArray[np.float64]:
+    """Share of each gene in all counts, n_vars; half a count extra, so that none is zero."""
+    totals = np.bincount(counts.indices, weights=counts.data, minlength=counts.shape[1]) + 0.5
+    return totals / totals.sum()
 
 
 def truncated_svd(counts: sparse.csr_matrix, library: NDArray[np.float64], k: int) -> Svd:
@@ -100,12 +106,12 @@ def log_theta_by_moments(counts: sparse.csr_matrix, library: NDArray[np.float64]
     return np.log(np.clip(theta, 0.1, 100))
 
 
-def _start_mean(model: LDVAE, totals: NDArray[np.float64], svd: Svd) -> None:
+def _start_mean(model: LDVAE, mean: NDArray[np.float64], svd: Svd) -> None:
     decoder, k = model.decoder, svd.effects.shape[1]
     # A softmax moves by about 1 / n_latent per unit of its input.
     scale = model.n_latent if model.latent_distribution == "ln" else 1
     _copy(decoder.weight[:, :k], svd.effects * scale)
-    _copy_intercept(decoder, np.log((totals + 0.5) / (totals + 0.5).sum()))
+    _copy_intercept(decoder, np.log(mean))
     if decoder.gamma is not None:
         _copy(decoder.gamma, np.sqrt((svd.effects**2).sum(1) + 1e-3))
 

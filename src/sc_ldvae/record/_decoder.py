@@ -83,11 +83,9 @@ class Decoder:
     zero_inflation: AffineMap | None
     """Log odds of an extra zero, for 'zinb'."""
 
-    def zero_inflated(self, mean: Floats, latent: Floats, covariates: Floats) -> Floats:
-        """Expected counts, n_obs x n_genes, from the `mean` without zero inflation."""
-        if self.zero_inflation is None:
-            return mean
-        return mean * expit(-self.zero_inflation(latent, covariates))
+    def not_inflated(self, latent: Floats, covariates: Floats) -> Floats | float:
+        """Probability that a count is not an extra zero, n_obs x n_genes; 1 without zero inflation."""
+        return 1.0 if self.zero_inflation is None else expit(-self.zero_inflation(latent, covariates))
 
     def theta(self, latent: Floats, covariates: Floats, group: NDArray[np.integer[Any]]) -> Floats | None:
         """Inverse dispersion of each cell (of its `group` of cells) and gene; None for Poisson."""
