@@ -27,7 +27,11 @@ class Cells:
 
     def minibatch(self, cells: Tensor) -> dict[str, Tensor]:
         """Arguments of the model for `cells`, integer positions."""
-        return {"x": self.counts.tile(cells)} | {key: value[cells] for key, value in self._annotations().items()}
+        return {"x": self.counts.tile(cells)} | self.annotations(cells)
+
+    def annotations(self, cells: Tensor) -> dict[str, Tensor]:
+        """What the model knows of `cells` beside their counts."""
+        return {key: value[cells] for key, value in self._annotations().items()}
 
     def to(self, device: torch.device) -> Cells:
         """The same cells on another device."""

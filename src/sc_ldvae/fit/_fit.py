@@ -11,7 +11,8 @@ import torch
 from sc_ldvae.counts import Cells, Counts
 from sc_ldvae.fit._deviance import Decoded, explained_deviance
 from sc_ldvae.fit._fold import fold_decoder, fold_encoder
-from sc_ldvae.fit._loop import History, Schedule, evaluate, posterior, train
+from sc_ldvae.fit._engine import Engine, engine_of
+from sc_ldvae.fit._loop import CHUNK, History, Schedule, evaluate, train
 from sc_ldvae.fit._start import MAX_CELLS, proportions, start_from_data
 from sc_ldvae.nn import LDVAE
 
@@ -82,10 +83,11 @@ def fit(
     model, cells = model.to(device), cells.to(device)
     training, others = (torch.as_tensor(np.flatnonzero(mask), device=device) for mask in (~held_out, held_out))
     generator = torch.Generator(device).manual_seed(_seed(rng))
-    history, stop_reason = train(model, cells, training, others, schedule, generator)
-    elbo_held_out = evaluate(model, cells, others, _DRAWS_OF_FINAL_ELBO) if len(others) else None
+    with engine_of(model, cells, 1 / len(training)) as engine:
+        history, stop_reason = train(model, engine, training, others, schedule, generator)
+        elbo_held_out = evaluate(model, engine, others, _DRAWS_OF_FINAL_ELBO) if len(others) else None
+        latent, variance, library = (part.double().cpu().numpy() for part in _posterior(model, engine, cells))
 
-    latent, variance, library = (part.double().numpy() for part in posterior(model, cells))
     decoder = fold_decoder(model).canonical(_level_blocks(model))
     decoded = Decoded(counts, latent, _covariates(model, cells), library, _theta_groups(model, cells))
     total, shares = explained_deviance(
@@ -112,6 +114,20 @@ def fit(
         stop_reason=stop_reason,
         elbo_held_out=elbo_held_out,
     )
+
+
+def _posterior(model: LDVAE, engine: Engine, cells: Cells) -> tuple[torch.Tensor, ...]:
+    """Latent (n_obs x n_latent), its variance before the softmax of 'ln', and library (n_obs) of all cells."""
+    parts = []
+    everyone = torch.arange(cells.counts.n_obs, device=cells.counts.values.device)
+    for chunk in torch.split(everyone, CHUNK):
+        mean, variance, log_library = engine.posterior(chunk)
+        if log_library is not None:
+            library = log_library.exp()
+        else:
+            library = (cells.counts.totals if cells.size_factor is None else cells.size_factor)[chunk]
+        parts.append((model.transform(mean), variance, library))
+    return tuple(torch.cat(part) for part in zip(*parts, strict=True))
 
 
 def _started_model(

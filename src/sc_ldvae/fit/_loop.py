@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
-from torch.optim.lr_scheduler import OneCycleLR
 from tqdm import tqdm
 
 from sc_ldvae.counts import n_minibatches, shuffled
@@ -15,15 +14,18 @@ from sc_ldvae.counts import n_minibatches, shuffled
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sc_ldvae.counts import Cells
+    from sc_ldvae.fit._engine import Engine
     from sc_ldvae.nn import LDVAE
 
 # Shares of the whole schedule, in steps.
 KL_WARMUP = 0.3
 LR_WARMUP = 0.3
 PATIENCE = 0.4
+# Learning rates at both ends, as shares of the peak.
+LR_FIRST = 1 / 25
+LR_LAST = 1e-4 / 25
 # Cells that one evaluation holds at once.
-_CHUNK = 512
+CHUNK = 512
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,16 @@ def default_max_epochs(n_cells: int, batch_size: int) -> int:
     return max(10, round(n_steps / n_minibatches(n_cells, batch_size)))
 
 
+def learning_rate(step: int, n_steps: int, peak: float) -> float:
+    """One cycle (Smith and Topin 2019): up to the peak and down to almost nothing, both along a cosine."""
+    done = step / max(n_steps - 1, 1)
+    if done < LR_WARMUP:
+        return peak * _cosine(LR_FIRST, 1, done / LR_WARMUP)
+    return peak * _cosine(1, LR_LAST, (done - LR_WARMUP) / (1 - LR_WARMUP))
+
+
 def train(
-    model: LDVAE, cells: Cells, training: Tensor, held_out: Tensor, schedule: Schedule, generator: torch.Generator
+    model: LDVAE, engine: Engine, training: Tensor, held_out: Tensor, schedule: Schedule, generator: torch.Generator
 ) -> tuple[History, str]:
     """Maximise the ELBO of the `training` cells; leave the model in the state that was best on the `held_out` ones.
 
@@ -70,8 +80,8 @@ def train(
     ----------
     model
         Changed in place; it ends in evaluation mode.
-    cells
-        All cells, on the model's device.
+    engine
+        What computes steps of this model.
     training, held_out
         Integer positions of cells, on the model's device.
     schedule
@@ -89,9 +99,6 @@ def train(
         If the ELBO stops being a finite number.
     """
     n_steps = schedule.max_epochs * n_minibatches(len(training), schedule.batch_size)
-    # The gradients of rare genes are far below torch's default eps after the mean over cells.
-    optimizer = torch.optim.Adam(model.parameters(), lr=schedule.lr, betas=(0.9, 0.99), eps=1e-8, fused=True)
-    cycle = OneCycleLR(optimizer, schedule.lr, n_steps, pct_start=LR_WARMUP, cycle_momentum=False)
     kl_weights = torch.linspace(0, 1, max(2, round(KL_WARMUP * n_steps))).tolist()
     patience = max(5, round(PATIENCE * schedule.max_epochs))
     history, best_state, step = History(), None, 0
@@ -100,15 +107,10 @@ def train(
         for epoch in range(schedule.max_epochs):
             model.train()
             elbo = torch.zeros((), device=training.device)
-            history.lr.append(float(cycle.get_last_lr()[0]))
+            history.lr.append(learning_rate(step, n_steps, schedule.lr))
             for minibatch in shuffled(training, schedule.batch_size, generator):
                 kl_weight = kl_weights[min(step, len(kl_weights) - 1)]
-                terms = model(**cells.minibatch(minibatch), generator=generator)
-                loss = -terms.per_cell(kl_weight).mean() - model.log_prior() / len(training)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                cycle.step()
+                terms = engine.step(minibatch, learning_rate(step, n_steps, schedule.lr), kl_weight, generator)
                 elbo += terms.per_cell().detach().sum()
                 step += 1
             history.epoch.append(epoch + 1)
@@ -116,7 +118,7 @@ def train(
             history.elbo.append(float(elbo) / len(training))
             _check_finite(history.elbo[-1], epoch + 1)
             if len(held_out):
-                history.elbo_held_out.append(evaluate(model, cells, held_out))
+                history.elbo_held_out.append(evaluate(model, engine, held_out))
                 if history.best_epoch() == epoch:
                     best_state = {key: value.clone() for key, value in model.state_dict().items()}
             reason = _reason_to_stop(history, schedule, patience)
@@ -131,8 +133,7 @@ def train(
     return history, reason
 
 
-@torch.no_grad()
-def evaluate(model: LDVAE, cells: Cells, chosen: Tensor, n_draws: int = 1) -> float:
+def evaluate(model: LDVAE, engine: Engine, chosen: Tensor, n_draws: int = 1) -> float:
     """Mean ELBO per cell of the `chosen` cells at KL weight 1, in nats.
 
     The draws are the same at every call, so that two states of the model differ by themselves alone.
@@ -141,26 +142,13 @@ def evaluate(model: LDVAE, cells: Cells, chosen: Tensor, n_draws: int = 1) -> fl
     generator = torch.Generator(chosen.device).manual_seed(0)
     total = 0.0
     for _ in range(n_draws):
-        for chunk in torch.split(chosen, _CHUNK):
-            total += float(model(**cells.minibatch(chunk), generator=generator).per_cell().double().sum())
+        for chunk in torch.split(chosen, CHUNK):
+            total += float(engine.elbo(chunk, generator).per_cell().double().sum())
     return total / (n_draws * len(chosen))
 
 
-@torch.no_grad()
-def posterior(model: LDVAE, cells: Cells) -> tuple[Tensor, Tensor, Tensor]:
-    """Latent (n_obs x n_latent), its variance before the softmax of 'ln', and library (n_obs) of all cells."""
-    model.eval()
-    parts = []
-    everyone = torch.arange(cells.counts.n_obs, device=cells.counts.values.device)
-    for chunk in torch.split(everyone, _CHUNK):
-        z, log_library = model.encode(cells.counts.tile(chunk))
-        if log_library is not None:
-            library = log_library.mean[:, 0].exp()
-        else:
-            library = (cells.counts.totals if cells.size_factor is None else cells.size_factor)[chunk]
-        parts.append((model.transform(z.mean), z.variance, library))
-    latent, variance, library = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
-    return latent, variance, library
+def _cosine(start: float, end: float, done: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * done)) / 2
 
 
 def _check_finite(elbo: float, epoch: int) -> None:

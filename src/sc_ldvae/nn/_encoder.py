@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from sc_ldvae.nn._dropout import kept
+
 # Constants of the reference implementation.
 BATCH_NORM_EPS = 1e-3
 VARIANCE_FLOOR = 1e-4
@@ -42,11 +44,10 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         h = torch.relu(self.norm(self.linear(x)))
-        if not self.training or self.dropout_rate == 0:
+        if not self.training:
             return h
         # Not torch's dropout: it draws from the global generator only.
-        keep = torch.empty_like(h).bernoulli_(1 - self.dropout_rate, generator=generator)
-        return h * keep / (1 - self.dropout_rate)
+        return h * kept(h, self.dropout_rate, generator)
 
 
 class Encoder(nn.Module):

@@ -217,7 +217,7 @@ class LDVAE(nn.Module):
             log_library, kl_library = library.log()[:, None], torch.zeros_like(library)
         else:
             log_library = posterior.log_library.rsample(generator)
-            kl_library = posterior.log_library.kl(*self._library_prior(batch_index))
+            kl_library = posterior.log_library.kl(*self.library_prior(batch_index))
         z = self.transform(posterior.z.rsample(generator))
         covariates = self.covariates(batch_index, cat_covs, cont_covs)
         parameters = self.decode(z, covariates, log_library, self.theta_group(batch_index, labels))
@@ -330,7 +330,8 @@ class LDVAE(nn.Module):
             return self.n_labels
         return max(self.n_batch, 1) if self.dispersion == "gene-batch" else 1
 
-    def _library_prior(self, batch_index: Tensor | None) -> tuple[Tensor, Tensor]:
+    def library_prior(self, batch_index: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Mean and variance of the log library of each cell, n_cells x 1, or 1 x 1 where they are all the same."""
         if self.library_log_means.isnan().any():
             msg = "The prior of the library is not set: call set_library_prior, or pass use_observed_lib_size=True."
             raise ValueError(msg)

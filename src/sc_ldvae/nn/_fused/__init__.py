@@ -1,0 +1,10 @@
+"""The fused engine: the model's ELBO and gradient on the CPU from sparse counts, in closed form."""
+
+from __future__ import annotations
+
+from sc_ldvae.nn._fused._adam import Adam
+from sc_ldvae.nn._fused._elbo import FusedElbo
+from sc_ldvae.nn._fused._rows import SparseRows, gather_rows
+from sc_ldvae.nn._fused._threads import Threads
+
+__all__ = ["Adam", "FusedElbo", "SparseRows", "Threads", "gather_rows"]

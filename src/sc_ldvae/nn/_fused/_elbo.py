@@ -1,0 +1,182 @@
+"""The ELBO of a minibatch and its gradient, fused: what `LDVAE.forward` and its backward say, without autograd."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+
+from sc_ldvae.nn._fused._count_loss import count_loss
+from sc_ldvae.nn._fused._decoder import FusedDecoder
+from sc_ldvae.nn._fused._encoder import FusedEncoders
+from sc_ldvae.nn._fused._flat import Flat
+from sc_ldvae.nn._fused._rising import empty_tables, tabulate_rising
+from sc_ldvae.nn._ldvae import Elbo
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from sc_ldvae.nn._fused._rows import SparseRows
+    from sc_ldvae.nn._fused._threads import Threads
+    from sc_ldvae.nn._ldvae import LDVAE
+
+    Array = NDArray[np.floating[Any]]
+
+
+class _CountGradients(NamedTuple):
+    u: Array
+    log_library: Array
+    decoder: Array
+    theta_decoder: Array | None
+    inflation: Array | None
+    log_theta: Array | None
+
+
+class FusedElbo:
+    """A model's ELBO and gradient on the CPU, from sparse counts.
+
+    Every mode of :class:`~sc_ldvae.nn.LDVAE`, the same draws from the same generator, the same values and gradients to
+    rounding. The parameters of the module are moved into one buffer, `values`; `gradient` has the same layout.
+    """
+
+    def __init__(self, model: LDVAE, threads: Threads) -> None:
+        self._model, self._threads = model, threads
+        flat = Flat(model)
+        self.values, self.gradient = flat.values, flat.gradient
+        self._encoders = FusedEncoders(model, flat, threads)
+        self._decoder = FusedDecoder(model.decoder, flat)
+        self._inflation = None if model.zi_decoder is None else FusedDecoder(model.zi_decoder, flat)
+        self._theta_decoder = None if model.theta_decoder is None else FusedDecoder(model.theta_decoder, flat)
+        self._log_theta = None if model.log_theta is None else flat.place(model.log_theta)
+
+    def __call__(
+        self,
+        rows: SparseRows,
+        annotations: Mapping[str, torch.Tensor],
+        *,
+        kl_weight: float = 1.0,
+        prior_weight: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> Elbo:
+        """Terms of the ELBO, each n_cells.
+
+        In training mode `gradient` gets that of the loss: minus the mean ELBO at `kl_weight`, minus `prior_weight` times
+        the model's `log_prior`.
+        """
+        model, training = self._model, self._model.training
+        mean, variance = self._encoders.forward(rows, generator, training=training)
+        noise = self._noise(mean, generator)
+        sd = np.sqrt(variance)
+        sample = mean + sd * noise
+        prior_mean, prior_variance = self._prior(mean, annotations)
+        distance = (mean - prior_mean) / prior_variance
+        kl = 0.5 * (variance / prior_variance + distance * (mean - prior_mean) - 1 - np.log(variance / prior_variance))
+
+        n_latent = model.n_latent
+        z = sample[:, :n_latent]
+        if model.latent_distribution == "ln":
+            z = np.exp(z - z.max(1, keepdims=True))
+            z /= z.sum(1, keepdims=True)
+        log_library = sample[:, n_latent] if model.l_encoder is not None else self._observed(rows, annotations)
+        log_likelihood, d = self._counts(rows, z, log_library, annotations, training=training)
+        kl_library = kl[:, n_latent] if model.l_encoder is not None else np.zeros_like(log_likelihood)
+        if training:
+            d_sample = d.u[:, :n_latent]
+            if model.latent_distribution == "ln":
+                d_sample = z * (d_sample - (d_sample * z).sum(1, keepdims=True))
+            if model.l_encoder is not None:
+                d_sample = np.column_stack([d_sample, d.log_library])
+            weight = np.ones(mean.shape[1], mean.dtype)
+            weight[:n_latent] = kl_weight
+            weight /= len(mean)
+            d_variance = 0.5 * (d_sample * noise / sd + weight * (1 / prior_variance - 1 / variance))
+            self._encoders.backward(d_sample + weight * distance, d_variance)
+            self._add_prior(prior_weight)
+        terms = (log_likelihood - rows.log_factorials, kl[:, :n_latent].sum(1), kl_library)
+        return Elbo(*map(torch.from_numpy, terms))
+
+    def posterior(self, rows: SparseRows) -> tuple[Array, Array]:
+        """Mean and variance of the normal variables, n_cells x n_latent, then log library where it is latent."""
+        return self._encoders.forward(rows, None, training=False)
+
+    def _noise(self, mean: Array, generator: torch.Generator | None) -> Array:
+        n, n_latent = len(mean), self._model.n_latent
+        widths = [n_latent] if self._model.l_encoder is None else [1, n_latent]
+        draws = [torch.empty(n, width, dtype=self.values.dtype).normal_(generator=generator) for width in widths]
+        return np.hstack([draw.numpy() for draw in reversed(draws)])
+
+    def _prior(self, mean: Array, annotations: Mapping[str, torch.Tensor]) -> tuple[Array, Array]:
+        prior_mean, prior_variance = np.zeros_like(mean), np.ones_like(mean)
+        if self._model.l_encoder is not None:
+            log_mean, log_variance = self._model.library_prior(annotations.get("batch_index"))
+            prior_mean[:, -1:], prior_variance[:, -1:] = log_mean.numpy(), log_variance.numpy()
+        return prior_mean, prior_variance
+
+    def _observed(self, rows: SparseRows, annotations: Mapping[str, torch.Tensor]) -> Array:
+        size_factor = annotations.get("size_factor")
+        return np.log(rows.totals if size_factor is None else size_factor.numpy())
+
+    def _counts(
+        self,
+        rows: SparseRows,
+        z: Array,
+        log_library: Array,
+        annotations: Mapping[str, torch.Tensor],
+        *,
+        training: bool,
+    ) -> tuple[Array, _CountGradients]:
+        model = self._model
+        columns = [annotations.get(name) for name in ("batch_index", "cat_covs", "cont_covs")]
+        covariates = model.covariates(*columns)
+        ones = np.ones((len(z), 1), z.dtype)
+        u = np.hstack([z, ones] if covariates is None else [z, covariates.numpy(), ones])
+        decoder = self._decoder.fold(u[:, :-1], training=training)
+        inflation = None if self._inflation is None else self._inflation.fold(u[:, :-1], training=training)
+        theta_decoder = None
+        if self._theta_decoder is not None:
+            theta_decoder = self._theta_decoder.fold(u[:, :-1], training=training)
+        log_theta = theta = rising = slopes = None
+        if self._log_theta is not None:
+            log_theta = self._log_theta.value
+            theta = np.exp(log_theta)
+            rising, slopes = empty_tables(theta)
+            tabulate_rising(theta, log_theta, rising, slopes)
+        group = model.theta_group(annotations.get("batch_index"), annotations.get("labels"))
+        theta_row = np.zeros(len(u), np.int64) if group is None else group.numpy()
+
+        parts = self._threads.parts(u.shape[0] * decoder.shape[1])
+        maps = (decoder, theta_decoder, inflation, log_theta)
+        copies = [None if one is None else np.empty((parts, *one.shape), one.dtype) for one in maps]
+        log_likelihood, d_log_library = np.empty((2, len(u)), u.dtype)
+        d_u = np.empty_like(u)
+        self._threads.run(
+            count_loss, parts, rows.indptr, rows.genes, rows.counts, np.ascontiguousarray(log_library), u,
+            np.ascontiguousarray(u.T), decoder, theta_decoder, inflation, theta_row, log_theta, theta, rising, slopes,
+            u.dtype.type(-1 / len(u)), log_likelihood, d_u, d_log_library, *copies,
+        )
+        gradients = _CountGradients(d_u, d_log_library, *(None if copy is None else copy.sum(0) for copy in copies))
+        if training:
+            self._decoder_backward(gradients)
+        return log_likelihood, gradients
+
+    def _decoder_backward(self, d: _CountGradients) -> None:
+        for decoder, d_matrix in (
+            (self._decoder, d.decoder),
+            (self._theta_decoder, d.theta_decoder),
+            (self._inflation, d.inflation),
+        ):
+            if decoder is not None:
+                through_moments = decoder.backward(d_matrix)
+                if through_moments is not None:
+                    d.u[:, :-1] += through_moments
+        if self._log_theta is not None:
+            self._log_theta.gradient[:] = d.log_theta
+
+    def _add_prior(self, weight: float) -> None:
+        blocks = [self._log_theta] if self._theta_decoder is None else [self._theta_decoder.weight, self._theta_decoder.bias]
+        for block in blocks:
+            if block is not None:
+                block.gradient[:] += weight * block.value

@@ -1,0 +1,154 @@
+"""The encoders on arrays, with their gradients in closed form."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from sc_ldvae.nn import _dropout
+from sc_ldvae.nn._encoder import BATCH_NORM_EPS, VARIANCE_FLOOR
+from sc_ldvae.nn._fused._first_layer import multiply
+from sc_ldvae.nn._fused._hidden import hidden_backward, hidden_forward
+from sc_ldvae.nn._fused._kept import fill_kept
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from sc_ldvae.nn._encoder import Encoder, Layer
+    from sc_ldvae.nn._fused._flat import Flat
+    from sc_ldvae.nn._fused._rows import SparseRows
+    from sc_ldvae.nn._fused._threads import Threads
+    from sc_ldvae.nn._ldvae import LDVAE
+
+    Array = NDArray[np.floating[Any]]
+
+
+CPU = torch.device("cpu")
+
+
+class FusedHidden:
+    """BatchNorm, ReLU and dropout of one layer, or of the first layers of several encoders side by side."""
+
+    def __init__(self, layers: Sequence[Layer], flat: Flat) -> None:
+        self.bias = flat.place(*(layer.linear.bias for layer in layers))
+        self.gamma = flat.place(*(layer.norm.weight for layer in layers))
+        self.beta = flat.place(*(layer.norm.bias for layer in layers))
+        self._norms = [layer.norm for layer in layers]
+        self._rates = [layer.dropout_rate for layer in layers]
+
+    def train(self, h: Array, seeds: Sequence[int]) -> Array:
+        """Output for `h`, the linear layer's output without its bias, which BatchNorm cancels."""
+        n, width = h.shape
+        self._kept, self._normalised, self._out = np.empty((3, n, width), h.dtype)
+        mean, variance, self._inverse_sd = np.empty((3, width), h.dtype)
+        own = width // len(self._rates)
+        for i, (seed, rate) in enumerate(zip(seeds, self._rates, strict=True)):
+            fill_kept(seed, rate, i * own, own, self._kept)
+        eps = h.dtype.type(BATCH_NORM_EPS)
+        hidden_forward(
+            h, self.gamma.value, self.beta.value, eps, self._kept, mean, variance, self._inverse_sd,
+            self._normalised, self._out,
+        )
+        mean += self.bias.value
+        for i, norm in enumerate(self._norms):
+            units = slice(i * own, (i + 1) * own)
+            _drift(norm.running_mean, mean[units], norm.momentum)
+            _drift(norm.running_var, variance[units] * (n / (n - 1)), norm.momentum)
+        return self._out
+
+    def apply(self, h: Array) -> Array:
+        """Output with running moments and without dropout."""
+        mean = np.concatenate([norm.running_mean.numpy() for norm in self._norms])
+        variance = np.concatenate([norm.running_var.numpy() for norm in self._norms])
+        scale = self.gamma.value / np.sqrt(variance + variance.dtype.type(BATCH_NORM_EPS))
+        return np.maximum(h * scale + (self.beta.value + (self.bias.value - mean) * scale), 0)
+
+    def backward(self, d_out: Array) -> Array:
+        """Gradient of `h`; that of the bias stays zero."""
+        d_h = np.empty_like(d_out)
+        hidden_backward(
+            d_out, self._out, self._kept, self._normalised, self.gamma.value, self._inverse_sd, d_h,
+            self.gamma.gradient, self.beta.gradient,
+        )
+        return d_h
+
+
+class FusedEncoders:
+    """The encoders of latent and library: posterior mean and variance, latent first, library in the last column."""
+
+    def __init__(self, model: LDVAE, flat: Flat, threads: Threads) -> None:
+        encoders = [model.z_encoder] if model.l_encoder is None else [model.z_encoder, model.l_encoder]
+        firsts = [encoder.hidden()[0] for encoder in encoders]
+        self._threads = threads
+        self._n_hidden = model.z_encoder.mean.in_features
+        self._first_weight = flat.place(*(layer.linear.weight for layer in firsts), transposed=True)
+        self._first = FusedHidden(firsts, flat)
+        deeper = model.z_encoder.hidden()[1:]
+        self._deeper = [(flat.place(layer.linear.weight), FusedHidden([layer], flat)) for layer in deeper]
+        self._heads = [_Head(encoder, flat) for encoder in encoders]
+
+    def forward(self, rows: SparseRows, generator: torch.Generator | None, *, training: bool) -> tuple[Array, Array]:
+        """Mean and variance, both n_cells x variables."""
+        self._rows = rows
+        weight = self._first_weight.value
+        h = np.empty((len(rows.totals), weight.shape[1]), weight.dtype)
+        parts = self._threads.parts(len(rows.genes) * weight.shape[1] // 4)
+        self._threads.run(multiply, parts, rows.indptr, rows.genes, rows.seen, weight, h)
+        # The order of the draws is that of the module's: one encoder after the other.
+        n_seeds = 1 + len(self._deeper) + (len(self._heads) - 1)
+        seeds = [int(_dropout.seed(generator, CPU)) for _ in range(n_seeds if training else 0)]
+        first_seeds = [*seeds[:1], *seeds[1 + len(self._deeper) :]]
+        hidden = self._first.train(h, first_seeds) if training else self._first.apply(h)
+        own, others = hidden[:, : self._n_hidden], hidden[:, self._n_hidden :]
+        self._inputs = []
+        for i, (linear, layer) in enumerate(self._deeper):
+            self._inputs.append(own)
+            h = own @ linear.value.T
+            own = layer.train(h, seeds[1 + i : 2 + i]) if training else layer.apply(h)
+        moments = [head.forward(x) for head, x in zip(self._heads, (own, others), strict=False)]
+        means, variances = zip(*moments, strict=True)
+        return np.hstack(means), np.hstack(variances)
+
+    def backward(self, d_mean: Array, d_variance: Array) -> None:
+        """Fill the gradients of all parameters."""
+        n_latent = self._heads[0].n
+        columns = [slice(n_latent), slice(n_latent, None)]
+        back = [head.backward(d_mean[:, own], d_variance[:, own]) for head, own in zip(self._heads, columns, strict=False)]
+        for (linear, layer), x in zip(reversed(self._deeper), reversed(self._inputs), strict=True):
+            d_h = layer.backward(back[0])
+            linear.gradient[:] = d_h.T @ x
+            back[0] = d_h @ linear.value
+        d_h = self._first.backward(np.hstack(back))
+        rows, weight = self._rows, self._first_weight
+        parts = self._threads.parts(len(rows.genes) * weight.value.shape[1] // 4)
+        arguments = (rows.gene_indptr, rows.cells, rows.seen_by_gene, d_h, weight.gradient)
+        self._threads.run(multiply, parts, *arguments)
+
+
+class _Head:
+    def __init__(self, encoder: Encoder, flat: Flat) -> None:
+        self.n = encoder.mean.out_features
+        self._weight = flat.place(encoder.mean.weight, encoder.log_variance.weight, transposed=True)
+        self._bias = flat.place(encoder.mean.bias, encoder.log_variance.bias)
+
+    def forward(self, x: Array) -> tuple[Array, Array]:
+        self._x = x
+        both = x @ self._weight.value + self._bias.value
+        self._exp = np.exp(both[:, self.n :])
+        return both[:, : self.n], self._exp + self._exp.dtype.type(VARIANCE_FLOOR)
+
+    def backward(self, d_mean: Array, d_variance: Array) -> Array:
+        d_both = np.hstack([d_mean, d_variance * self._exp])
+        np.matmul(self._x.T, d_both, out=self._weight.gradient)
+        d_both.sum(0, out=self._bias.gradient)
+        return d_both @ self._weight.value.T
+
+
+def _drift(running: torch.Tensor | None, now: Array, momentum: float | None) -> None:
+    """Exponential moving average."""
+    average = running.numpy()
+    average += momentum * (now - average)

@@ -1,0 +1,47 @@
+"""All parameters of a model, and their gradients, in one buffer each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import nn
+
+
+class Block(NamedTuple):
+    """Values and gradients of one or more parameters, as arrays that share the buffers' memory."""
+
+    value: NDArray[np.floating[Any]]
+    gradient: NDArray[np.floating[Any]]
+
+
+class Flat:
+    """Moves parameters into one buffer, in the layout that kernels read; to the module they look as before."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._parameters = list(model.parameters())
+        size = sum(parameter.numel() for parameter in self._parameters)
+        self.values = torch.zeros(size, dtype=self._parameters[0].dtype)
+        self.gradient = torch.zeros_like(self.values)
+        self._used = 0
+
+    @torch.no_grad()
+    def place(self, *parameters: nn.Parameter, transposed: bool = False) -> Block:
+        """Lay parameters side by side, stacked along the last axis; matrices as their transpose on request."""
+        shapes = [tuple(reversed(p.shape)) if transposed else tuple(p.shape) for p in parameters]
+        widths = [shape[-1] for shape in shapes]
+        shape = (*shapes[0][:-1], sum(widths))
+        end = self._used + sum(p.numel() for p in parameters)
+        value, gradient = (buffer[self._used : end].view(shape) for buffer in (self.values, self.gradient))
+        self._used = end
+        for parameter, own, own_gradient in zip(
+            parameters, value.split(widths, -1), gradient.split(widths, -1), strict=True
+        ):
+            place, gradient_place = (own.T, own_gradient.T) if transposed else (own, own_gradient)
+            place.copy_(parameter)
+            parameter.data, parameter.grad = place, gradient_place
+        return Block(value.numpy(), gradient.numpy())

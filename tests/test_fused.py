@@ -1,0 +1,130 @@
+"""The fused engine against the module itself: same weights, same draws, autograd."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sc_ldvae.nn import LDVAE
+from sc_ldvae.nn._fused import FusedElbo, SparseRows, Threads, gather_rows
+
+N_CELLS, N_GENES, N_BATCH, N_LABELS = 21, 37, 3, 2
+KL_WEIGHT, PRIOR_WEIGHT = 0.3, 0.05
+
+MODES = [
+    pytest.param(
+        {
+            "gene_likelihood": likelihood,
+            "dispersion": dispersion,
+            "latent_distribution": latent,
+            "use_observed_lib_size": observed,
+            "use_batch_norm": norm,
+            "bias": bias,
+            "n_layers_encoder": n_layers,
+        },
+        id=f"{likelihood}-{dispersion}-{latent}-{'observed' if observed else 'latent'}-bn{norm:d}-bias{bias:d}-{n_layers}",
+    )
+    for likelihood, dispersion, latent, observed, norm, bias, n_layers in product(
+        ("nb", "zinb", "poisson"),
+        ("gene", "gene-batch", "gene-label", "gene-cell"),
+        ("normal", "ln"),
+        (False, True),
+        (True, False),
+        (True, False),
+        (1, 3),
+    )
+]
+
+
+def counts(dtype: torch.dtype) -> torch.Tensor:
+    rng = np.random.default_rng(0)
+    x = rng.negative_binomial(0.4, 0.2, (N_CELLS, N_GENES)).astype(float)
+    # Counts beyond every table, a gene that no cell has, a cell with one count.
+    x[0, :3], x[:, 4], x[1] = (9, 40, 3000), 0, 0
+    x[1, 5] = 1
+    return torch.as_tensor(x, dtype=dtype)
+
+
+def annotations(dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    return {
+        "batch_index": torch.arange(N_CELLS) % N_BATCH,
+        "labels": torch.arange(N_CELLS) % N_LABELS,
+        "cat_covs": torch.randint(2, (N_CELLS, 1), generator=generator),
+        "cont_covs": torch.randn(N_CELLS, 1, generator=generator).to(dtype),
+    }
+
+
+def model_of(mode: dict[str, Any], dtype: torch.dtype, x: torch.Tensor) -> LDVAE:
+    generator = torch.Generator().manual_seed(1)
+    model = LDVAE(
+        N_GENES,
+        n_batch=N_BATCH,
+        n_labels=N_LABELS,
+        n_hidden=16,
+        n_latent=4,
+        n_cats_per_cov=(2,),
+        n_continuous_cov=1,
+        generator=generator,
+        **mode,
+    ).to(dtype)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.2 * torch.randn(parameter.shape, generator=generator).to(dtype)
+    model.set_library_prior(x.sum(1), annotations(dtype)["batch_index"])
+    return model
+
+
+def rows_of(x: torch.Tensor, model: LDVAE) -> SparseRows:
+    cells, genes = x.nonzero(as_tuple=True)
+    indptr = np.searchsorted(cells.numpy(), np.arange(len(x) + 1))
+    everyone = np.arange(len(x))
+    values = x[cells, genes].numpy()
+    return gather_rows(indptr, genes.numpy(), values, x.shape[1], everyone, log_variational=model.log_variational)
+
+
+def check(mode: dict[str, Any], dtype: torch.dtype, *, training: bool = True, tolerance: float, n_threads: int = 1) -> None:
+    x, own = counts(dtype), annotations(dtype)
+    reference = model_of(mode, dtype, x).train(training)
+    model = deepcopy(reference)
+    with Threads(n_threads) as threads:
+        threads.parts = lambda _work: n_threads  # type: ignore[method-assign]
+        fused = FusedElbo(model, threads)
+        got = fused(
+            rows_of(x, model),
+            own,
+            kl_weight=KL_WEIGHT,
+            prior_weight=PRIOR_WEIGHT,
+            generator=torch.Generator().manual_seed(3),
+        )
+    expected = reference(x, **own, generator=torch.Generator().manual_seed(3))
+    for name in expected._fields:
+        torch.testing.assert_close(
+            getattr(got, name), getattr(expected, name).detach(), rtol=tolerance, atol=10 * tolerance, msg=lambda m, n=name: f"{n}: {m}"
+        )
+    for (name, buffer), other in zip(model.named_buffers(), reference.buffers(), strict=True):
+        if "num_batches" not in name:
+            torch.testing.assert_close(buffer, other, rtol=tolerance, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}")
+    if not training:
+        return
+    (-expected.per_cell(KL_WEIGHT).mean() - PRIOR_WEIGHT * reference.log_prior()).backward()
+    for (name, parameter), other in zip(model.named_parameters(), reference.parameters(), strict=True):
+        scale = float(other.grad.abs().max())
+        torch.testing.assert_close(
+            parameter.grad, other.grad, rtol=tolerance, atol=tolerance * (1 + scale), msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_values_and_gradients_in_double_precision(mode: dict[str, Any]) -> None:
+    check(mode, torch.float64, tolerance=1e-9)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_values_and_gradients_in_single_precision(mode: dict[str, Any]) -> None:
+    check(mode, torch.float32, tolerance=2e-4)
