@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sc_ldvae.nn import LDVAE
-from sc_ldvae.nn._fused import FusedElbo, SparseRows, Threads, gather_rows
+from sc_ldvae.nn._fused import FusedElbo, SparseRows, gather_rows
 
 N_CELLS, N_GENES, N_BATCH, N_LABELS = 21, 37, 3, 2
 KL_WEIGHT, PRIOR_WEIGHT = 0.3, 0.05
@@ -88,20 +88,17 @@ def rows_of(x: torch.Tensor, model: LDVAE) -> SparseRows:
     return gather_rows(indptr, genes.numpy(), values, x.shape[1], everyone, log_variational=model.log_variational)
 
 
-def check(mode: dict[str, Any], dtype: torch.dtype, *, training: bool = True, tolerance: float, n_threads: int = 1) -> None:
+def check(mode: dict[str, Any], dtype: torch.dtype, *, training: bool = True, tolerance: float) -> None:
     x, own = counts(dtype), annotations(dtype)
     reference = model_of(mode, dtype, x).train(training)
     model = deepcopy(reference)
-    with Threads(n_threads) as threads:
-        threads.parts = lambda _work: n_threads  # type: ignore[method-assign]
-        fused = FusedElbo(model, threads)
-        got = fused(
-            rows_of(x, model),
-            own,
-            kl_weight=KL_WEIGHT,
-            prior_weight=PRIOR_WEIGHT,
-            generator=torch.Generator().manual_seed(3),
-        )
+    got = FusedElbo(model)(
+        rows_of(x, model),
+        own,
+        kl_weight=KL_WEIGHT,
+        prior_weight=PRIOR_WEIGHT,
+        generator=torch.Generator().manual_seed(3),
+    )
     expected = reference(x, **own, generator=torch.Generator().manual_seed(3))
     for name in expected._fields:
         torch.testing.assert_close(

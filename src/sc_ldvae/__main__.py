@@ -120,7 +120,7 @@ def _add_model_options(group: argparse._ArgumentGroup) -> None:
 def _add_training_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--max-epochs", type=int, help="by default from the number of cells")
     group.add_argument("--batch-size", type=int, default=128, help="cells per step")
-    group.add_argument("--lr", type=float, default=0.03, help="peak learning rate")
+    group.add_argument("--lr", type=float, default=0.06, help="peak learning rate")
     for name in ("early-stopping", "progress"):
         group.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, default=True, help="as tl.ldvae")
     group.add_argument("--device", default="auto", help="cpu, cuda, ... or auto")

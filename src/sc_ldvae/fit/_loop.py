@@ -17,13 +17,12 @@ if TYPE_CHECKING:
     from sc_ldvae.fit._engine import Engine
     from sc_ldvae.nn import LDVAE
 
-# Shares of the whole schedule, in steps.
-KL_WARMUP = 0.3
-LR_WARMUP = 0.3
+# Shares of the whole schedule, in steps: the learning rate and the weight of the KL divergence rise for so long.
+WARMUP = 0.1
 PATIENCE = 0.4
 # Learning rates at both ends, as shares of the peak.
-LR_FIRST = 1 / 25
-LR_LAST = 1e-4 / 25
+LR_FIRST = 0.3
+LR_LAST = 4e-6
 # Cells that one evaluation holds at once.
 CHUNK = 512
 
@@ -34,7 +33,7 @@ class Schedule:
 
     max_epochs: int
     batch_size: int = 128
-    lr: float = 0.03
+    lr: float = 0.06
     early_stopping: bool = True
     progress: bool = True
 
@@ -58,17 +57,17 @@ class History:
 
 
 def default_max_epochs(n_cells: int, batch_size: int) -> int:
-    """Epochs such that the number of steps grows with the square root of the cells, 500 for 2,500; at least 10."""
-    n_steps = 10 * math.sqrt(n_cells)
-    return max(10, round(n_steps / n_minibatches(n_cells, batch_size)))
+    """Epochs that come to at least 350 steps, and for many cells to 6 times the square root of their number."""
+    n_steps = max(350, 6 * math.sqrt(n_cells))
+    return max(2, round(n_steps / n_minibatches(n_cells, batch_size)))
 
 
 def learning_rate(step: int, n_steps: int, peak: float) -> float:
     """One cycle (Smith and Topin 2019): up to the peak and down to almost nothing, both along a cosine."""
     done = step / max(n_steps - 1, 1)
-    if done < LR_WARMUP:
-        return peak * _cosine(LR_FIRST, 1, done / LR_WARMUP)
-    return peak * _cosine(1, LR_LAST, (done - LR_WARMUP) / (1 - LR_WARMUP))
+    if done < WARMUP:
+        return peak * _cosine(LR_FIRST, 1, done / WARMUP)
+    return peak * _cosine(1, LR_LAST, (done - WARMUP) / (1 - WARMUP))
 
 
 def train(
@@ -99,7 +98,7 @@ def train(
         If the ELBO stops being a finite number.
     """
     n_steps = schedule.max_epochs * n_minibatches(len(training), schedule.batch_size)
-    kl_weights = torch.linspace(0, 1, max(2, round(KL_WARMUP * n_steps))).tolist()
+    kl_weights = torch.linspace(0, 1, max(2, round(WARMUP * n_steps))).tolist()
     patience = max(5, round(PATIENCE * schedule.max_epochs))
     history, best_state, step = History(), None, 0
 

@@ -322,6 +322,17 @@ class LDVAE(nn.Module):
             return -0.5 * self.log_theta.square().sum()
         return self.decoder.weight.new_zeros(())
 
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Parameters that learn at different speeds: ``'encoder'``, ``'decoder'``, ``'dispersion'``."""
+        encoders = [encoder for encoder in (self.z_encoder, self.l_encoder) if encoder is not None]
+        decoders = [decoder for decoder in (self.decoder, self.zi_decoder) if decoder is not None]
+        of_dispersion = [] if self.theta_decoder is None else list(self.theta_decoder.parameters())
+        return {
+            "encoder": [parameter for encoder in encoders for parameter in encoder.parameters()],
+            "decoder": [parameter for decoder in decoders for parameter in decoder.parameters()],
+            "dispersion": of_dispersion if self.log_theta is None else [self.log_theta],
+        }
+
     def _n_thetas(self) -> int:
         if self.dispersion == "gene-label":
             if self.n_labels < 1:
@@ -332,7 +343,7 @@ class LDVAE(nn.Module):
 
     def library_prior(self, batch_index: Tensor | None) -> tuple[Tensor, Tensor]:
         """Mean and variance of the log library of each cell, n_cells x 1, or 1 x 1 where they are all the same."""
-        if self.library_log_means.isnan().any():
+        if self.library_log_means[0].isnan():
             msg = "The prior of the library is not set: call set_library_prior, or pass use_observed_lib_size=True."
             raise ValueError(msg)
         rows = slice(None) if len(self.library_log_means) == 1 else _needed(batch_index, "batch_index")

@@ -40,7 +40,7 @@ def ldvae(
     dropout_rate: float = 0.1,
     max_epochs: int | None = None,
     batch_size: int = 128,
-    lr: float = 0.03,
+    lr: float = 0.06,
     train_size: float | str = 0.9,
     early_stopping: bool = True,
     device: str | torch.device = "auto",

@@ -5,6 +5,6 @@ from __future__ import annotations
 from sc_ldvae.nn._fused._adam import Adam
 from sc_ldvae.nn._fused._elbo import FusedElbo
 from sc_ldvae.nn._fused._rows import SparseRows, gather_rows
-from sc_ldvae.nn._fused._threads import Threads
+from sc_ldvae.nn._fused._threads import as_many_threads_as_torch
 
-__all__ = ["Adam", "FusedElbo", "SparseRows", "Threads", "gather_rows"]
+__all__ = ["Adam", "FusedElbo", "SparseRows", "as_many_threads_as_torch", "gather_rows"]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from numba import prange
 
-from sc_ldvae.nn._fused._jit import exp, kernel
+from sc_ldvae.nn._fused._jit import exp, kernel, parallel_kernel
 from sc_ldvae.nn._fused._rows_of_counts import (
     add_counts,
     add_gammas,
@@ -22,9 +23,8 @@ from sc_ldvae.nn._fused._sums import add_products, add_rows, add_scaled, exp_of,
 _TILE = 8
 
 
-@kernel
+@parallel_kernel
 def count_loss(
-    part,
     n_parts,
     indptr,
     genes,
@@ -53,8 +53,8 @@ def count_loss(
 
     Parameters
     ----------
-    part, n_parts
-        Which share of the cells; each writes gradients of its own.
+    n_parts
+        Shares of the cells; each writes gradients of its own.
     indptr, genes, counts
         Counts in compressed rows.
     log_library
@@ -70,10 +70,66 @@ def count_loss(
     factor
         What gradients are multiplied by.
     log_likelihood, d_u, d_log_library
-        Filled for the part's cells.
+        Filled.
     d_decoder, d_theta_decoder, d_inflation, d_log_theta
-        Filled for the part, parts x the shape of what they are gradients of.
+        Filled, parts x the shape of what they are gradients of.
     """
+    for part in prange(n_parts):
+        _count_loss_of_part(
+            part,
+            n_parts,
+            indptr,
+            genes,
+            counts,
+            log_library,
+            u,
+            u_transposed,
+            decoder,
+            theta_decoder,
+            inflation,
+            theta_row,
+            log_theta,
+            theta,
+            rising,
+            slopes,
+            factor,
+            log_likelihood,
+            d_u,
+            d_log_library,
+            d_decoder,
+            d_theta_decoder,
+            d_inflation,
+            d_log_theta,
+        )
+
+
+@kernel
+def _count_loss_of_part(
+    part,
+    n_parts,
+    indptr,
+    genes,
+    counts,
+    log_library,
+    u,
+    u_transposed,
+    decoder,
+    theta_decoder,
+    inflation,
+    theta_row,
+    log_theta,
+    theta,
+    rising,
+    slopes,
+    factor,
+    log_likelihood,
+    d_u,
+    d_log_library,
+    d_decoder,
+    d_theta_decoder,
+    d_inflation,
+    d_log_theta,
+):
     n_cells, n_genes, n_inputs = len(u), decoder.shape[1], u.shape[1]
     inputs, in_tile, everything = np.arange(n_inputs), np.arange(_TILE), np.arange(n_genes)
     rest = np.empty(n_genes, np.int64)

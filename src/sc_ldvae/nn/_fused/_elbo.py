@@ -12,6 +12,7 @@ from sc_ldvae.nn._fused._decoder import FusedDecoder
 from sc_ldvae.nn._fused._encoder import FusedEncoders
 from sc_ldvae.nn._fused._flat import Flat
 from sc_ldvae.nn._fused._rising import empty_tables, tabulate_rising
+from sc_ldvae.nn._fused._threads import n_parts
 from sc_ldvae.nn._ldvae import Elbo
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sc_ldvae.nn._fused._rows import SparseRows
-    from sc_ldvae.nn._fused._threads import Threads
     from sc_ldvae.nn._ldvae import LDVAE
 
     Array = NDArray[np.floating[Any]]
@@ -42,11 +42,12 @@ class FusedElbo:
     rounding. The parameters of the module are moved into one buffer, `values`; `gradient` has the same layout.
     """
 
-    def __init__(self, model: LDVAE, threads: Threads) -> None:
-        self._model, self._threads = model, threads
+    def __init__(self, model: LDVAE) -> None:
+        self._model = model
         flat = Flat(model)
         self.values, self.gradient = flat.values, flat.gradient
-        self._encoders = FusedEncoders(model, flat, threads)
+        # In the order of the model's parameter groups, so that each group is one stretch of the buffers.
+        self._encoders = FusedEncoders(model, flat)
         self._decoder = FusedDecoder(model.decoder, flat)
         self._inflation = None if model.zi_decoder is None else FusedDecoder(model.zi_decoder, flat)
         self._theta_decoder = None if model.theta_decoder is None else FusedDecoder(model.theta_decoder, flat)
@@ -147,13 +148,13 @@ class FusedElbo:
         group = model.theta_group(annotations.get("batch_index"), annotations.get("labels"))
         theta_row = np.zeros(len(u), np.int64) if group is None else group.numpy()
 
-        parts = self._threads.parts(u.shape[0] * decoder.shape[1])
+        parts = n_parts(u.shape[0] * decoder.shape[1])
         maps = (decoder, theta_decoder, inflation, log_theta)
         copies = [None if one is None else np.empty((parts, *one.shape), one.dtype) for one in maps]
         log_likelihood, d_log_library = np.empty((2, len(u)), u.dtype)
         d_u = np.empty_like(u)
-        self._threads.run(
-            count_loss, parts, rows.indptr, rows.genes, rows.counts, np.ascontiguousarray(log_library), u,
+        count_loss(
+            parts, rows.indptr, rows.genes, rows.counts, np.ascontiguousarray(log_library), u,
             np.ascontiguousarray(u.T), decoder, theta_decoder, inflation, theta_row, log_theta, theta, rising, slopes,
             u.dtype.type(-1 / len(u)), log_likelihood, d_u, d_log_library, *copies,
         )

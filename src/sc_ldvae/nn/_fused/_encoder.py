@@ -12,6 +12,7 @@ from sc_ldvae.nn._encoder import BATCH_NORM_EPS, VARIANCE_FLOOR
 from sc_ldvae.nn._fused._first_layer import multiply
 from sc_ldvae.nn._fused._hidden import hidden_backward, hidden_forward
 from sc_ldvae.nn._fused._kept import fill_kept
+from sc_ldvae.nn._fused._threads import n_parts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from sc_ldvae.nn._encoder import Encoder, Layer
     from sc_ldvae.nn._fused._flat import Flat
     from sc_ldvae.nn._fused._rows import SparseRows
-    from sc_ldvae.nn._fused._threads import Threads
     from sc_ldvae.nn._ldvae import LDVAE
 
     Array = NDArray[np.floating[Any]]
@@ -80,10 +80,9 @@ class FusedHidden:
 class FusedEncoders:
     """The encoders of latent and library: posterior mean and variance, latent first, library in the last column."""
 
-    def __init__(self, model: LDVAE, flat: Flat, threads: Threads) -> None:
+    def __init__(self, model: LDVAE, flat: Flat) -> None:
         encoders = [model.z_encoder] if model.l_encoder is None else [model.z_encoder, model.l_encoder]
         firsts = [encoder.hidden()[0] for encoder in encoders]
-        self._threads = threads
         self._n_hidden = model.z_encoder.mean.in_features
         self._first_weight = flat.place(*(layer.linear.weight for layer in firsts), transposed=True)
         self._first = FusedHidden(firsts, flat)
@@ -96,8 +95,8 @@ class FusedEncoders:
         self._rows = rows
         weight = self._first_weight.value
         h = np.empty((len(rows.totals), weight.shape[1]), weight.dtype)
-        parts = self._threads.parts(len(rows.genes) * weight.shape[1] // 4)
-        self._threads.run(multiply, parts, rows.indptr, rows.genes, rows.seen, weight, h)
+        parts = n_parts(len(rows.genes) * weight.shape[1] // 4)
+        multiply(parts, rows.indptr, rows.genes, rows.seen, weight, h)
         # The order of the draws is that of the module's: one encoder after the other.
         n_seeds = 1 + len(self._deeper) + (len(self._heads) - 1)
         seeds = [int(_dropout.seed(generator, CPU)) for _ in range(n_seeds if training else 0)]
@@ -124,9 +123,9 @@ class FusedEncoders:
             back[0] = d_h @ linear.value
         d_h = self._first.backward(np.hstack(back))
         rows, weight = self._rows, self._first_weight
-        parts = self._threads.parts(len(rows.genes) * weight.value.shape[1] // 4)
+        parts = n_parts(len(rows.genes) * weight.value.shape[1] // 4)
         arguments = (rows.gene_indptr, rows.cells, rows.seen_by_gene, d_h, weight.gradient)
-        self._threads.run(multiply, parts, *arguments)
+        multiply(parts, *arguments)
 
 
 class _Head:

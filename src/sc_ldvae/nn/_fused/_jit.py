@@ -25,6 +25,12 @@ def kernel(function: _Function) -> _Function:
     return compiled
 
 
+def parallel_kernel(function: _Function) -> _Function:
+    """The same for a function whose `prange` runs on several threads."""
+    compiled: _Function = njit(nogil=True, cache=True, parallel=True, **_OPTIONS)(function)
+    return compiled
+
+
 def exp(x: float) -> float:
     """Exponential, for use in kernels: of float32 to 3e-7 relative and 0 below -87, of float64 the library's."""
     raise NotImplementedError

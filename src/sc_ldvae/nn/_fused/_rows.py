@@ -6,8 +6,10 @@ import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numba import prange
 
-from sc_ldvae.nn._fused._jit import kernel, log1p
+from sc_ldvae.nn._fused._jit import log1p, parallel_kernel
+from sc_ldvae.nn._fused._threads import n_parts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,50 +53,66 @@ def gather_rows(
         np.empty(n, np.int32),
         np.empty(n, dtype),
         np.empty(n, dtype),
-        np.zeros(n_vars + 1, np.int64),
+        np.empty(n_vars + 1, np.int64),
         np.empty(n, np.int32),
         np.empty(n, dtype),
         np.empty(len(chosen), dtype),
         np.empty(len(chosen), dtype),
     )
-    _gather(indptr, indices, values, chosen, log_variational, _LOG_FACTORIALS, rows)
-    _sort_by_gene(rows)
+    parts = n_parts(8 * n)
+    _gather(parts, indptr, indices, values, chosen, log_variational, _LOG_FACTORIALS, rows)
+    _sort_by_gene(rows, np.empty((parts, n_vars), np.int64))
     return rows
 
 
-@kernel
-def _gather(indptr, indices, values, chosen, log_variational, log_factorials, rows):
-    genes, counts, seen, gene_indptr = rows.genes, rows.counts, rows.seen, rows.gene_indptr
-    to = 0
-    for i in range(len(chosen)):
-        total = log_factorial = 0.0
-        for j in range(indptr[chosen[i]], indptr[chosen[i] + 1]):
-            x = values[j]
-            genes[to] = indices[j]
-            counts[to] = x
-            gene_indptr[indices[j] + 1] += 1
-            total += x
-            log_factorial += log_factorials[int(x)] if x < len(log_factorials) else math.lgamma(x + 1.0)
-            to += 1
-        rows.totals[i] = total
-        rows.log_factorials[i] = log_factorial
-    for j in range(to):
-        seen[j] = log1p(counts[j]) if log_variational else counts[j]
+@parallel_kernel
+def _gather(parts, indptr, indices, values, chosen, log_variational, log_factorials, rows):
+    genes, counts, seen, totals, log_factorial_sums = rows.genes, rows.counts, rows.seen, rows.totals, rows.log_factorials
+    starts = rows.indptr
+    n = len(chosen)
+    for part in prange(parts):
+        first, last = part * n // parts, (part + 1) * n // parts
+        for i in range(first, last):
+            own = slice(starts[i], starts[i + 1])
+            source = slice(indptr[chosen[i]], indptr[chosen[i] + 1])
+            genes[own] = indices[source]
+            counts[own] = values[source]
+            total = log_factorial = 0.0
+            for x in values[source]:
+                total += x
+                log_factorial += log_factorials[int(x)] if x < len(log_factorials) else math.lgamma(x + 1.0)
+            totals[i] = total
+            log_factorial_sums[i] = log_factorial
+        own_seen, own_counts = seen[starts[first] : starts[last]], counts[starts[first] : starts[last]]
+        for j in range(len(own_seen)):
+            own_seen[j] = log1p(own_counts[j]) if log_variational else own_counts[j]
 
 
-@kernel
-def _sort_by_gene(rows):
-    """A counting sort: the pointers first move to where each gene ends, then back."""
-    pointers, genes, seen = rows.gene_indptr, rows.genes, rows.seen
+@parallel_kernel
+def _sort_by_gene(rows, ends):
+    """A counting sort. Each part of the cells has its own stretch of every gene's nonzeros, one after the other."""
+    parts, n_vars = ends.shape
+    n = len(rows.indptr) - 1
+    starts, genes, seen, pointers = rows.indptr, rows.genes, rows.seen, rows.gene_indptr
     cells, seen_by_gene = rows.cells, rows.seen_by_gene
-    for g in range(1, len(pointers)):
-        pointers[g] += pointers[g - 1]
-    for cell in range(len(rows.indptr) - 1):
-        for j in range(rows.indptr[cell], rows.indptr[cell + 1]):
-            to = pointers[genes[j]]
-            cells[to] = cell
-            seen_by_gene[to] = seen[j]
-            pointers[genes[j]] = to + 1
-    for g in range(len(pointers) - 1, 0, -1):
-        pointers[g] = pointers[g - 1]
-    pointers[0] = 0
+    for part in prange(parts):
+        own = ends[part]
+        own[:] = 0
+        for g in genes[starts[part * n // parts] : starts[(part + 1) * n // parts]]:
+            own[g] += 1
+    end = 0
+    for g in range(n_vars):
+        pointers[g] = end
+        for part in range(parts):
+            start = end
+            end += ends[part, g]
+            ends[part, g] = start
+    pointers[n_vars] = end
+    for part in prange(parts):
+        own = ends[part]
+        for cell in range(part * n // parts, (part + 1) * n // parts):
+            for j in range(starts[cell], starts[cell + 1]):
+                to = own[genes[j]]
+                cells[to] = cell
+                seen_by_gene[to] = seen[j]
+                own[genes[j]] = to + 1

@@ -1,46 +1,33 @@
-"""Kernels on several threads."""
+"""How many threads the kernels use."""
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
+import numba
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import TracebackType
+    from collections.abc import Iterator
+
+# A thread is worth its start for so many elementary operations.
+_WORTH = 32_768
 
 
-class Threads:
-    """As many threads as torch uses, or `n`. Kernels give up the interpreter's lock, so that plain threads run side by side.
+@contextmanager
+def as_many_threads_as_torch() -> Iterator[None]:
+    """Let numba use as many threads as torch does, in this thread of Python and within the context only."""
+    n_threads, before = torch.get_num_threads(), numba.get_num_threads()
+    numba.set_num_threads(min(n_threads, numba.config.NUMBA_NUM_THREADS))
+    # At its start numba's pool sets the number of OpenMP's threads, which is torch's, too.
+    torch.set_num_threads(n_threads)
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before)
 
-    Not the threads of numba: its pool and torch's would spin against each other, and its number of threads is a global
-    setting.
-    """
 
-    def __init__(self, n: int | None = None) -> None:
-        self.n = torch.get_num_threads() if n is None else n
-        self._pool = ThreadPoolExecutor(self.n - 1, "sc_ldvae") if self.n > 1 else None
-
-    def run(self, kernel: Callable[..., Any], n_parts: int, *arguments: Any) -> None:  # noqa: ANN401
-        """Call ``kernel(part, n_parts, *arguments)`` for each part."""
-        if self._pool is None or n_parts == 1:
-            for part in range(n_parts):
-                kernel(part, n_parts, *arguments)
-            return
-        others = [self._pool.submit(kernel, part, n_parts, *arguments) for part in range(1, n_parts)]
-        kernel(0, n_parts, *arguments)
-        for other in others:
-            other.result()
-
-    def parts(self, work: int) -> int:
-        """How many parts pay for so many elementary operations."""
-        return max(1, min(self.n, work // 32_768))
-
-    def __enter__(self) -> Threads:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._pool is not None:
-            self._pool.shutdown()
+def n_parts(work: int) -> int:
+    """Parts into which a kernel cuts so many elementary operations: one for each thread, fewer if that pays better."""
+    return max(1, min(numba.get_num_threads(), work // _WORTH))
