@@ -9,7 +9,7 @@ import numpy as np
 from sc_ldvae.nn._decoder import MOMENTUM
 from sc_ldvae.nn._encoder import BATCH_NORM_EPS
 from sc_ldvae.nn._fused._jit import kernel
-from sc_ldvae.nn._fused._sums import add_products, add_scaled
+from sc_ldvae.nn._fused._sums import add_products, add_scaled, matmul
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,7 +39,7 @@ class FusedDecoder:
             matrix[-1] = 0 if self.bias is None else self.bias.value
             return matrix
         self._mean, cov = self._moments(u) if training else self._running
-        self._cov_weight = cov @ weight
+        self._cov_weight = matmul(cov, weight)
         self._inverse_sd, eps = np.empty_like(weight[0]), weight.dtype.type(BATCH_NORM_EPS)
         _fold(weight, self._cov_weight, self._mean, self.gamma.value, self.beta.value, eps, self._inverse_sd, matrix)
         return matrix

@@ -52,6 +52,9 @@ class FusedElbo:
         self._inflation = None if model.zi_decoder is None else FusedDecoder(model.zi_decoder, flat)
         self._theta_decoder = None if model.theta_decoder is None else FusedDecoder(model.theta_decoder, flat)
         self._log_theta = None if model.log_theta is None else flat.place(model.log_theta)
+        self._library_prior = None
+        if model.l_encoder is not None:
+            self._library_prior = model.library_log_means.numpy(), model.library_log_vars.numpy()
 
     def __call__(
         self,
@@ -111,9 +114,9 @@ class FusedElbo:
 
     def _prior(self, mean: Array, annotations: Mapping[str, torch.Tensor]) -> tuple[Array, Array]:
         prior_mean, prior_variance = np.zeros_like(mean), np.ones_like(mean)
-        if self._model.l_encoder is not None:
-            log_mean, log_variance = self._model.library_prior(annotations.get("batch_index"))
-            prior_mean[:, -1:], prior_variance[:, -1:] = log_mean.numpy(), log_variance.numpy()
+        if self._library_prior is not None:
+            batch = 0 if len(self._library_prior[0]) == 1 else annotations["batch_index"].numpy()
+            prior_mean[:, -1], prior_variance[:, -1] = (moment[batch] for moment in self._library_prior)
         return prior_mean, prior_variance
 
     def _observed(self, rows: SparseRows, annotations: Mapping[str, torch.Tensor]) -> Array:

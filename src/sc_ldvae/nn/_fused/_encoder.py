@@ -12,6 +12,7 @@ from sc_ldvae.nn._encoder import BATCH_NORM_EPS, VARIANCE_FLOOR
 from sc_ldvae.nn._fused._first_layer import multiply
 from sc_ldvae.nn._fused._hidden import hidden_backward, hidden_forward
 from sc_ldvae.nn._fused._kept import fill_kept
+from sc_ldvae.nn._fused._sums import matmul, matmul_transposed
 from sc_ldvae.nn._fused._threads import n_parts
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class FusedEncoders:
         self._inputs = []
         for i, (linear, layer) in enumerate(self._deeper):
             self._inputs.append(own)
-            h = own @ linear.value.T
+            h = matmul_transposed(own, linear.value)
             own = layer.train(h, seeds[1 + i : 2 + i]) if training else layer.apply(h)
         moments = [head.forward(x) for head, x in zip(self._heads, (own, others), strict=False)]
         means, variances = zip(*moments, strict=True)
@@ -119,8 +120,8 @@ class FusedEncoders:
         back = [head.backward(d_mean[:, own], d_variance[:, own]) for head, own in zip(self._heads, columns, strict=False)]
         for (linear, layer), x in zip(reversed(self._deeper), reversed(self._inputs), strict=True):
             d_h = layer.backward(back[0])
-            linear.gradient[:] = d_h.T @ x
-            back[0] = d_h @ linear.value
+            linear.gradient[:] = matmul(d_h.T, np.ascontiguousarray(x))
+            back[0] = matmul(d_h, linear.value)
         d_h = self._first.backward(np.hstack(back))
         rows, weight = self._rows, self._first_weight
         parts = n_parts(len(rows.genes) * weight.value.shape[1] // 4)
@@ -131,20 +132,20 @@ class FusedEncoders:
 class _Head:
     def __init__(self, encoder: Encoder, flat: Flat) -> None:
         self.n = encoder.mean.out_features
-        self._weight = flat.place(encoder.mean.weight, encoder.log_variance.weight, transposed=True)
+        self._weight = flat.place(encoder.mean.weight, encoder.log_variance.weight)
         self._bias = flat.place(encoder.mean.bias, encoder.log_variance.bias)
 
     def forward(self, x: Array) -> tuple[Array, Array]:
-        self._x = x
-        both = x @ self._weight.value + self._bias.value
+        self._x = np.ascontiguousarray(x)
+        both = matmul_transposed(self._x, self._weight.value) + self._bias.value
         self._exp = np.exp(both[:, self.n :])
         return both[:, : self.n], self._exp + self._exp.dtype.type(VARIANCE_FLOOR)
 
     def backward(self, d_mean: Array, d_variance: Array) -> Array:
         d_both = np.hstack([d_mean, d_variance * self._exp])
-        np.matmul(self._x.T, d_both, out=self._weight.gradient)
+        self._weight.gradient[:] = matmul(d_both.T, self._x)
         d_both.sum(0, out=self._bias.gradient)
-        return d_both @ self._weight.value.T
+        return matmul(d_both, self._weight.value)
 
 
 def _drift(running: torch.Tensor | None, now: Array, momentum: float | None) -> None:

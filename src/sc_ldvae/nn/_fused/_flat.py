@@ -31,15 +31,15 @@ class Flat:
 
     @torch.no_grad()
     def place(self, *parameters: nn.Parameter, transposed: bool = False) -> Block:
-        """Lay parameters side by side, stacked along the last axis; matrices as their transpose on request."""
-        shapes = [tuple(reversed(p.shape)) if transposed else tuple(p.shape) for p in parameters]
-        widths = [shape[-1] for shape in shapes]
-        shape = (*shapes[0][:-1], sum(widths))
+        """Lay parameters one after the other, stacked along their first axis; matrices as their transpose on request."""
+        lengths, rest = [len(p) for p in parameters], parameters[0].shape[1:]
+        axis = -1 if transposed else 0
+        shape = (*rest, sum(lengths)) if transposed else (sum(lengths), *rest)
         end = self._used + sum(p.numel() for p in parameters)
         value, gradient = (buffer[self._used : end].view(shape) for buffer in (self.values, self.gradient))
         self._used = end
         for parameter, own, own_gradient in zip(
-            parameters, value.split(widths, -1), gradient.split(widths, -1), strict=True
+            parameters, value.split(lengths, axis), gradient.split(lengths, axis), strict=True
         ):
             place, gradient_place = (own.T, own_gradient.T) if transposed else (own, own_gradient)
             place.copy_(parameter)

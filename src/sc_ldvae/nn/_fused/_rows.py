@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numba import prange
 
-from sc_ldvae.nn._fused._jit import log1p, parallel_kernel
+from sc_ldvae.nn._fused._jit import kernel, log1p, parallel_kernel
 from sc_ldvae.nn._fused._threads import n_parts
 
 if TYPE_CHECKING:
@@ -59,9 +59,8 @@ def gather_rows(
         np.empty(len(chosen), dtype),
         np.empty(len(chosen), dtype),
     )
-    parts = n_parts(8 * n)
-    _gather(parts, indptr, indices, values, chosen, log_variational, _LOG_FACTORIALS, rows)
-    _sort_by_gene(rows, np.empty((parts, n_vars), np.int64))
+    _gather(n_parts(8 * n), indptr, indices, values, chosen, log_variational, _LOG_FACTORIALS, rows)
+    _sort_by_gene(rows)
     return rows
 
 
@@ -88,31 +87,22 @@ def _gather(parts, indptr, indices, values, chosen, log_variational, log_factori
             own_seen[j] = log1p(own_counts[j]) if log_variational else own_counts[j]
 
 
-@parallel_kernel
-def _sort_by_gene(rows, ends):
-    """A counting sort. Each part of the cells has its own stretch of every gene's nonzeros, one after the other."""
-    parts, n_vars = ends.shape
-    n = len(rows.indptr) - 1
-    starts, genes, seen, pointers = rows.indptr, rows.genes, rows.seen, rows.gene_indptr
+@kernel
+def _sort_by_gene(rows):
+    """A counting sort: the pointers first move to where each gene ends, then back."""
+    pointers, genes, seen = rows.gene_indptr, rows.genes, rows.seen
     cells, seen_by_gene = rows.cells, rows.seen_by_gene
-    for part in prange(parts):
-        own = ends[part]
-        own[:] = 0
-        for g in genes[starts[part * n // parts] : starts[(part + 1) * n // parts]]:
-            own[g] += 1
-    end = 0
-    for g in range(n_vars):
-        pointers[g] = end
-        for part in range(parts):
-            start = end
-            end += ends[part, g]
-            ends[part, g] = start
-    pointers[n_vars] = end
-    for part in prange(parts):
-        own = ends[part]
-        for cell in range(part * n // parts, (part + 1) * n // parts):
-            for j in range(starts[cell], starts[cell + 1]):
-                to = own[genes[j]]
-                cells[to] = cell
-                seen_by_gene[to] = seen[j]
-                own[genes[j]] = to + 1
+    pointers[:] = 0
+    for g in genes:
+        pointers[g + 1] += 1
+    for g in range(1, len(pointers)):
+        pointers[g] += pointers[g - 1]
+    for cell in range(len(rows.indptr) - 1):
+        for j in range(rows.indptr[cell], rows.indptr[cell + 1]):
+            to = pointers[genes[j]]
+            cells[to] = cell
+            seen_by_gene[to] = seen[j]
+            pointers[genes[j]] = to + 1
+    for g in range(len(pointers) - 1, 0, -1):
+        pointers[g] = pointers[g - 1]
+    pointers[0] = 0

@@ -96,3 +96,32 @@ def maximum(x):
     for j in range(n_full, len(x)):
         largest = max(largest, x[j])
     return largest
+
+
+def matmul(a, b):
+    """``a @ b`` for matrices so small that the threads of a BLAS would cost more than they save.
+
+    Worse, its pool would wait for the cores on which the kernels' own threads spin.
+    """
+    out = np.empty((len(a), b.shape[1]), b.dtype)
+    _multiply(np.ascontiguousarray(a), b, np.arange(len(b)), out)
+    return out
+
+
+def matmul_transposed(a, b):
+    """``a @ b.T``, likewise."""
+    out = np.zeros((len(a), len(b)), b.dtype)
+    _multiply_transposed(np.ascontiguousarray(a), b, out)
+    return out
+
+
+@kernel
+def _multiply(a, b, everything, out):
+    for i in range(len(a)):
+        linear_map(out[i], b, everything, a[i])
+
+
+@kernel
+def _multiply_transposed(a, b, out):
+    for i in range(len(a)):
+        add_products(out[i], b, a[i])
