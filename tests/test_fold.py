@@ -57,13 +57,13 @@ def adata() -> ad.AnnData:
 def trained(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The module and the cells of the fit that the test makes."""
     seen: dict[str, Any] = {}
-    original = fit._fit.train
+    original = fit._fit.engine_of
 
     def spy(model: LDVAE, cells: Cells, *args: object) -> object:
         seen.update(model=model, cells=cells)
         return original(model, cells, *args)
 
-    monkeypatch.setattr(fit._fit, "train", spy)
+    monkeypatch.setattr(fit._fit, "engine_of", spy)
     return seen
 
 
@@ -95,7 +95,8 @@ WANTED = ("loadings", "intercept", "covariate_effects")
 def module_parameters(model: LDVAE, cells: Cells) -> dict[str, np.ndarray]:
     """Mean, theta and zero inflation by the module in double precision, from its own single precision posterior."""
     everyone = torch.arange(cells.counts.n_obs)
-    latent, _, library = fit._loop.posterior(model, cells)
+    with fit._fit.engine_of(model, cells, 0.0) as engine:
+        latent, _, library = fit._fit._posterior(model, engine, cells)
     model = model.double()
     covariates = model.covariates(cells.batch_index, cells.cat_covs, cells.cont_covs.double())
     group = model.theta_group(cells.batch_index, cells.labels)

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.special import xlogy
 
-from sc_ldvae.record import softmax_mean
+from sc_ldvae.nn._fused import as_many_threads_as_torch, deviances, n_parts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -54,35 +53,37 @@ def explained_deviance(
     -------
     The total, ``1 - deviance(fit) / deviance(null)``, and each factor's share, n_latent.
     """
-    n_latent = cells.latent.shape[1]
-    deviances = np.zeros(2 + n_latent)
-    for start in range(0, cells.counts.shape[0], _CHUNK):
-        deviances += _chunk_deviances(decoder, cells.rows(slice(start, start + _CHUNK)), null_proportions, latent_mean)
-    null, fit, without = deviances[0], deviances[1], deviances[2:]
+    sums = np.zeros(2 + cells.latent.shape[1])
+    with as_many_threads_as_torch():
+        for start in range(0, cells.counts.shape[0], _CHUNK):
+            chunk = cells.rows(slice(start, start + _CHUNK))
+            sums += _chunk_deviances(decoder, chunk, null_proportions, latent_mean).sum(0)
+    null, fit, without = sums[0], sums[1], sums[2:]
     return float(1 - fit / null), (without - fit) / null
 
 
 def _chunk_deviances(decoder: Decoder, cells: Decoded, null_proportions: Floats, latent_mean: Floats) -> Floats:
-    x = cells.counts.toarray().astype(np.float64)
+    """Deviance of each cell under the null, the fit, and the fit without each factor, in single precision."""
+    eta = decoder.log_proportion(cells.latent, cells.covariates)
     theta = decoder.theta(cells.latent, cells.covariates, cells.theta_group)
     not_inflated = decoder.not_inflated(cells.latent, cells.covariates)
-    eta = decoder.log_proportion(cells.latent, cells.covariates)
+    out = np.empty((len(eta), 2 + cells.latent.shape[1]))
+    deviances(
+        n_parts(eta.size * out.shape[1]),
+        cells.counts.indptr,
+        cells.counts.indices,
+        cells.counts.data,
+        _single(cells.library),
+        _single(np.log(null_proportions)),
+        _single(eta),
+        _single(cells.latent - latent_mean),
+        _single(decoder.log_proportion.loadings.T),
+        None if theta is None else _single(theta),
+        _single(not_inflated) if isinstance(not_inflated, np.ndarray) else None,
+        out,
+    )
+    return out
 
-    def deviance_of(eta: Floats) -> float:
-        return deviance(x, softmax_mean(eta, cells.library) * not_inflated, theta)
 
-    centred = cells.latent - latent_mean
-    loadings = decoder.log_proportion.loadings
-    without = [deviance_of(eta - np.outer(centred[:, k], loadings[:, k])) for k in range(loadings.shape[1])]
-    null = deviance(x, np.outer(cells.library, null_proportions), theta)
-    return np.array([null, deviance_of(eta), *without])
-
-
-def deviance(x: Floats, mean: Floats, theta: Floats | None) -> float:
-    """Deviance of counts: twice the log-likelihood that `mean` falls short of ``mean = x``, summed.
-
-    Negative binomial with inverse dispersion `theta`, or Poisson where it is None.
-    """
-    if theta is None:
-        return float(2 * (xlogy(x, x / mean) - (x - mean)).sum())
-    return float(2 * (xlogy(x, x / mean) - (x + theta) * np.log((x + theta) / (mean + theta))).sum())
+def _single(values: Floats) -> Floats:
+    return np.ascontiguousarray(values, np.float32)

@@ -56,6 +56,8 @@ class FusedElbo:
         if model.l_encoder is not None:
             self._library_prior = model.library_log_means.numpy(), model.library_log_vars.numpy()
 
+    # What overflows shows in the ELBO, which the training loop checks.
+    @np.errstate(all="ignore")
     def __call__(
         self,
         rows: SparseRows,

@@ -1,0 +1,84 @@
+"""Deviance of counts under a decoder, and under it without each of its factors."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import prange
+
+from sc_ldvae.nn._fused._jit import kernel, log1p, parallel_kernel
+from sc_ldvae.nn._fused._rows_of_counts import softmax
+
+
+@parallel_kernel
+def deviances(parts, indptr, genes, counts, library, null, eta, centred, loadings, theta, not_inflated, out):
+    """Fill each cell's deviance under the null, the decoder, and the decoder without each factor.
+
+    Parameters
+    ----------
+    parts
+        Shares of the cells.
+    indptr, genes, counts
+        Counts in compressed rows.
+    library
+        Library, n_cells.
+    null, eta
+        Log proportions up to a constant, genes and n_cells x genes.
+    centred, loadings
+        Latent from its mean, n_cells x factors, and loadings, factors x genes: what a factor adds to `eta`.
+    theta
+        Inverse dispersions, n_cells x genes; None for Poisson.
+    not_inflated
+        Share of the counts that zero inflation leaves, n_cells x genes; None without.
+    out
+        Filled: n_cells x (2 + factors), double precision.
+    """
+    n, n_genes = eta.shape
+    for part in prange(parts):
+        row, proportions = np.empty(n_genes, eta.dtype), np.empty(n_genes, eta.dtype)
+        for cell in range(part * n // parts, (part + 1) * n // parts):
+            own = slice(indptr[cell], indptr[cell + 1])
+            x_genes, x, logs = genes[own], counts[own], np.empty(len(counts[own]), eta.dtype)
+            for i in range(out.shape[1]):
+                row[:] = null if i == 0 else eta[cell]
+                if i > 1:
+                    change, effect = centred[cell, i - 2], loadings[i - 2]
+                    for g in range(n_genes):
+                        row[g] -= change * effect[g]
+                softmax(row, x_genes, proportions, logs)
+                for g in range(n_genes):
+                    proportions[g] *= library[cell]
+                if not_inflated is not None:
+                    if i > 0:
+                        share = not_inflated[cell]
+                        for g in range(n_genes):
+                            proportions[g] *= share[g]
+                if theta is None:
+                    out[cell, i] = _poisson(x_genes, x, proportions)
+                else:
+                    out[cell, i] = _negative_binomial(x_genes, x, proportions, theta[cell])
+
+
+@kernel
+def _poisson(genes, counts, mean):
+    value = mean.dtype.type(0)
+    for g in range(len(mean)):
+        value += mean[g]
+    total = float(value)
+    for i in range(len(genes)):
+        total += counts[i] * math.log(counts[i] / mean[genes[i]]) - counts[i]
+    return 2 * total
+
+
+@kernel
+def _negative_binomial(genes, counts, mean, theta):
+    value = mean.dtype.type(0)
+    for g in range(len(mean)):
+        value += theta[g] * log1p(mean[g] / theta[g])
+    total = float(value)
+    for i in range(len(genes)):
+        g, x = genes[i], float(counts[i])
+        m, t = float(mean[g]), float(theta[g])
+        total += x * math.log(x / m) - (x + t) * math.log((x + t) / (m + t)) - t * math.log1p(m / t)
+    return 2 * total
