@@ -8,41 +8,21 @@ most variable ones.
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import time
 import warnings
 
 import anndata as ad
-import numpy as np
 import pandas as pd
 import scanpy as sc
 import torch
-from sklearn.model_selection import StratifiedKFold, cross_val_score
-from sklearn.neighbors import KNeighborsClassifier
 
 import sc_ldvae
+from benchmarks import machine
+from benchmarks.data import mark
+from benchmarks.downstream import label_accuracy
 
 MARKERS = {"B cells": ["CD79A", "MS4A1"], "monocytes": ["LYZ", "S100A8", "S100A9"], "cytotoxic": ["NKG7", "GNLY"]}
 N_GENES = 2000
-
-
-def prepare(path: str) -> ad.AnnData:
-    """Genes and held-out cells as the docstring says."""
-    adata = ad.read_h5ad(path)
-    sc.pp.filter_genes(adata, min_cells=3)
-    sc.pp.highly_variable_genes(adata, n_top_genes=N_GENES, flavor="seurat_v3")
-    held_out = np.random.default_rng(0).permutation(adata.n_obs)[: adata.n_obs // 10]
-    adata.obs["train"] = True
-    adata.obs.iloc[held_out, adata.obs.columns.get_loc("train")] = False
-    return adata
-
-
-def label_accuracy(latent: np.ndarray, labels: pd.Series) -> float:
-    """Accuracy of a 15-nearest-neighbour classifier, 5-fold cross-validation."""
-    known = (labels != "unlabelled").to_numpy()
-    folds = StratifiedKFold(5, shuffle=True, random_state=0)
-    return cross_val_score(KNeighborsClassifier(15), latent[known], labels[known].astype(str), cv=folds).mean()
 
 
 def marker_ranks(adata: ad.AnnData) -> pd.DataFrame:
@@ -63,7 +43,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     asked = parser.parse_args()
     warnings.simplefilter("ignore")
-    adata = prepare(asked.counts)
+    adata = mark(ad.read_h5ad(asked.counts), N_GENES)
     rows = []
     for seed in range(asked.seeds):
         start = time.perf_counter()
@@ -78,7 +58,7 @@ def main() -> None:
     sc.pp.normalize_total(normalised)
     sc.pp.log1p(normalised)
     sc.pp.pca(normalised, n_comps=10)
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}")
+    print(machine.description(torch.get_num_threads()))
     print(table.round(4).to_string())
     print(f"accuracy on 10 principal components: {label_accuracy(normalised.obsm['X_pca'], adata.obs['louvain']):.4f}")
     print(marker_ranks(adata).to_string())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from sc_ldvae.nn._fused import Adam, FusedElbo, SparseRows, as_many_threads_as_torch, gather_rows
+from sc_ldvae.nn._fused import Adam, FusedElbo, Pace, SparseRows, as_many_threads_as_torch, gather_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,7 +79,7 @@ class Autograd:
 class _Fused:
     def __init__(self, model: LDVAE, cells: Cells, prior_weight: float) -> None:
         self._model, self._cells, self._prior_weight = model, cells, prior_weight
-        self._fused = FusedElbo(model)
+        self._fused, self._pace = FusedElbo(model), Pace()
         sizes = {name: sum(p.numel() for p in own) for name, own in model.parameter_groups().items()}
         stretches = [buffer.split(list(sizes.values())) for buffer in (self._fused.values, self._fused.gradient)]
         self._adams = [
@@ -87,15 +87,16 @@ class _Fused:
         ]
 
     def step(self, chosen: Tensor, lr: float, kl_weight: float, generator: torch.Generator) -> Elbo:
-        terms = self._fused(
-            self._rows(chosen),
-            self._cells.annotations(chosen),
-            kl_weight=kl_weight,
-            prior_weight=self._prior_weight,
-            generator=generator,
-        )
-        for adam, rate in self._adams:
-            adam.step(lr * rate)
+        with self._pace.step():
+            terms = self._fused(
+                self._rows(chosen),
+                self._cells.annotations(chosen),
+                kl_weight=kl_weight,
+                prior_weight=self._prior_weight,
+                generator=generator,
+            )
+            for adam, rate in self._adams:
+                adam.step(lr * rate)
         return terms
 
     def elbo(self, chosen: Tensor, generator: torch.Generator) -> Elbo:

@@ -1,0 +1,123 @@
+"""The data sets, with the genes, the held-out cells and the labels that every measurement shares."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import anndata as ad
+import numpy as np
+import scanpy as sc
+from scipy.sparse import csr_matrix, vstack
+
+import sc_ldvae
+from benchmarks.counts import counts_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MIN_CELLS = 3
+# Values of the largest dense array that the simulation holds.
+_CHUNK = 10_000_000
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Real counts and how they are used."""
+
+    file: str | None
+    """Name in the data folder; None for the counts that the package can give by itself."""
+    n_genes: int | None
+    """Number of most variable genes; None for all genes seen in 3 cells."""
+    label: str | None = None
+    """Column of obs with the cell types."""
+    reference: str = "linear_scvi"
+    """Method whose held-out ELBO is to be reached."""
+
+
+DATA_SETS = {
+    "pbmc3k": DataSet("pbmc3k.h5ad", 2000, "louvain"),
+    "pbmc10k_1000": DataSet("pbmc10k_citeseq.h5mu", 1000, reference="linear_scvi_tutorial"),
+    "pbmc10k_4000": DataSet("pbmc10k_citeseq.h5mu", None),
+    "lung": DataSet("lung_2studies_6donors.h5ad", 2000, "cell_type"),
+    "marrow": DataSet("marrow_cd34_palantir.h5ad", 2000, "fateid_cluster"),
+    "pbmc3k_all_genes": DataSet("pbmc3k.h5ad", None),
+    "pbmc68k": DataSet(None, None, "bulk_labels"),
+}
+
+
+def mark(adata: ad.AnnData, n_genes: int | None) -> ad.AnnData:
+    """Drop genes seen in fewer than 3 cells, mark the most variable ones and the training cells, in place."""
+    sc.pp.filter_genes(adata, min_cells=MIN_CELLS)
+    if n_genes is not None:
+        sc.pp.highly_variable_genes(adata, n_top_genes=n_genes, flavor="seurat_v3")
+    return split(adata)
+
+
+def split(adata: ad.AnnData) -> ad.AnnData:
+    """Mark nine tenths of the cells for training, in place."""
+    held_out = np.random.default_rng(0).permutation(adata.n_obs)[: adata.n_obs // 10]
+    adata.obs["train"] = ~np.isin(np.arange(adata.n_obs), held_out)
+    return adata
+
+
+def prepared(name: str, folder: Path | None, out: Path) -> Path | None:
+    """File with the chosen genes of a data set, obs['train'] and obs['label']; None where its source is missing.
+
+    Written once, so that the processes that are measured do not choose genes.
+    """
+    chosen, path = DATA_SETS[name], _path(out, name)
+    if path.exists():
+        return path
+    # Of anndata and scanpy, about the files they read.
+    warnings.simplefilter("ignore")
+    if chosen.file is None:
+        adata = sc_ldvae.datasets.pbmc68k_counts()
+    elif folder is None or not (folder / chosen.file).exists():
+        print(f"{name} is left out: there is no file {chosen.file} in the data folder ({folder}).")
+        return None
+    else:
+        adata = _read(folder / chosen.file)
+    mark(adata, chosen.n_genes)
+    if chosen.n_genes is not None:
+        adata = adata[:, adata.var["highly_variable"]].copy()
+    _write(adata, chosen.label, path)
+    return path
+
+
+def simulated(n_obs: int, n_vars: int, out: Path) -> Path:
+    """File with simulated cells, one count in ten genes on average, in groups that have their own factors."""
+    path = _path(out, f"simulated_{n_obs}x{n_vars}")
+    if not path.exists():
+        rows = max(1, _CHUNK // n_vars)
+        sizes = [min(rows, n_obs - start) for start in range(0, n_obs, rows)]
+        parts = [
+            sc_ldvae.datasets.simulate(size, n_vars, 10, mean_library=n_vars / 10, rng=i).X
+            for i, size in enumerate(sizes)
+        ]
+        adata = ad.AnnData(csr_matrix(vstack(parts)))
+        _write(split(adata), None, path)
+    return path
+
+
+def _path(out: Path, name: str) -> Path:
+    return out / "prepared" / f"{name}.h5ad"
+
+
+def _read(path: Path) -> ad.AnnData:
+    if path.suffix == ".h5mu":
+        import mudata
+
+        return mudata.read_h5mu(path).mod["rna"]
+    return ad.read_h5ad(path)
+
+
+def _write(adata: ad.AnnData, label: str | None, path: Path) -> None:
+    bare = ad.AnnData(counts_of(adata).astype(np.float32), obs=adata.obs[["train"]].copy(), var=adata.var[[]].copy())
+    if label is not None:
+        bare.obs["label"] = adata.obs[label].astype(str).to_numpy()
+    # A cell without counts has no library. None of the data sets here loses one, small simulations may.
+    bare = bare[np.asarray(bare.X.sum(1)).ravel() > 0].copy()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    bare.write_h5ad(path)

@@ -1,0 +1,36 @@
+"""Everything on tiny data, so that nothing rots. Its numbers mean nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from benchmarks.first_call import first_call
+from benchmarks.fit import fit
+from benchmarks.scale import scale
+from benchmarks.step import step
+
+if TYPE_CHECKING:
+    from benchmarks.runs import Session
+
+_DATA = ("pbmc68k",)
+_FILES = ("methods", "match", "cross_check", "step", "scaling", "first_call")
+
+
+def smoke(session: Session) -> None:
+    """Run every command once, in about two minutes.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a table or a figure is missing.
+    """
+    # Clusters cost each of these processes seconds of compiling; NMF, which nothing else needs, is left to `scale`.
+    fit(session, _DATA, ("ldvae", "linear_scvi", "pca", "glmpca"), repeats=1, epochs=2)
+    step(session, _DATA, rounds=1)
+    scale(session, cells=(300,), genes=(), methods=("ldvae", "linear_scvi", "nmf"))
+    first_call(session, repeats=1)
+    wanted = [f"{name}.{end}" for name in _FILES for end in ("csv", "md")] + ["elbo.png", "scaling.png"]
+    missing = [name for name in wanted if not (session.out / name).exists()]
+    if missing:
+        msg = f"The benchmarks did not write {', '.join(missing)}."
+        raise FileNotFoundError(msg)
