@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sc_ldvae.nn._fused import as_many_threads_as_torch, deviances, n_parts
+from sc_ldvae.nn._fused import deviances
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -54,10 +54,9 @@ def explained_deviance(
     The total, ``1 - deviance(fit) / deviance(null)``, and each factor's share, n_latent.
     """
     sums = np.zeros(2 + cells.latent.shape[1])
-    with as_many_threads_as_torch():
-        for start in range(0, cells.counts.shape[0], _CHUNK):
-            chunk = cells.rows(slice(start, start + _CHUNK))
-            sums += _chunk_deviances(decoder, chunk, null_proportions, latent_mean).sum(0)
+    for start in range(0, cells.counts.shape[0], _CHUNK):
+        chunk = cells.rows(slice(start, start + _CHUNK))
+        sums += _chunk_deviances(decoder, chunk, null_proportions, latent_mean).sum(0)
     null, fit, without = sums[0], sums[1], sums[2:]
     return float(1 - fit / null), (without - fit) / null
 
@@ -69,7 +68,6 @@ def _chunk_deviances(decoder: Decoder, cells: Decoded, null_proportions: Floats,
     not_inflated = decoder.not_inflated(cells.latent, cells.covariates)
     out = np.empty((len(eta), 2 + cells.latent.shape[1]))
     deviances(
-        n_parts(eta.size * out.shape[1]),
         cells.counts.indptr,
         cells.counts.indices,
         cells.counts.data,

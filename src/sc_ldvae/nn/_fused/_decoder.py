@@ -102,7 +102,8 @@ def _fold(weight, cov_weight, mean, gamma, beta, eps, inverse_sd, matrix):
 def _backward(weight, cov_weight, mean, gamma, inverse_sd, d_matrix, d_weight, d_gamma, d_beta, d_mean, d_cov):
     n_inputs, n_genes = weight.shape
     d_bias, half, two = d_matrix[n_inputs], weight.dtype.type(0.5), weight.dtype.type(2)
-    d_beta[:] = d_bias
+    for g in range(n_genes):
+        d_beta[g] = d_bias[g]
     # What the scale gets, through the weight and through the bias.
     d_scale = np.zeros_like(d_bias)
     for k in range(n_inputs):

@@ -5,20 +5,17 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import prange
 
-from sc_ldvae.nn._fused._jit import kernel, log1p, parallel_kernel
+from sc_ldvae.nn._fused._jit import kernel, log1p, part_of_kernel
 from sc_ldvae.nn._fused._rows_of_counts import softmax
 
 
-@parallel_kernel
-def deviances(parts, indptr, genes, counts, library, null, eta, centred, loadings, theta, not_inflated, out):
+@kernel
+def deviances(indptr, genes, counts, library, null, eta, centred, loadings, theta, not_inflated, out):
     """Fill each cell's deviance under the null, the decoder, and the decoder without each factor.
 
     Parameters
     ----------
-    parts
-        Shares of the cells.
     indptr, genes, counts
         Counts in compressed rows.
     library
@@ -35,32 +32,33 @@ def deviances(parts, indptr, genes, counts, library, null, eta, centred, loading
         Filled: n_cells x (2 + factors), double precision.
     """
     n, n_genes = eta.shape
-    for part in prange(parts):
-        row, proportions = np.empty(n_genes, eta.dtype), np.empty(n_genes, eta.dtype)
-        for cell in range(part * n // parts, (part + 1) * n // parts):
-            own = slice(indptr[cell], indptr[cell + 1])
-            x_genes, x, logs = genes[own], counts[own], np.empty(len(counts[own]), eta.dtype)
-            for i in range(out.shape[1]):
-                row[:] = null if i == 0 else eta[cell]
-                if i > 1:
-                    change, effect = centred[cell, i - 2], loadings[i - 2]
-                    for g in range(n_genes):
-                        row[g] -= change * effect[g]
-                softmax(row, x_genes, proportions, logs)
+    row, proportions = np.empty(n_genes, eta.dtype), np.empty(n_genes, eta.dtype)
+    for cell in range(n):
+        own = slice(indptr[cell], indptr[cell + 1])
+        x_genes, x, logs = genes[own], counts[own], np.empty(len(counts[own]), eta.dtype)
+        for i in range(out.shape[1]):
+            base = null if i == 0 else eta[cell]
+            for g in range(n_genes):
+                row[g] = base[g]
+            if i > 1:
+                change, effect = centred[cell, i - 2], loadings[i - 2]
                 for g in range(n_genes):
-                    proportions[g] *= library[cell]
-                if not_inflated is not None:
-                    if i > 0:
-                        share = not_inflated[cell]
-                        for g in range(n_genes):
-                            proportions[g] *= share[g]
-                if theta is None:
-                    out[cell, i] = _poisson(x_genes, x, proportions)
-                else:
-                    out[cell, i] = _negative_binomial(x_genes, x, proportions, theta[cell])
+                    row[g] -= change * effect[g]
+            softmax(row, x_genes, proportions, logs)
+            for g in range(n_genes):
+                proportions[g] *= library[cell]
+            if not_inflated is not None:
+                if i > 0:
+                    share = not_inflated[cell]
+                    for g in range(n_genes):
+                        proportions[g] *= share[g]
+            if theta is None:
+                out[cell, i] = _poisson(x_genes, x, proportions)
+            else:
+                out[cell, i] = _negative_binomial(x_genes, x, proportions, theta[cell])
 
 
-@kernel
+@part_of_kernel
 def _poisson(genes, counts, mean):
     value = mean.dtype.type(0)
     for g in range(len(mean)):
@@ -71,7 +69,7 @@ def _poisson(genes, counts, mean):
     return 2 * total
 
 
-@kernel
+@part_of_kernel
 def _negative_binomial(genes, counts, mean, theta):
     value = mean.dtype.type(0)
     for g in range(len(mean)):

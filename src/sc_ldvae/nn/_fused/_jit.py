@@ -17,6 +17,9 @@ _Function = TypeVar("_Function", bound="Callable[..., Any]")
 
 # Sums may be taken in any order; infinities and NaN stay what they are, for a fit that diverges has to show it.
 _OPTIONS = {"error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz", "arcp", "nnan", "ninf"}}
+# Nothing else is turned into parallel loops.
+_NOT_PARALLEL = ("comprehension", "fusion", "inplace_binop", "numpy", "reduction", "setitem", "stencil")
+_PRANGE_ALONE = {"prange": True, **dict.fromkeys(_NOT_PARALLEL, False)}
 
 
 def kernel(function: _Function) -> _Function:
@@ -25,9 +28,15 @@ def kernel(function: _Function) -> _Function:
     return compiled
 
 
+def part_of_kernel(function: _Function) -> _Function:
+    """Compile a function that only kernels call: neither kept on disk nor wrapped for Python, which takes time."""
+    compiled: _Function = njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)(function)
+    return compiled
+
+
 def parallel_kernel(function: _Function) -> _Function:
-    """The same for a function whose `prange` runs on several threads."""
-    compiled: _Function = njit(nogil=True, cache=True, parallel=True, **_OPTIONS)(function)
+    """`kernel` for a function whose `prange` runs on several threads."""
+    compiled: _Function = njit(nogil=True, cache=True, parallel=_PRANGE_ALONE, **_OPTIONS)(function)
     return compiled
 
 
@@ -109,7 +118,7 @@ def _mantissa(builder: Any, bits: Any) -> Any:  # noqa: ANN401
     return builder.bitcast(builder.sub(bits, exponent), _F32)
 
 
-@njit(**_OPTIONS)
+@part_of_kernel
 def _exp_single(x):
     x = min(max(x, _LOWEST), _HIGHEST)
     shifted = x * _LOG2_E + _SHIFT
@@ -119,7 +128,7 @@ def _exp_single(x):
     return (p * r * r + r + _ONE) * _two_to_shifted(shifted)
 
 
-@njit(**_OPTIONS)
+@part_of_kernel
 def _log_from(e, r):
     """log((1 + r) * 2 ** e)."""
     p = (((((((_L8 * r + _L7) * r + _L6) * r + _L5) * r + _L4) * r + _L3) * r + _L2) * r + _L1) * r + _L0

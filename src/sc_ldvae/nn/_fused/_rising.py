@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from sc_ldvae.nn._fused._jit import kernel, log
+from sc_ldvae.nn._fused._jit import kernel, log, part_of_kernel
 
 # Terms taken one by one: beyond them Stirling's series, as far as it is kept, is exact to 1e-11.
 _N_TERMS = 16
@@ -14,7 +14,7 @@ _N_TERMS = 16
 N_TABULATED = 8
 
 
-@kernel
+@part_of_kernel
 def log_rising(x, theta):
     """log(Gamma(x + theta) / Gamma(theta)) and theta times its derivative, for an integer x > 0."""
     theta = float(theta)
@@ -37,13 +37,14 @@ def tabulate_rising(theta, log_theta, values, slopes):
     """`log_rising` of the counts 1 to N_TABULATED at every theta; both tables are rows x counts x genes."""
     for row in range(len(theta)):
         t, value, slope = theta[row], values[row], slopes[row]
-        value[0] = log_theta[row]
-        slope[0] = 1
+        for g in range(len(t)):
+            value[0, g] = log_theta[row, g]
+            slope[0, g] = 1
         for i in range(1, N_TABULATED):
             add_term(t, t.dtype.type(i), value[i - 1], slope[i - 1], value[i], slope[i])
 
 
-@kernel
+@part_of_kernel
 def add_term(theta, i, value, slope, next_value, next_slope):
     """One step of the recurrence, to one count more."""
     for g in range(len(theta)):
@@ -52,14 +53,14 @@ def add_term(theta, i, value, slope, next_value, next_slope):
         next_slope[g] = slope[g] + theta[g] / term
 
 
-@kernel
+@part_of_kernel
 def _rest(a):
     """What Stirling's formula leaves out of log Gamma(a) (Abramowitz and Stegun 6.1.41)."""
     square = 1 / (a * a)
     return (1 / 12 - square * (1 / 360 - square / 1260)) / a
 
 
-@kernel
+@part_of_kernel
 def _rest_slope(a):
     """The derivative of what it leaves out, with that of the half log (Abramowitz and Stegun 6.3.18)."""
     square = 1 / (a * a)

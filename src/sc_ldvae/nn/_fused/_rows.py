@@ -6,10 +6,8 @@ import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numba import prange
 
-from sc_ldvae.nn._fused._jit import kernel, log1p, parallel_kernel
-from sc_ldvae.nn._fused._threads import n_parts
+from sc_ldvae.nn._fused._jit import kernel, log1p
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,32 +57,28 @@ def gather_rows(
         np.empty(len(chosen), dtype),
         np.empty(len(chosen), dtype),
     )
-    _gather(n_parts(8 * n), indptr, indices, values, chosen, log_variational, _LOG_FACTORIALS, rows)
+    _gather(indptr, indices, values, chosen, log_variational, _LOG_FACTORIALS, rows)
     _sort_by_gene(rows)
     return rows
 
 
-@parallel_kernel
-def _gather(parts, indptr, indices, values, chosen, log_variational, log_factorials, rows):
-    genes, counts, seen, totals, log_factorial_sums = rows.genes, rows.counts, rows.seen, rows.totals, rows.log_factorials
-    starts = rows.indptr
-    n = len(chosen)
-    for part in prange(parts):
-        first, last = part * n // parts, (part + 1) * n // parts
-        for i in range(first, last):
-            own = slice(starts[i], starts[i + 1])
-            source = slice(indptr[chosen[i]], indptr[chosen[i] + 1])
-            genes[own] = indices[source]
-            counts[own] = values[source]
-            total = log_factorial = 0.0
-            for x in values[source]:
-                total += x
-                log_factorial += log_factorials[int(x)] if x < len(log_factorials) else math.lgamma(x + 1.0)
-            totals[i] = total
-            log_factorial_sums[i] = log_factorial
-        own_seen, own_counts = seen[starts[first] : starts[last]], counts[starts[first] : starts[last]]
-        for j in range(len(own_seen)):
-            own_seen[j] = log1p(own_counts[j]) if log_variational else own_counts[j]
+@kernel
+def _gather(indptr, indices, values, chosen, log_variational, log_factorials, rows):
+    genes, counts, seen = rows.genes, rows.counts, rows.seen
+    to = 0
+    for i in range(len(chosen)):
+        total = log_factorial = 0.0
+        for j in range(indptr[chosen[i]], indptr[chosen[i] + 1]):
+            x = values[j]
+            genes[to] = indices[j]
+            counts[to] = x
+            total += x
+            log_factorial += log_factorials[int(x)] if x < len(log_factorials) else math.lgamma(x + 1.0)
+            to += 1
+        rows.totals[i] = total
+        rows.log_factorials[i] = log_factorial
+    for j in range(to):
+        seen[j] = log1p(counts[j]) if log_variational else counts[j]
 
 
 @kernel

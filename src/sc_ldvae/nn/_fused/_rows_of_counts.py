@@ -7,12 +7,12 @@ proving that they do not overlap, and the vector instructions are gone.
 
 from __future__ import annotations
 
-from sc_ldvae.nn._fused._jit import exp, kernel, log1p
+from sc_ldvae.nn._fused._jit import exp, log1p, part_of_kernel
 from sc_ldvae.nn._fused._rising import N_TABULATED, log_rising
 from sc_ldvae.nn._fused._sums import maximum
 
 
-@kernel
+@part_of_kernel
 def softmax(eta, chosen, proportions, log_proportions):
     """Fill the proportions, and their logs at the `chosen` genes alone."""
     largest, total, one = maximum(eta), eta.dtype.type(0), eta.dtype.type(1)
@@ -26,7 +26,7 @@ def softmax(eta, chosen, proportions, log_proportions):
         log_proportions[i] = eta[chosen[i]] - log_sum
 
 
-@kernel
+@part_of_kernel
 def through_softmax(d_mean, proportions, factor):
     """Turn the gradient of the log means into `factor` times that of the softmax's inputs; return that of the library."""
     total = d_mean.dtype.type(0)
@@ -37,7 +37,7 @@ def through_softmax(d_mean, proportions, factor):
     return factor * total
 
 
-@kernel
+@part_of_kernel
 def poisson(log_library, proportions, log_proportions, genes, counts, d_mean):
     """Log-likelihood; fills its gradient with respect to the log mean."""
     library = exp(log_library)
@@ -50,7 +50,7 @@ def poisson(log_library, proportions, log_proportions, genes, counts, d_mean):
     return value
 
 
-@kernel
+@part_of_kernel
 def of_zeros(library, proportions, theta, log_growth, share, d_mean, d_theta):
     """Log-likelihood as if all counts were zero, and its gradients with respect to log mean and log theta.
 
@@ -68,7 +68,7 @@ def of_zeros(library, proportions, theta, log_growth, share, d_mean, d_theta):
     return value
 
 
-@kernel
+@part_of_kernel
 def add_counts(log_library, log_proportions, genes, counts, theta, log_theta, log_growth, share, d_mean, d_theta):
     """What the nonzero counts add to `of_zeros`, but for the gamma functions."""
     value, one = theta.dtype.type(0), theta.dtype.type(1)
@@ -81,7 +81,7 @@ def add_counts(log_library, log_proportions, genes, counts, theta, log_theta, lo
     return value
 
 
-@kernel
+@part_of_kernel
 def add_tabulated_gammas(genes, counts, rising, slopes, d_theta, rest):
     """What the gamma functions add, from their tables (counts x genes); `rest` gets the nonzeros that have none."""
     value, n_rest = d_theta.dtype.type(0), 0
@@ -96,7 +96,7 @@ def add_tabulated_gammas(genes, counts, rising, slopes, d_theta, rest):
     return value, n_rest
 
 
-@kernel
+@part_of_kernel
 def add_gammas(genes, counts, chosen, theta, d_theta):
     """What the gamma functions of the chosen nonzeros add, one by one."""
     value = 0.0
@@ -108,7 +108,7 @@ def add_gammas(genes, counts, chosen, theta, d_theta):
     return d_theta.dtype.type(value)
 
 
-@kernel
+@part_of_kernel
 def inflate_zeros(logits, theta, log_growth, not_inflated, d_mean, d_theta, d_logits):
     """What zero inflation adds to `of_zeros`; changes its gradients and fills that of the log odds."""
     value, one, zero = theta.dtype.type(0), theta.dtype.type(1), theta.dtype.type(0)
@@ -125,7 +125,7 @@ def inflate_zeros(logits, theta, log_growth, not_inflated, d_mean, d_theta, d_lo
     return value
 
 
-@kernel
+@part_of_kernel
 def deflate_nonzeros(genes, logits, theta, log_growth, share, not_inflated, d_mean, d_theta, d_logits):
     """Take what `inflate_zeros` has done back where counts are not zero; what remains is the log odds of no inflation."""
     value, zero, one = theta.dtype.type(0), theta.dtype.type(0), theta.dtype.type(1)

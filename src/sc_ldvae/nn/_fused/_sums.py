@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from sc_ldvae.nn._fused._jit import exp, kernel
+from sc_ldvae.nn._fused._jit import exp, kernel, part_of_kernel
 
 _LANES = 16
 
 
-@kernel
+@part_of_kernel
 def add_rows(out, rows, chosen, weights):
     """Add ``weights @ rows[chosen]`` to `out`, one value per column of `rows`."""
     n, width = len(chosen), len(out)
@@ -27,7 +27,7 @@ def add_rows(out, rows, chosen, weights):
         i += 1
 
 
-@kernel
+@part_of_kernel
 def add_products(out, rows, x):
     """Add ``rows @ x`` to `out`, one value per row."""
     n, width = len(rows), len(x)
@@ -53,35 +53,35 @@ def add_products(out, rows, x):
         k += 1
 
 
-@kernel
+@part_of_kernel
 def linear_map(out, rows, chosen, weights):
     """Fill `out` with ``weights @ rows[chosen]``."""
     out[:] = 0
     add_rows(out, rows, chosen, weights)
 
 
-@kernel
+@part_of_kernel
 def add_scaled(out, x, factor):
     """Add ``factor * x`` to `out`."""
     for j in range(len(out)):
         out[j] += factor * x[j]
 
 
-@kernel
+@part_of_kernel
 def scale(x, factor):
     """Multiply `x` by `factor`."""
     for j in range(len(x)):
         x[j] *= factor
 
 
-@kernel
+@part_of_kernel
 def exp_of(out, x):
     """Fill `out` with the exponential of `x`."""
     for j in range(len(x)):
         out[j] = exp(x[j])
 
 
-@kernel
+@part_of_kernel
 def maximum(x):
     """Largest value, by lanes: compilers do not reorder comparisons of floats as they do sums."""
     lanes = np.full(_LANES, x[0], x.dtype)
