@@ -4,6 +4,7 @@ import inspect
 import sys
 from typing import TYPE_CHECKING, Any
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -82,10 +83,27 @@ def test_both_names_at_once_are_refused(counts: AnnData) -> None:
         fit(counts, rng=0, random_state=0)
 
 
-def test_settings_of_torch_stay_as_they_are(counts: AnnData) -> None:
-    before = torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled()
+def settings() -> tuple[object, ...]:
+    return torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled(), numba.get_num_threads()
+
+
+def test_settings_of_torch_and_numba_stay_as_they_are(counts: AnnData) -> None:
+    before = settings()
     fit(counts)
-    assert (torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled()) == before
+    assert settings() == before
+
+
+@pytest.mark.parametrize("options", [{}, {"gene_likelihood": "zinb", "dispersion": "gene-cell"}])
+def test_threads_do_not_change_a_bit(pbmc: AnnData, options: dict[str, Any]) -> None:
+    """These minibatches are large enough to be cut into parts."""
+    before, fits = torch.get_num_threads(), []
+    try:
+        for n_threads in (1, 2):
+            torch.set_num_threads(n_threads)
+            fits.append(fit(pbmc, **options))
+    finally:
+        torch.set_num_threads(before)
+    assert_same_fit(*fits)
 
 
 def test_params_are_the_arguments_alone_also_under_a_tracer(counts: AnnData) -> None:

@@ -27,7 +27,8 @@ MODES = [
             "bias": bias,
             "n_layers_encoder": n_layers,
         },
-        id=f"{likelihood}-{dispersion}-{latent}-{'observed' if observed else 'latent'}-bn{norm:d}-bias{bias:d}-{n_layers}",
+        id=f"{likelihood}-{dispersion}-{latent}-{'observed' if observed else 'latent'}"
+        f"{'-norm' if norm else ''}{'-bias' if bias else ''}-{n_layers}",
     )
     for likelihood, dispersion, latent, observed, norm, bias, n_layers in product(
         ("nb", "zinb", "poisson"),
@@ -75,7 +76,7 @@ def model_of(mode: dict[str, Any], dtype: torch.dtype, x: torch.Tensor) -> LDVAE
     ).to(dtype)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += 0.2 * torch.randn(parameter.shape, generator=generator).to(dtype)
+            parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator).to(dtype))
     model.set_library_prior(x.sum(1), annotations(dtype)["batch_index"])
     return model
 
@@ -100,10 +101,8 @@ def check(mode: dict[str, Any], dtype: torch.dtype, *, training: bool = True, to
         generator=torch.Generator().manual_seed(3),
     )
     expected = reference(x, **own, generator=torch.Generator().manual_seed(3))
-    for name in expected._fields:
-        torch.testing.assert_close(
-            getattr(got, name), getattr(expected, name).detach(), rtol=tolerance, atol=10 * tolerance, msg=lambda m, n=name: f"{n}: {m}"
-        )
+    for term, other in zip(got, expected, strict=True):
+        torch.testing.assert_close(term, other.detach(), rtol=tolerance, atol=10 * tolerance)
     for (name, buffer), other in zip(model.named_buffers(), reference.buffers(), strict=True):
         if "num_batches" not in name:
             torch.testing.assert_close(buffer, other, rtol=tolerance, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}")

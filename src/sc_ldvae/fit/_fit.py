@@ -10,8 +10,8 @@ import torch
 
 from sc_ldvae.counts import Cells, Counts
 from sc_ldvae.fit._deviance import Decoded, explained_deviance
-from sc_ldvae.fit._fold import fold_decoder, fold_encoder
 from sc_ldvae.fit._engine import Engine, engine_of
+from sc_ldvae.fit._fold import fold_decoder, fold_encoder
 from sc_ldvae.fit._loop import CHUNK, History, Schedule, evaluate, train
 from sc_ldvae.fit._start import MAX_CELLS, proportions, start_from_data
 from sc_ldvae.nn import LDVAE

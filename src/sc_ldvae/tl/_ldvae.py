@@ -99,12 +99,13 @@ def ldvae(
     n_hidden, n_layers_encoder, dropout_rate
         Width, number and dropout of the encoder's hidden layers.
     max_epochs
-        Passes over the training cells. By default as many as make 500 steps for 2,500 cells, growing with the square
-        root of their number, and at least 10.
+        Passes over the training cells. By default as many as make 350 steps, or 6 times the square root of the number
+        of cells where that is more; at least 2.
     batch_size
         Cells per step.
     lr
-        Peak learning rate of the one-cycle schedule.
+        Peak learning rate of the one-cycle schedule, for the decoder. The encoders learn at 0.15 times this rate, the
+        dispersions at 1.5 times.
     train_size
         Share of the cells to train on, drawn at random; or a boolean column of `obs`, true for them. The others are
         held out: they decide which epoch's state is kept.

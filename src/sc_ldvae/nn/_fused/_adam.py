@@ -10,13 +10,10 @@ from sc_ldvae.nn._fused._jit import parallel_kernel
 from sc_ldvae.nn._fused._threads import n_parts
 
 
-
 class Adam:
     """Adam on a flat buffer, or on a stretch of one."""
 
-    def __init__(
-        self, values: torch.Tensor, gradient: torch.Tensor, *, betas: tuple[float, float], eps: float
-    ) -> None:
+    def __init__(self, values: torch.Tensor, gradient: torch.Tensor, *, betas: tuple[float, float], eps: float) -> None:
         self._betas, self._eps = betas, eps
         self._arrays = [t.numpy() for t in (values, gradient, torch.zeros_like(values), torch.zeros_like(values))]
         self._n_steps = 0

@@ -116,13 +116,23 @@ def count_loss(
                     value = of_zeros(library, proportions, own_theta, log_growth, share, of_mean, of_theta)
                     if inflation is not None:
                         linear_map(logits, inflation, inputs, u[cell])
-                        value += inflate_zeros(logits, own_theta, log_growth, not_inflated, of_mean, of_theta, of_logits)
+                        value += inflate_zeros(
+                            logits, own_theta, log_growth, not_inflated, of_mean, of_theta, of_logits
+                        )
                         value += deflate_nonzeros(
                             x_genes, logits, own_theta, log_growth, share, not_inflated, of_mean, of_theta, of_logits
                         )
                     value += add_counts(
-                        log_library[cell], log_proportions, x_genes, x, own_theta, own_log_theta, log_growth, share,
-                        of_mean, of_theta,
+                        log_library[cell],
+                        log_proportions,
+                        x_genes,
+                        x,
+                        own_theta,
+                        own_log_theta,
+                        log_growth,
+                        share,
+                        of_mean,
+                        of_theta,
                     )
                     if rising is not None:
                         tabulated, n_rest = add_tabulated_gammas(x_genes, x, rising[row], slopes[row], of_theta, rest)

@@ -1,4 +1,4 @@
-"""The linear decoder as one matrix, inputs x genes with the bias as its last row, and the way back to its parameters."""
+"""The linear decoder as one matrix, inputs x genes with the bias as last row, and the way back to its parameters."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class FusedDecoder:
         self._running = decoder.running_mean.numpy(), decoder.running_cov.numpy()
 
     def fold(self, u: Array, *, training: bool) -> Array:
-        """The matrix; with BatchNorm, moments of its inputs `u` (n_cells x inputs) while training, else running ones."""
+        """The matrix; BatchNorm takes the moments of its inputs `u`, n_cells x inputs, or running ones if not training."""
         weight = self.weight.value
         matrix = np.empty((len(weight) + 1, weight.shape[1]), weight.dtype)
         if self.gamma is None or self.beta is None:
@@ -72,8 +72,8 @@ class FusedDecoder:
         mean = u.mean(0)
         self._centred = u - mean
         cov = self._centred.T @ self._centred / u.dtype.type(len(u))
-        for running, now in zip(self._running, (mean, cov), strict=True):
-            running += MOMENTUM * (now - running)
+        for i, now in enumerate((mean, cov)):
+            self._running[i][...] += MOMENTUM * (now - self._running[i])
         return mean, cov
 
 

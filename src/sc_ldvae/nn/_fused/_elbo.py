@@ -69,8 +69,8 @@ class FusedElbo:
     ) -> Elbo:
         """Terms of the ELBO, each n_cells.
 
-        In training mode `gradient` gets that of the loss: minus the mean ELBO at `kl_weight`, minus `prior_weight` times
-        the model's `log_prior`.
+        In training mode `gradient` gets that of the loss: minus the mean ELBO at `kl_weight`, minus `prior_weight`
+        times the model's `log_prior`.
         """
         model, training = self._model, self._model.training
         mean, variance = self._encoders.forward(rows, generator, training=training)
@@ -159,9 +159,26 @@ class FusedElbo:
         log_likelihood, d_log_library = np.empty((2, len(u)), u.dtype)
         d_u = np.empty_like(u)
         count_loss(
-            parts, rows.indptr, rows.genes, rows.counts, np.ascontiguousarray(log_library), u,
-            np.ascontiguousarray(u.T), decoder, theta_decoder, inflation, theta_row, log_theta, theta, rising, slopes,
-            u.dtype.type(-1 / len(u)), log_likelihood, d_u, d_log_library, *copies,
+            parts,
+            rows.indptr,
+            rows.genes,
+            rows.counts,
+            np.ascontiguousarray(log_library),
+            u,
+            np.ascontiguousarray(u.T),
+            decoder,
+            theta_decoder,
+            inflation,
+            theta_row,
+            log_theta,
+            theta,
+            rising,
+            slopes,
+            u.dtype.type(-1 / len(u)),
+            log_likelihood,
+            d_u,
+            d_log_library,
+            *copies,
         )
         gradients = _CountGradients(d_u, d_log_library, *(None if copy is None else copy.sum(0) for copy in copies))
         if training:
@@ -182,7 +199,7 @@ class FusedElbo:
             self._log_theta.gradient[:] = d.log_theta
 
     def _add_prior(self, weight: float) -> None:
-        blocks = [self._log_theta] if self._theta_decoder is None else [self._theta_decoder.weight, self._theta_decoder.bias]
-        for block in blocks:
+        linear = self._theta_decoder
+        for block in [self._log_theta] if linear is None else [linear.weight, linear.bias]:
             if block is not None:
                 block.gradient[:] += weight * block.value

@@ -38,7 +38,8 @@ class FusedHidden:
         self.bias = flat.place(*(layer.linear.bias for layer in layers))
         self.gamma = flat.place(*(layer.norm.weight for layer in layers))
         self.beta = flat.place(*(layer.norm.bias for layer in layers))
-        self._norms = [layer.norm for layer in layers]
+        self._momentum = layers[0].norm.momentum or 0.0
+        self._running = [[moment.numpy() for moment in layer.norm.buffers()][:2] for layer in layers]
         self._rates = [layer.dropout_rate for layer in layers]
 
     def train(self, h: Array, seeds: Sequence[int]) -> Array:
@@ -51,20 +52,27 @@ class FusedHidden:
             fill_kept(seed, rate, i * own, own, self._kept)
         eps = h.dtype.type(BATCH_NORM_EPS)
         hidden_forward(
-            h, self.gamma.value, self.beta.value, eps, self._kept, mean, variance, self._inverse_sd,
-            self._normalised, self._out,
+            h,
+            self.gamma.value,
+            self.beta.value,
+            eps,
+            self._kept,
+            mean,
+            variance,
+            self._inverse_sd,
+            self._normalised,
+            self._out,
         )
         mean += self.bias.value
-        for i, norm in enumerate(self._norms):
+        for i, (running_mean, running_variance) in enumerate(self._running):
             units = slice(i * own, (i + 1) * own)
-            _drift(norm.running_mean, mean[units], norm.momentum)
-            _drift(norm.running_var, variance[units] * (n / (n - 1)), norm.momentum)
+            _drift(running_mean, mean[units], self._momentum)
+            _drift(running_variance, variance[units] * (n / (n - 1)), self._momentum)
         return self._out
 
     def apply(self, h: Array) -> Array:
         """Output with running moments and without dropout."""
-        mean = np.concatenate([norm.running_mean.numpy() for norm in self._norms])
-        variance = np.concatenate([norm.running_var.numpy() for norm in self._norms])
+        mean, variance = (np.concatenate(moments) for moments in zip(*self._running, strict=True))
         scale = self.gamma.value / np.sqrt(variance + variance.dtype.type(BATCH_NORM_EPS))
         return np.maximum(h * scale + (self.beta.value + (self.bias.value - mean) * scale), 0)
 
@@ -72,8 +80,15 @@ class FusedHidden:
         """Gradient of `h`; that of the bias stays zero."""
         d_h = np.empty_like(d_out)
         hidden_backward(
-            d_out, self._out, self._kept, self._normalised, self.gamma.value, self._inverse_sd, d_h,
-            self.gamma.gradient, self.beta.gradient,
+            d_out,
+            self._out,
+            self._kept,
+            self._normalised,
+            self.gamma.value,
+            self._inverse_sd,
+            d_h,
+            self.gamma.gradient,
+            self.beta.gradient,
         )
         return d_h
 
@@ -117,7 +132,8 @@ class FusedEncoders:
         """Fill the gradients of all parameters."""
         n_latent = self._heads[0].n
         columns = [slice(n_latent), slice(n_latent, None)]
-        back = [head.backward(d_mean[:, own], d_variance[:, own]) for head, own in zip(self._heads, columns, strict=False)]
+        heads = zip(self._heads, columns, strict=False)
+        back = [head.backward(d_mean[:, own], d_variance[:, own]) for head, own in heads]
         for (linear, layer), x in zip(reversed(self._deeper), reversed(self._inputs), strict=True):
             d_h = layer.backward(back[0])
             linear.gradient[:] = matmul(d_h.T, np.ascontiguousarray(x))
@@ -148,7 +164,6 @@ class _Head:
         return matmul(d_both, self._weight.value)
 
 
-def _drift(running: torch.Tensor | None, now: Array, momentum: float | None) -> None:
+def _drift(running: Array, now: Array, momentum: float) -> None:
     """Exponential moving average."""
-    average = running.numpy()
-    average += momentum * (now - average)
+    running += momentum * (now - running)

@@ -9,7 +9,7 @@ import torch
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from torch import nn
+    from torch import Tensor, nn
 
 
 class Block(NamedTuple):
@@ -30,8 +30,8 @@ class Flat:
         self._used = 0
 
     @torch.no_grad()
-    def place(self, *parameters: nn.Parameter, transposed: bool = False) -> Block:
-        """Lay parameters one after the other, stacked along their first axis; matrices as their transpose on request."""
+    def place(self, *parameters: Tensor, transposed: bool = False) -> Block:
+        """Lay parameters one after the other, stacked along their first axis; matrices transposed on request."""
         lengths, rest = [len(p) for p in parameters], parameters[0].shape[1:]
         axis = -1 if transposed else 0
         shape = (*rest, sum(lengths)) if transposed else (sum(lengths), *rest)
@@ -43,5 +43,6 @@ class Flat:
         ):
             place, gradient_place = (own.T, own_gradient.T) if transposed else (own, own_gradient)
             place.copy_(parameter)
-            parameter.data, parameter.grad = place, gradient_place
+            parameter.data = place
+            parameter.grad = gradient_place
         return Block(value.numpy(), gradient.numpy())

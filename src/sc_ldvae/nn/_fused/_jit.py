@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 _Function = TypeVar("_Function", bound="Callable[..., Any]")
 
 # Sums may be taken in any order; infinities and NaN stay what they are, for a fit that diverges has to show it.
-_OPTIONS = {"error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz", "arcp", "nnan", "ninf"}}
+_OPTIONS: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz", "arcp", "nnan", "ninf"}}
+_WITHOUT_WRAPPERS: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 # Nothing else is turned into parallel loops.
 _NOT_PARALLEL = ("comprehension", "fusion", "inplace_binop", "numpy", "reduction", "setitem", "stencil")
-_PRANGE_ALONE = {"prange": True, **dict.fromkeys(_NOT_PARALLEL, False)}
+_PRANGE_ALONE: Any = {"prange": True, **dict.fromkeys(_NOT_PARALLEL, False)}
 
 
 def kernel(function: _Function) -> _Function:
@@ -30,7 +31,7 @@ def kernel(function: _Function) -> _Function:
 
 def part_of_kernel(function: _Function) -> _Function:
     """Compile a function that only kernels call: neither kept on disk nor wrapped for Python, which takes time."""
-    compiled: _Function = njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)(function)
+    compiled: _Function = njit(**_OPTIONS, **_WITHOUT_WRAPPERS)(function)
     return compiled
 
 
@@ -71,17 +72,18 @@ def _single(*numbers: float) -> tuple[np.float32, ...]:
 
 
 # The polynomials of Cephes' expf and logf (Moshier), lowest power first.
-_E0, _E1, _E2, _E3, _E4, _E5 = _single(0.5, 0.16666665459, 0.041665795894, 8.3334519073e-3, 1.3981999507e-3, 1.98756915e-4)
+_E0, _E1, _E2, _E3 = _single(0.5, 0.16666665459, 0.041665795894, 8.3334519073e-3)
+_E4, _E5 = _single(1.3981999507e-3, 1.98756915e-4)
 _L0, _L1, _L2, _L3, _L4 = _single(0.33333331174, -0.24999993993, 0.20000714765, -0.16668057665, 0.14249322787)
 _L5, _L6, _L7, _L8 = _single(-0.12420140846, 0.1167699874, -0.1151461031, 0.070376836292)
 
 
-def _of_bits(build: Callable[[Any, Any], Any]) -> Any:  # noqa: ANN401  numba's own type
+def _of_bits(build: Callable[[Any, Any], Any]) -> Any:
     """A function of a float32 made of integer operations on its bits."""
 
     @intrinsic
-    def function(_typing_context: Any, _x: Any) -> Any:  # noqa: ANN401
-        def code(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:  # noqa: ANN401
+    def function(_typing_context: Any, _x: Any) -> Any:
+        def code(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
             return build(builder, builder.bitcast(arguments[0], _I32))
 
         return types.float32(types.float32), code
@@ -89,31 +91,31 @@ def _of_bits(build: Callable[[Any, Any], Any]) -> Any:  # noqa: ANN401  numba's 
     return function
 
 
-def _int(value: int) -> Any:  # noqa: ANN401
+def _int(value: int) -> Any:
     return ir.Constant(_I32, value)
 
 
 @_of_bits
-def _shifted_integer(builder: Any, bits: Any) -> Any:  # noqa: ANN401
-    """n of n + _SHIFT."""
+def _shifted_integer(builder: Any, bits: Any) -> Any:
+    """The n of n + _SHIFT."""
     return builder.sitofp(builder.sub(bits, _int(_SHIFT_BITS)), _F32)
 
 
 @_of_bits
-def _two_to_shifted(builder: Any, bits: Any) -> Any:  # noqa: ANN401
+def _two_to_shifted(builder: Any, bits: Any) -> Any:
     """2 ** n of n + _SHIFT."""
     return builder.bitcast(builder.add(builder.shl(bits, _int(_EXPONENT_AT)), _int(_ONE_BITS)), _F32)
 
 
 @_of_bits
-def _exponent(builder: Any, bits: Any) -> Any:  # noqa: ANN401
-    """e of m * 2 ** e with m from sqrt(1/2) to sqrt(2)."""
+def _exponent(builder: Any, bits: Any) -> Any:
+    """The e of m * 2 ** e with m from sqrt(1/2) to sqrt(2)."""
     return builder.sitofp(builder.ashr(builder.sub(bits, _int(_SQRT_HALF_BITS)), _int(_EXPONENT_AT)), _F32)
 
 
 @_of_bits
-def _mantissa(builder: Any, bits: Any) -> Any:  # noqa: ANN401
-    """m of m * 2 ** e with m from sqrt(1/2) to sqrt(2)."""
+def _mantissa(builder: Any, bits: Any) -> Any:
+    """The m of m * 2 ** e with m from sqrt(1/2) to sqrt(2)."""
     exponent = builder.and_(builder.sub(bits, _int(_SQRT_HALF_BITS)), _int(-(1 << _EXPONENT_AT)))
     return builder.bitcast(builder.sub(bits, exponent), _F32)
 
@@ -138,18 +140,19 @@ def _log_from(e, r):
 
 @overload(exp, jit_options=_OPTIONS)
 def _exp_of(x):
-    return (lambda x: _exp_single(x)) if x == types.float32 else (lambda x: math.exp(x))
+    # Functions in Python, for numba compiles them.
+    return (lambda x: _exp_single(x)) if x == types.float32 else (lambda x: math.exp(x))  # noqa: PLW0108
 
 
 @overload(log, jit_options=_OPTIONS)
 def _log_of(x):
-    return (lambda x: _log_from(_exponent(x), _mantissa(x) - _ONE)) if x == types.float32 else (lambda x: math.log(x))
+    return (lambda x: _log_from(_exponent(x), _mantissa(x) - _ONE)) if x == types.float32 else (lambda x: math.log(x))  # noqa: PLW0108
 
 
 @overload(log1p, jit_options=_OPTIONS)
 def _log1p_of(x):
     if x != types.float32:
-        return lambda x: math.log1p(x)
+        return lambda x: math.log1p(x)  # noqa: PLW0108
 
     def single(x):
         y = _ONE + x

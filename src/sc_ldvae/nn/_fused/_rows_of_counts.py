@@ -1,8 +1,8 @@
 """Log-likelihood of one cell's counts and its gradients, given the proportions.
 
 Each function overwrites row buffers, one value per gene: what is said of zero counts, computed for all genes in vector
-instructions, then corrected at the nonzeros. Loops over genes write two buffers at most: with more, the compiler gives up
-proving that they do not overlap, and the vector instructions are gone.
+instructions, then corrected at the nonzeros. Loops over genes write two buffers at most: with more, the compiler gives
+up proving that they do not overlap, and the vector instructions are gone.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def softmax(eta, chosen, proportions, log_proportions):
 
 @part_of_kernel
 def through_softmax(d_mean, proportions, factor):
-    """Turn the gradient of the log means into `factor` times that of the softmax's inputs; return that of the library."""
+    """Turn the log means' gradient into `factor` times that of the softmax's inputs; return that of the library."""
     total = d_mean.dtype.type(0)
     for g in range(len(d_mean)):
         total += d_mean[g]
@@ -127,7 +127,7 @@ def inflate_zeros(logits, theta, log_growth, not_inflated, d_mean, d_theta, d_lo
 
 @part_of_kernel
 def deflate_nonzeros(genes, logits, theta, log_growth, share, not_inflated, d_mean, d_theta, d_logits):
-    """Take what `inflate_zeros` has done back where counts are not zero; what remains is the log odds of no inflation."""
+    """Take back what `inflate_zeros` did where counts are not zero; what remains is the log odds of no inflation."""
     value, zero, one = theta.dtype.type(0), theta.dtype.type(0), theta.dtype.type(1)
     for g in genes:
         log_nb = -theta[g] * log_growth[g]

@@ -1,4 +1,4 @@
-"""Weighted sums of rows and products with rows, four rows per pass so that the result is read and written less often."""
+"""Weighted sums of rows and products with rows, four rows per pass, so that the result is read and written less."""
 
 from __future__ import annotations
 

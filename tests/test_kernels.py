@@ -1,0 +1,185 @@
+"""Parts of the fused engine against scipy, numpy and torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse, special
+
+from sc_ldvae.nn import _dropout
+from sc_ldvae.nn._fused import Adam, Pace, _jit, gather_rows, n_parts
+from sc_ldvae.nn._fused._kept import fill_kept
+from sc_ldvae.nn._fused._rising import N_TABULATED, empty_tables, log_rising, tabulate_rising
+from sc_ldvae.nn._fused._sums import matmul, matmul_transposed, maximum
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@_jit.kernel
+def exp_of(x, out):  # noqa: ANN001, ANN201
+    for i in range(len(x)):
+        out[i] = _jit.exp(x[i])
+
+
+@_jit.kernel
+def log_of(x, out):  # noqa: ANN001, ANN201
+    for i in range(len(x)):
+        out[i] = _jit.log(x[i])
+
+
+@_jit.kernel
+def log1p_of(x, out):  # noqa: ANN001, ANN201
+    for i in range(len(x)):
+        out[i] = _jit.log1p(x[i])
+
+
+@_jit.kernel
+def rising_of(x, theta, out):  # noqa: ANN001, ANN201
+    for i in range(len(x)):
+        out[0, i], out[1, i] = log_rising(x[i], theta[i])
+
+
+@_jit.kernel
+def maximum_of(x, out):  # noqa: ANN001, ANN201
+    out[0] = maximum(x)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 4e-7), (np.float64, 1e-15)])
+@pytest.mark.parametrize(
+    ("kernel", "expected", "x"),
+    [
+        pytest.param(exp_of, np.exp, np.linspace(-87, 88, 4001), id="exp"),
+        pytest.param(log_of, np.log, np.geomspace(1e-37, 1e37, 4000), id="log"),
+        pytest.param(log1p_of, np.log1p, np.geomspace(1e-20, 1e20, 4000), id="log1p"),
+    ],
+)
+def test_elementary_functions(
+    kernel: Callable[..., None], expected: Callable[..., np.ndarray], x: np.ndarray, dtype: type, tolerance: float
+) -> None:
+    x = x.astype(dtype)
+    out = np.empty_like(x)
+    kernel(x, out)
+    np.testing.assert_allclose(out, expected(x.astype(np.float64)), rtol=tolerance, atol=tolerance)
+
+
+def test_exp_is_finite_far_outside() -> None:
+    x = np.array([-1e4, -200, 200, 1e4], np.float32)
+    out = np.empty_like(x)
+    exp_of(x, out)
+    assert (out[:2] < 1e-37).all()
+    assert (out[2:] > 1e38).all()
+    assert np.isfinite(out).all()
+
+
+def test_rising_factorials_and_their_slopes() -> None:
+    x, theta = (grid.ravel() for grid in np.meshgrid([1.0, 2, 9, 16, 17, 300, 1e5], np.geomspace(1e-6, 1e8, 30)))
+    out = np.empty((2, len(x)))
+    rising_of(x, theta, out)
+    # Where the two gamma functions of scipy do not cancel; where they do, the product says the same.
+    expected = np.where(theta < 1e3, special.gammaln(x + theta) - special.gammaln(theta), out[0])
+    np.testing.assert_allclose(out[0], expected, rtol=1e-9, atol=1e-9)
+    product = [np.log(t + np.arange(n)).sum() for n, t in zip(x, theta, strict=True)]
+    np.testing.assert_allclose(out[0], product, rtol=1e-10)
+    slope = [(t / (t + np.arange(n))).sum() for n, t in zip(x, theta, strict=True)]
+    np.testing.assert_allclose(out[1], slope, rtol=1e-9)
+
+
+def test_tables_hold_the_small_counts() -> None:
+    log_theta = np.random.default_rng(0).normal(size=(2, 5))
+    theta = np.exp(log_theta)
+    values, slopes = empty_tables(theta)
+    tabulate_rising(theta, log_theta, values, slopes)
+    x = np.arange(1, N_TABULATED + 1)[:, None]
+    np.testing.assert_allclose(values, special.gammaln(x + theta[:, None]) - special.gammaln(theta[:, None]))
+    expected = theta[:, None] * (special.digamma(x + theta[:, None]) - special.digamma(theta[:, None]))
+    np.testing.assert_allclose(slopes, expected)
+
+
+@pytest.mark.parametrize("n", [1, 15, 16, 17, 100])
+def test_maximum_of_any_length(n: int) -> None:
+    for x in np.random.default_rng(n).normal(size=(20, n)):
+        out = np.empty(1)
+        maximum_of(x, out)
+        assert out[0] == x.max()
+
+
+def test_small_products() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(7, 5)), rng.normal(size=(5, 6))
+    np.testing.assert_allclose(matmul(a, b), a @ b)
+    np.testing.assert_allclose(matmul_transposed(a, np.ascontiguousarray(b.T)), a @ b)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5])
+def test_dropout_masks_are_the_same_bits_in_torch_and_in_the_kernel(rate: float) -> None:
+    like = torch.empty(40, 16)
+    expected = _dropout.kept(like, rate, torch.Generator().manual_seed(5))
+    seed = int(_dropout.seed(torch.Generator().manual_seed(5), like.device))
+    out = np.full((40, 20), np.nan, np.float32)
+    fill_kept(seed, rate, 2, 16, out)
+    np.testing.assert_array_equal(out[:, 2:18], expected.numpy())
+    assert np.isnan(out[:, :2]).all()
+
+
+def test_dropout_keeps_the_share_it_should() -> None:
+    kept = _dropout.kept(torch.empty(1000, 200), 0.1, torch.Generator().manual_seed(0))
+    # The standard error of the share is 0.0007.
+    assert float((kept > 0).float().mean()) == pytest.approx(0.9, abs=0.003)
+    assert float(kept.max()) == pytest.approx(1 / 0.9)
+    # Neighbours know nothing of each other, along rows and columns.
+    drop = (kept == 0).float() - 0.1
+    for shifted in (drop[1:] * drop[:-1], drop[:, 1:] * drop[:, :-1]):
+        assert float(shifted.mean()) == pytest.approx(0, abs=0.001)
+
+
+def test_adam_is_torchs() -> None:
+    start, options = torch.randn(50, generator=torch.Generator().manual_seed(0)), {"betas": (0.9, 0.95), "eps": 1e-8}
+    values, gradient, parameter = start.clone(), torch.zeros(50), torch.nn.Parameter(start.clone())
+    adam, reference = Adam(values, gradient, **options), torch.optim.Adam([parameter], **options)
+    for step in range(20):
+        gradient.copy_(torch.sin(values + step))
+        parameter.grad = torch.sin(parameter.detach() + step)
+        reference.param_groups[0]["lr"] = lr = 0.1 / (step + 1)
+        adam.step(lr)
+        reference.step()
+    torch.testing.assert_close(values, parameter.detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_rows_are_gathered_and_sorted_by_gene() -> None:
+    rng = np.random.default_rng(0)
+    matrix = sparse.random(30, 12, density=0.3, format="csr", random_state=0)
+    matrix.data = rng.integers(1, 2000, matrix.nnz).astype(np.float32)
+    chosen = rng.permutation(30)[:9]
+    parts = matrix.indptr.astype(np.int64), matrix.indices, matrix.data.astype(np.float32), 12
+    rows = gather_rows(*parts, chosen, log_variational=True)
+    own = matrix[chosen].astype(np.float32)
+    got = sparse.csr_matrix((rows.counts, rows.genes, rows.indptr), shape=own.shape)
+    np.testing.assert_array_equal(got.toarray(), own.toarray())
+    by_gene = sparse.csc_matrix((rows.seen_by_gene, rows.cells, rows.gene_indptr), shape=own.shape)
+    np.testing.assert_allclose(by_gene.toarray(), np.log1p(own.toarray()), rtol=1e-6)
+    np.testing.assert_allclose(rows.totals, own.toarray().sum(1))
+    np.testing.assert_allclose(rows.log_factorials, special.gammaln(own.toarray() + 1).sum(1), rtol=1e-6)
+
+
+def test_parts_are_a_power_of_two_and_grow_with_the_work() -> None:
+    parts = [n_parts(work) for work in (0, 1, 65_535, 65_536, 256_000, 10**6, 10**12)]
+    assert parts == [1, 1, 1, 2, 4, 16, 16]
+
+
+def test_the_faster_number_of_threads_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, used = [0.0], []
+    monkeypatch.setattr("sc_ldvae.nn._fused._threads.numba.get_num_threads", lambda: 4)
+    monkeypatch.setattr("sc_ldvae.nn._fused._threads.numba.set_num_threads", used.append)
+    monkeypatch.setattr("sc_ldvae.nn._fused._threads.perf_counter", lambda: now[0])
+    pace = Pace()
+    for step in range(200):
+        with pace.step():
+            # In the first round something keeps a core busy.
+            now[0] += {1: 2.0, 4: 50.0 if step < 100 else 1.0}[used[-1]]
+    assert used[:8] == [4, 4, 4, 4, 1, 1, 1, 1]
+    assert set(used[8:128]) == {1}
+    assert set(used[136:]) == {4}
