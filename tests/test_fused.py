@@ -124,3 +124,8 @@ def test_values_and_gradients_in_double_precision(mode: dict[str, Any]) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_values_and_gradients_in_single_precision(mode: dict[str, Any]) -> None:
     check(mode, torch.float32, tolerance=2e-4)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_values_in_evaluation_mode(mode: dict[str, Any]) -> None:
+    check(mode, torch.float64, training=False, tolerance=1e-9)

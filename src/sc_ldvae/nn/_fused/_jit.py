@@ -25,19 +25,27 @@ _PRANGE_ALONE: Any = {"prange": True, **dict.fromkeys(_NOT_PARALLEL, False)}
 
 def kernel(function: _Function) -> _Function:
     """Compile at the first call, keep the machine code on disk, run without the interpreter's lock."""
-    compiled: _Function = njit(nogil=True, cache=True, **_OPTIONS)(function)
-    return compiled
+    return _kept_on_disk(function, nogil=True)
 
 
 def part_of_kernel(function: _Function) -> _Function:
     """Compile a function that only kernels call: neither kept on disk nor wrapped for Python, which takes time."""
-    compiled: _Function = njit(**_OPTIONS, **_WITHOUT_WRAPPERS)(function)
+    compiled: _Function = njit(forceinline=True, **_OPTIONS, **_WITHOUT_WRAPPERS)(function)
     return compiled
 
 
 def parallel_kernel(function: _Function) -> _Function:
     """`kernel` for a function whose `prange` runs on several threads."""
-    compiled: _Function = njit(nogil=True, cache=True, parallel=_PRANGE_ALONE, **_OPTIONS)(function)
+    return _kept_on_disk(function, nogil=True, parallel=_PRANGE_ALONE)
+
+
+def _kept_on_disk(function: _Function, **options: Any) -> _Function:  # noqa: ANN401
+    compiled: _Function
+    try:
+        compiled = njit(cache=True, **options, **_OPTIONS)(function)
+    except RuntimeError:
+        # No folder can be written to, neither the package's nor the user's.
+        compiled = njit(**options, **_OPTIONS)(function)
     return compiled
 
 
