@@ -59,7 +59,7 @@ class Autograd:
         terms: Elbo = self._model(**self._cells.minibatch(chosen), generator=generator)
         loss = -terms.per_cell(kl_weight).mean() - self._prior_weight * self._model.log_prior()
         self._optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         for group in self._optimizer.param_groups:
             group["lr"] = lr * group["rate"]
         self._optimizer.step()
@@ -81,7 +81,8 @@ class _Fused:
         self._model, self._cells, self._prior_weight = model, cells, prior_weight
         self._fused, self._pace = FusedElbo(model), Pace()
         sizes = {name: sum(p.numel() for p in own) for name, own in model.parameter_groups().items()}
-        stretches = [buffer.split(list(sizes.values())) for buffer in (self._fused.values, self._fused.gradient)]
+        buffers = self._fused.values, self._fused.gradient
+        stretches = [torch.split(buffer, list(sizes.values())) for buffer in buffers]
         self._adams = [
             (Adam(*own, betas=BETAS, eps=EPS), RATES[name]) for name, *own in zip(sizes, *stretches, strict=True)
         ]

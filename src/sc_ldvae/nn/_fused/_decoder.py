@@ -31,14 +31,15 @@ class FusedDecoder:
         self._running = decoder.running_mean.numpy(), decoder.running_cov.numpy()
 
     def fold(self, u: Array, *, training: bool) -> Array:
-        """The matrix; BatchNorm takes the moments of its inputs `u`, n_cells x inputs, or running ones if not training."""
+        """The matrix; BatchNorm takes the moments of `u`, n_cells x inputs, or the running ones if not training."""
         weight = self.weight.value
         matrix = np.empty((len(weight) + 1, weight.shape[1]), weight.dtype)
         if self.gamma is None or self.beta is None:
             matrix[:-1] = weight
             matrix[-1] = 0 if self.bias is None else self.bias.value
             return matrix
-        self._mean, cov = self._moments(u) if training else self._running
+        mean, cov = self._moments(u) if training else self._running
+        self._mean: Array = mean
         self._cov_weight = matmul(cov, weight)
         self._inverse_sd, eps = np.empty_like(weight[0]), weight.dtype.type(BATCH_NORM_EPS)
         _fold(weight, self._cov_weight, self._mean, self.gamma.value, self.beta.value, eps, self._inverse_sd, matrix)

@@ -180,7 +180,8 @@ class FusedElbo:
             d_log_library,
             *copies,
         )
-        gradients = _CountGradients(d_u, d_log_library, *(None if copy is None else copy.sum(0) for copy in copies))
+        sums: list[Any] = [None if copy is None else copy.sum(0) for copy in copies]
+        gradients = _CountGradients(d_u, d_log_library, *sums)
         if training:
             self._decoder_backward(gradients)
         return log_likelihood, gradients
@@ -191,7 +192,7 @@ class FusedElbo:
             (self._theta_decoder, d.theta_decoder),
             (self._inflation, d.inflation),
         ):
-            if decoder is not None:
+            if decoder is not None and d_matrix is not None:
                 through_moments = decoder.backward(d_matrix)
                 if through_moments is not None:
                     d.u[:, :-1] += through_moments

@@ -39,7 +39,7 @@ class Flat:
         value, gradient = (buffer[self._used : end].view(shape) for buffer in (self.values, self.gradient))
         self._used = end
         for parameter, own, own_gradient in zip(
-            parameters, value.split(lengths, axis), gradient.split(lengths, axis), strict=True
+            parameters, torch.split(value, lengths, axis), torch.split(gradient, lengths, axis), strict=True
         ):
             place, gradient_place = (own.T, own_gradient.T) if transposed else (own, own_gradient)
             place.copy_(parameter)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _Function = TypeVar("_Function", bound="Callable[..., Any]")
 
 # Sums may be taken in any order; infinities and NaN stay what they are, for a fit that diverges has to show it.
-_OPTIONS: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz", "arcp", "nnan", "ninf"}}
+_OPTIONS: Any = {"error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz", "arcp", "nnan", "ninf"}}
 _WITHOUT_WRAPPERS: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 # Nothing else is turned into parallel loops.
 _NOT_PARALLEL = ("comprehension", "fusion", "inplace_binop", "numpy", "reduction", "setitem", "stencil")
@@ -39,7 +39,7 @@ def parallel_kernel(function: _Function) -> _Function:
     return _kept_on_disk(function, nogil=True, parallel=_PRANGE_ALONE)
 
 
-def _kept_on_disk(function: _Function, **options: Any) -> _Function:  # noqa: ANN401
+def _kept_on_disk(function: _Function, **options: Any) -> _Function:
     compiled: _Function
     try:
         compiled = njit(cache=True, **options, **_OPTIONS)(function)

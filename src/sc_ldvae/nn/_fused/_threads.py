@@ -23,13 +23,18 @@ _TRIALS, _BETWEEN_TRIALS = 4, 128
 def as_many_threads_as_torch() -> Iterator[None]:
     """Let numba use as many threads as torch does, in this thread of Python and within the context only."""
     n_threads, before = torch.get_num_threads(), numba.get_num_threads()
-    numba.set_num_threads(min(n_threads, numba.config.NUMBA_NUM_THREADS))
+    numba.set_num_threads(min(n_threads, _largest()))
     # At its start numba's pool sets the number of OpenMP's threads, which is torch's, too.
     torch.set_num_threads(n_threads)
     try:
         yield
     finally:
         numba.set_num_threads(before)
+
+
+def _largest() -> int:
+    most: int = vars(numba.config)["NUMBA_NUM_THREADS"]
+    return most
 
 
 def n_parts(work: int) -> int:
