@@ -343,7 +343,7 @@ class LDVAE(nn.Module):
 
     def library_prior(self, batch_index: Tensor | None) -> tuple[Tensor, Tensor]:
         """Mean and variance of the log library of each cell, n_cells x 1, or 1 x 1 where they are all the same."""
-        if self.library_log_means[0].isnan():
+        if self.library_log_means.isnan().any():
             msg = "The prior of the library is not set: call set_library_prior, or pass use_observed_lib_size=True."
             raise ValueError(msg)
         rows = slice(None) if len(self.library_log_means) == 1 else _needed(batch_index, "batch_index")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sc_ldvae.record._decoder import AffineMap, Decoder, softmax_mean
+from sc_ldvae.record._decoder import AffineMap, Decoder
 from sc_ldvae.record._design import Categorical, Continuous, Design, numbers
 from sc_ldvae.record._keys import DEFAULT, Keys
 from sc_ldvae.record._store import SCHEMA_VERSION, Record, read, strings, write
@@ -19,7 +19,6 @@ __all__ = [
     "Record",
     "numbers",
     "read",
-    "softmax_mean",
     "strings",
     "write",
 ]

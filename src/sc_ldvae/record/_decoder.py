@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.special import expit, logsumexp, softmax
+from scipy.special import expit, logsumexp
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,11 +65,6 @@ class AffineMap:
         if self.covariate_effects.shape[1]:
             stored["covariate_effects"] = self.covariate_effects
         return {key: value.astype(np.float32) for key, value in stored.items()}
-
-
-def softmax_mean(eta: Floats, library: Floats) -> Floats:
-    """Library of each cell times the softmax over genes of `eta`, n_obs x n_genes."""
-    return library[:, None] * softmax(eta, axis=1)
 
 
 @dataclass(frozen=True)

@@ -141,8 +141,7 @@ class FusedEncoders:
         d_h = self._first.backward(np.hstack(back))
         rows, weight = self._rows, self._first_weight
         parts = n_parts(len(rows.genes) * weight.value.shape[1] // 4)
-        arguments = (rows.gene_indptr, rows.cells, rows.seen_by_gene, d_h, weight.gradient)
-        multiply(parts, *arguments)
+        multiply(parts, rows.gene_indptr, rows.cells, rows.seen_by_gene, d_h, weight.gradient)
 
 
 class _Head:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 _Function = TypeVar("_Function", bound="Callable[..., Any]")
 
-# Sums may be taken in any order; infinities and NaN stay what they are, for a fit that diverges has to show it.
+# Sums may be taken in any order, and no value is expected to be infinite or NaN: a fit that diverges shows it in the
+# divergences from the priors, which NumPy computes.
 _OPTIONS: Any = {"error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz", "arcp", "nnan", "ninf"}}
 _WITHOUT_WRAPPERS: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 # Nothing else is turned into parallel loops.
@@ -50,7 +51,7 @@ def _kept_on_disk(function: _Function, **options: Any) -> _Function:
 
 
 def exp(x: float) -> float:
-    """Exponential, for use in kernels: of float32 to 3e-7 relative and 0 below -87, of float64 the library's."""
+    """Exponential, for use in kernels: of float32 to 3e-7 relative, constant below -87 and above 88; float64: libm's."""
     raise NotImplementedError
 
 
