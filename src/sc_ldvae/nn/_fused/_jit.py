@@ -51,7 +51,7 @@ def _kept_on_disk(function: _Function, **options: Any) -> _Function:
 
 
 def exp(x: float) -> float:
-    """Exponential, for use in kernels: of float32 to 3e-7 relative, constant below -87 and above 88; float64: libm's."""
+    """Exponential for kernels: of float32 to 3e-7 relative, constant below -87 and above 88; float64: libm."""
     raise NotImplementedError
 
 
