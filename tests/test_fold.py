@@ -95,8 +95,8 @@ WANTED = ("loadings", "intercept", "covariate_effects")
 def module_parameters(model: LDVAE, cells: Cells) -> dict[str, np.ndarray]:
     """Mean, theta and zero inflation by the module in double precision, from its own single precision posterior."""
     everyone = torch.arange(cells.counts.n_obs)
-    with fit._fit.engine_of(model, cells, 0.0) as engine:
-        latent, _, library = fit._fit._posterior(model, engine, cells)
+    with fit.engine_of(model, cells) as engine:
+        latent, _, library = fit.posterior(model, engine, cells, everyone)
     model = model.double()
     covariates = model.covariates(cells.batch_index, cells.cat_covs, cells.cont_covs.double())
     group = model.theta_group(cells.batch_index, cells.labels)

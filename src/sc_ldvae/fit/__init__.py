@@ -2,7 +2,26 @@
 
 from __future__ import annotations
 
+from sc_ldvae.fit._canonical import DRAWS, Factors, canonical
+from sc_ldvae.fit._engine import engine_of
 from sc_ldvae.fit._fit import Fitted, fit
-from sc_ldvae.fit._loop import Schedule, default_max_epochs
+from sc_ldvae.fit._loop import History, Schedule, default_max_epochs
+from sc_ldvae.fit._scores import elbo_terms, log_weights, mean_elbo, posterior
+from sc_ldvae.fit._unfold import unfolded
 
-__all__ = ["Fitted", "Schedule", "default_max_epochs", "fit"]
+__all__ = [
+    "DRAWS",
+    "Factors",
+    "Fitted",
+    "History",
+    "Schedule",
+    "canonical",
+    "default_max_epochs",
+    "elbo_terms",
+    "engine_of",
+    "fit",
+    "log_weights",
+    "mean_elbo",
+    "posterior",
+    "unfolded",
+]

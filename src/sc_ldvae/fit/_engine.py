@@ -33,12 +33,15 @@ class Engine(Protocol):
     def elbo(self, chosen: Tensor, generator: torch.Generator) -> Elbo:
         """Terms of the ELBO, the model being in evaluation mode."""
 
+    def log_weights(self, chosen: Tensor, generator: torch.Generator) -> Tensor:
+        """Log importance weight of one draw of each cell, the model being in evaluation mode."""
+
     def posterior(self, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Mean and variance of the normal variables, n_cells x n_latent, and the log library where it is latent."""
 
 
 @contextmanager
-def engine_of(model: LDVAE, cells: Cells, prior_weight: float) -> Iterator[Engine]:
+def engine_of(model: LDVAE, cells: Cells, prior_weight: float = 0.0) -> Iterator[Engine]:
     """The engine for the model's device; the model's prior counts `prior_weight` times in the loss."""
     if cells.counts.values.device.type == "cpu":
         with as_many_threads_as_torch():
@@ -69,6 +72,10 @@ class Autograd:
     def elbo(self, chosen: Tensor, generator: torch.Generator) -> Elbo:
         terms: Elbo = self._model(**self._cells.minibatch(chosen), generator=generator)
         return terms
+
+    @torch.no_grad()
+    def log_weights(self, chosen: Tensor, generator: torch.Generator) -> Tensor:
+        return self._model.log_weights(**self._cells.minibatch(chosen), generator=generator)
 
     @torch.no_grad()
     def posterior(self, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -102,6 +109,10 @@ class _Fused:
 
     def elbo(self, chosen: Tensor, generator: torch.Generator) -> Elbo:
         return self._fused(self._rows(chosen), self._cells.annotations(chosen), generator=generator)
+
+    def log_weights(self, chosen: Tensor, generator: torch.Generator) -> Tensor:
+        weights = self._fused.log_weights(self._rows(chosen), self._cells.annotations(chosen), generator)
+        return torch.from_numpy(weights)
 
     def posterior(self, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         n_latent = self._model.n_latent

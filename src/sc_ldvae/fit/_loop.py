@@ -10,6 +10,7 @@ import torch
 from tqdm import tqdm
 
 from sc_ldvae.counts import n_minibatches, shuffled
+from sc_ldvae.fit._scores import mean_elbo
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,8 +24,6 @@ PATIENCE = 0.4
 # Learning rates at both ends, as shares of the peak.
 LR_FIRST = 0.3
 LR_LAST = 4e-6
-# Cells that one evaluation holds at once.
-CHUNK = 512
 
 
 @dataclass(frozen=True)
@@ -132,18 +131,10 @@ def train(
     return history, reason
 
 
-def evaluate(model: LDVAE, engine: Engine, chosen: Tensor, n_draws: int = 1) -> float:
-    """Mean ELBO per cell of the `chosen` cells at KL weight 1, in nats.
-
-    The draws are the same at every call, so that two states of the model differ by themselves alone.
-    """
+def evaluate(model: LDVAE, engine: Engine, held_out: Tensor) -> float:
+    """Mean ELBO per held-out cell at KL weight 1, in nats; the model ends in evaluation mode."""
     model.eval()
-    generator = torch.Generator(chosen.device).manual_seed(0)
-    total = 0.0
-    for _ in range(n_draws):
-        for chunk in torch.split(chosen, CHUNK):
-            total += float(engine.elbo(chunk, generator).per_cell().double().sum())
-    return total / (n_draws * len(chosen))
+    return mean_elbo(engine, held_out)
 
 
 def _cosine(start: float, end: float, done: float) -> float:

@@ -32,6 +32,12 @@ class Normal(NamedTuple):
         distance = (self.mean - prior_mean) ** 2 / prior_variance
         return 0.5 * (ratio + distance - 1 - ratio.log()).sum(1)
 
+    def log_density_ratio(self, values: Tensor, prior: Normal) -> Tensor:
+        """Log density of the values under a normal prior less that under these variables, summed for each cell."""
+        ratio = self.variance / prior.variance
+        own, of_prior = ((values - q.mean) ** 2 / q.variance for q in (self, prior))
+        return 0.5 * (own - of_prior + ratio.log()).sum(1)
+
 
 class Layer(nn.Module):
     """Linear, BatchNorm, ReLU, Dropout."""

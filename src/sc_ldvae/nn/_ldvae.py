@@ -53,6 +53,16 @@ class Elbo(NamedTuple):
         return self.log_likelihood - kl_weight * self.kl_z - self.kl_library
 
 
+class _Draw(NamedTuple):
+    """One draw from the posterior, and the log-likelihood of the counts given it."""
+
+    posterior: Posterior
+    z: Tensor
+    """Before the softmax of 'ln'."""
+    log_library: Tensor
+    log_likelihood: Tensor
+
+
 class LDVAE(nn.Module):
     """Linearly decoded variational auto-encoder of counts.
 
@@ -211,17 +221,56 @@ class LDVAE(nn.Module):
         -------
         Log-likelihood and divergences, each n_cells, in nats.
         """
+        draw = self._draw(x, batch_index, labels, cat_covs, cont_covs, size_factor, generator)
+        kl_z, log_library = draw.posterior.z.kl(0.0, 1.0), draw.posterior.log_library
+        if log_library is None:
+            return Elbo(draw.log_likelihood, kl_z, torch.zeros_like(kl_z))
+        return Elbo(draw.log_likelihood, kl_z, log_library.kl(*self.library_prior(batch_index)))
+
+    def log_weights(
+        self,
+        x: Tensor,
+        batch_index: Tensor | None = None,
+        labels: Tensor | None = None,
+        cat_covs: Tensor | None = None,
+        cont_covs: Tensor | None = None,
+        size_factor: Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Log importance weight of one draw of each cell's posterior: ``log p(x, z, l) - log q(z, l | x)``, n_cells.
+
+        The mean of its exponential over many draws is the marginal likelihood of the cell (Burda et al. 2016).
+        Arguments as those of `forward`.
+        """
+        draw = self._draw(x, batch_index, labels, cat_covs, cont_covs, size_factor, generator)
+        q = draw.posterior.z
+        weights = draw.log_likelihood + q.log_density_ratio(draw.z, Normal(torch.zeros(()), torch.ones(())))
+        if draw.posterior.log_library is None:
+            return weights
+        prior = Normal(*self.library_prior(batch_index))
+        return weights + draw.posterior.log_library.log_density_ratio(draw.log_library, prior)
+
+    def _draw(
+        self,
+        x: Tensor,
+        batch_index: Tensor | None,
+        labels: Tensor | None,
+        cat_covs: Tensor | None,
+        cont_covs: Tensor | None,
+        size_factor: Tensor | None,
+        generator: torch.Generator | None,
+    ) -> _Draw:
         posterior = self.encode(x, generator)
         if posterior.log_library is None:
-            library = x.sum(1) if size_factor is None else size_factor
-            log_library, kl_library = library.log()[:, None], torch.zeros_like(library)
+            log_library = (x.sum(1) if size_factor is None else size_factor).log()[:, None]
         else:
             log_library = posterior.log_library.rsample(generator)
-            kl_library = posterior.log_library.kl(*self.library_prior(batch_index))
-        z = self.transform(posterior.z.rsample(generator))
+        z = posterior.z.rsample(generator)
         covariates = self.covariates(batch_index, cat_covs, cont_covs)
-        parameters = self.decode(z, covariates, log_library, self.theta_group(batch_index, labels))
-        return Elbo(self.log_prob(x, parameters).sum(1), posterior.z.kl(0.0, 1.0), kl_library)
+        group = self.theta_group(batch_index, labels)
+        parameters = self.decode(self.transform(z), covariates, log_library, group)
+        return _Draw(posterior, z, log_library, self.log_prob(x, parameters).sum(1))
 
     def encode(self, x: Tensor, generator: torch.Generator | None = None) -> Posterior:
         """Posterior of latent and log library of counts `x`, n_cells x n_input."""

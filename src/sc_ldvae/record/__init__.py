@@ -5,7 +5,8 @@ from __future__ import annotations
 from sc_ldvae.record._decoder import AffineMap, Decoder
 from sc_ldvae.record._design import Categorical, Continuous, Design, numbers
 from sc_ldvae.record._keys import DEFAULT, Keys
-from sc_ldvae.record._store import SCHEMA_VERSION, Record, read, strings, write
+from sc_ldvae.record._record import SCHEMA_VERSION, Record, read, strings
+from sc_ldvae.record._store import write
 
 __all__ = [
     "DEFAULT",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,13 @@ class AffineMap:
     """n_genes."""
     covariate_effects: Floats
     """n_genes x columns of the design."""
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> AffineMap:
+        """The map that `to_dict` gave."""
+        loadings, intercept = (np.asarray(stored[name]) for name in ("loadings", "intercept"))
+        effects = np.asarray(stored.get("covariate_effects", np.zeros((len(loadings), 0), loadings.dtype)))
+        return cls(loadings, intercept, effects)
 
     def __call__(self, latent: Floats, covariates: Floats) -> Floats:
         """Value per cell and gene, n_obs x n_genes, in double precision."""
@@ -77,6 +85,16 @@ class Decoder:
     """Log inverse dispersion: n_groups x n_genes, or a map for 'gene-cell'; None for Poisson."""
     zero_inflation: AffineMap | None
     """Log odds of an extra zero, for 'zinb'."""
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Decoder:
+        """The decoder that `to_dict` gave."""
+        log_theta, inflation = stored.get("log_theta"), stored.get("zero_inflation")
+        return cls(
+            AffineMap.from_dict(stored),
+            AffineMap.from_dict(log_theta) if isinstance(log_theta, Mapping) else log_theta,
+            None if inflation is None else AffineMap.from_dict(inflation),
+        )
 
     def not_inflated(self, latent: Floats, covariates: Floats) -> Floats | float:
         """Probability that a count is not an extra zero, n_obs x n_genes; 1 without zero inflation."""

@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
 
@@ -42,11 +44,23 @@ class Categorical:
         return cls(key, levels)
 
     def codes(self, obs: pd.DataFrame) -> NDArray[np.int64]:
-        """Position of each cell's level, n_obs; -1 where it is missing or was not seen."""
-        column = pd.Categorical(obs[self.key])
-        position = {level: i for i, level in enumerate(self.levels)}
-        # The last entry is that of missing values, whose code is -1.
-        return np.array([*(position.get(str(level), -1) for level in column.categories), -1])[column.codes]
+        """Position of each cell's level, n_obs.
+
+        Raises
+        ------
+        ValueError
+            If the column is gone, has missing values, or levels that the fit has not seen.
+        """
+        _check_present(obs, self.key)
+        column = pd.Categorical(_column(obs, self.key, "covariates")).remove_unused_categories()
+        unseen = [level for level in map(str, column.categories) if level not in self.levels]
+        if unseen:
+            msg = (
+                f"obs[{self.key!r}] has the level {unseen[0]!r}, which the fit has not seen, so its effect is not known. "
+                f"Levels of the fit: {', '.join(map(repr, self.levels))}."
+            )
+            raise ValueError(msg)
+        return np.array([self.levels.index(str(level)) for level in column.categories], dtype=np.int64)[column.codes]
 
     @property
     def n_columns(self) -> int:
@@ -78,8 +92,15 @@ class Continuous:
         return cls(key, float(values.mean()), float(values.std()))
 
     def values(self, obs: pd.DataFrame) -> NDArray[np.float64]:
-        """Standardised values, n_obs."""
-        return (obs[self.key].to_numpy(dtype=np.float64) - self.mean) / self.sd
+        """Standardised values, n_obs.
+
+        Raises
+        ------
+        ValueError
+            If the column is gone, not numeric, or has missing or infinite values.
+        """
+        _check_present(obs, self.key)
+        return (numbers(obs, self.key, "covariates") - self.mean) / self.sd
 
 
 @dataclass(frozen=True)
@@ -89,6 +110,31 @@ class Design:
     batch: Categorical | None = None
     categorical: tuple[Categorical, ...] = ()
     continuous: tuple[Continuous, ...] = ()
+
+    @classmethod
+    def from_table(cls, table: Mapping[str, Any], batch: Categorical | None) -> Design:
+        """The design that `table` gave; `batch` is the covariate that is the batch, if there is one."""
+        levels: dict[str, list[str]] = {}
+        continuous = []
+        for key, level, mean, sd in zip(*(table[name] for name in ("key", "level", "mean", "sd")), strict=True):
+            if str(level):
+                levels.setdefault(str(key), []).append(str(level))
+            else:
+                continuous.append(Continuous(str(key), float(mean), float(sd)))
+        categorical = (Categorical(key, tuple(own)) for key, own in levels.items() if batch is None or key != batch.key)
+        return cls(batch, tuple(categorical), tuple(continuous))
+
+    def matrix(self, obs: pd.DataFrame) -> NDArray[np.float64]:
+        """Values of the columns, n_obs x columns.
+
+        Raises
+        ------
+        ValueError
+            If obs lacks a covariate, or has a level that the fit has not seen.
+        """
+        parts = [np.eye(len(column.levels))[column.codes(obs)] for column in self.categories]
+        parts += [column.values(obs)[:, None] for column in self.continuous]
+        return np.hstack(parts) if parts else np.zeros((len(obs), 0))
 
     @property
     def categories(self) -> tuple[Categorical, ...]:
@@ -131,6 +177,12 @@ def numbers(obs: pd.DataFrame, key: str, argument: str) -> NDArray[np.float64]:
         msg = f"{argument}: obs[{key!r}] is infinite in {(~np.isfinite(values)).sum()} cells."
         raise ValueError(msg)
     return values
+
+
+def _check_present(obs: pd.DataFrame, key: str) -> None:
+    if key not in obs.columns:
+        msg = f"The fit knows each cell's {key!r}, but obs has no such column. Add it with the levels or values of the fit."
+        raise ValueError(msg)
 
 
 def _column(obs: pd.DataFrame, key: str, argument: str) -> pd.Series[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -91,6 +91,15 @@ class Annotations:
     design: Design
     labels: Categorical | None
     size_factor: Floats | None
+    size_factor_unit: float = 1.0
+    """Counts that a size factor of one stands for."""
+
+    def in_counts_of(self, counts: csr_matrix) -> Annotations:
+        """The same with size factors whose mean is the mean total of `counts`."""
+        if self.size_factor is None:
+            return self
+        mean_total = counts.sum(dtype=np.float64) / counts.shape[0]
+        return replace(self, size_factor_unit=float(mean_total / self.size_factor.mean()))
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Arguments of the model's forward."""
@@ -105,7 +114,7 @@ class Annotations:
             arrays["cont_covs"] = np.stack([column.values(self.obs) for column in design.continuous], 1)
             arrays["cont_covs"] = arrays["cont_covs"].astype(np.float32)
         if self.size_factor is not None:
-            arrays["size_factor"] = self.size_factor.astype(np.float32)
+            arrays["size_factor"] = (self.size_factor * self.size_factor_unit).astype(np.float32)
         return {name: torch.as_tensor(array) for name, array in arrays.items() if array is not None}
 
     def sizes(self) -> dict[str, Any]:
@@ -235,7 +244,7 @@ def _size_factors(obs: pd.DataFrame, key: str) -> Floats:
             f"size_factor_key: obs[{key!r}] is not above zero in {(values <= 0).sum()} cells, but size factors must be."
         )
         raise ValueError(msg)
-    return values / values.mean()
+    return values
 
 
 def _check_batches(obs: pd.DataFrame, batch: Categorical) -> None:

@@ -211,8 +211,10 @@ def ldvae(
         "use_observed_lib_size": use_observed_lib_size or size_factor_key is not None,
     }
     max_epochs = max_epochs or fit.default_max_epochs(int((~held_out).sum()), batch_size)
+    counts = door.counts_of(adata, layer, mask)
+    annotations = annotations.in_counts_of(counts)
     fitted = fit.fit(
-        door.counts_of(adata, layer, mask),
+        counts,
         annotations.tensors(),
         held_out,
         options | annotations.sizes(),

@@ -26,16 +26,17 @@ def entries(
     fitted: Fitted, keys: Keys, mask: Mask, var_names: pd.Index, annotations: Annotations, asked: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]]:
     """Values to set, by attribute of the AnnData and key."""
-    loadings = np.zeros((len(mask), fitted.latent.shape[1]), dtype=np.float32)
-    loadings[mask] = fitted.decoder.log_proportion.loadings
+    factors = fitted.factors
+    loadings = np.zeros((len(mask), factors.latent.shape[1]), dtype=np.float32)
+    loadings[mask] = factors.decoder.log_proportion.loadings
     return {
         "obsm": {
-            keys.latent: fitted.latent.astype(np.float32),
-            keys.variance: fitted.variance.astype(np.float32),
+            keys.latent: factors.latent,
+            keys.variance: factors.variance,
         },
         "varm": {keys.loadings: loadings},
         "obs": {
-            keys.library: fitted.library.astype(np.float32),
+            keys.library: factors.library,
             keys.held_out: fitted.held_out,
         },
         "uns": {keys.uns: _record(fitted, keys, var_names[mask], annotations, asked)},
@@ -45,17 +46,18 @@ def entries(
 def _record(
     fitted: Fitted, keys: Keys, genes: pd.Index, annotations: Annotations, asked: Mapping[str, Any]
 ) -> dict[str, Any]:
+    factors = fitted.factors
     history = {name: np.array(values) for name, values in vars(fitted.history).items() if values}
     record: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "keys": keys.to_dict(),
         "params": _storable(asked),
         "genes": genes.to_numpy().astype(str),
-        "decoder": fitted.decoder.to_dict(),
-        "encoder": fitted.encoders,
+        "decoder": factors.decoder.to_dict(),
+        "encoder": factors.encoders,
         "history": history,
-        "explained_deviance": fitted.explained_deviance,
-        "total_explained_deviance": fitted.total_explained_deviance,
+        "explained_deviance": factors.explained_deviance,
+        "total_explained_deviance": factors.total_explained_deviance,
         "n_epochs": len(fitted.history.epoch),
         "best_epoch": fitted.history.best_epoch() + 1,
         "stop_reason": fitted.stop_reason,
@@ -65,10 +67,12 @@ def _record(
     for name, column in (("batches", annotations.design.batch), ("labels", annotations.labels)):
         if column is not None:
             record[name] = np.array(column.levels, dtype=str)
-    if fitted.library_prior is not None:
-        record["library_prior"] = fitted.library_prior
-    if fitted.elbo_held_out is not None:
-        record["elbo_held_out"] = fitted.elbo_held_out
+    if annotations.size_factor is not None:
+        record["size_factor_unit"] = annotations.size_factor_unit
+    if factors.library_prior is not None:
+        record["library_prior"] = factors.library_prior
+    if factors.elbo_held_out is not None:
+        record["elbo_held_out"] = factors.elbo_held_out
     return record
 
 

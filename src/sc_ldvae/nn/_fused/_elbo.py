@@ -26,6 +26,18 @@ if TYPE_CHECKING:
     Array = NDArray[np.floating[Any]]
 
 
+class _Draw(NamedTuple):
+    """Posterior, prior and one draw of the normal variables, each n_cells x variables."""
+
+    mean: Array
+    variance: Array
+    noise: Array
+    sd: Array
+    sample: Array
+    prior_mean: Array
+    prior_variance: Array
+
+
 class _CountGradients(NamedTuple):
     u: Array
     log_library: Array
@@ -72,21 +84,12 @@ class FusedElbo:
         In training mode `gradient` gets that of the loss: minus the mean ELBO at `kl_weight`, minus `prior_weight`
         times the model's `log_prior`.
         """
-        model, training = self._model, self._model.training
-        mean, variance = self._encoders.forward(rows, generator, training=training)
-        noise = self._noise(mean, generator)
-        sd = np.sqrt(variance)
-        sample = mean + sd * noise
-        prior_mean, prior_variance = self._prior(mean, annotations)
-        distance = (mean - prior_mean) / prior_variance
-        kl = 0.5 * (variance / prior_variance + distance * (mean - prior_mean) - 1 - np.log(variance / prior_variance))
-
-        n_latent = model.n_latent
-        z = sample[:, :n_latent]
-        if model.latent_distribution == "ln":
-            z = np.exp(z - z.max(1, keepdims=True))
-            z /= z.sum(1, keepdims=True)
-        log_library = sample[:, n_latent] if model.l_encoder is not None else self._observed(rows, annotations)
+        model, training, n_latent = self._model, self._model.training, self._model.n_latent
+        q = self._draw(rows, annotations, generator, training=training)
+        distance = (q.mean - q.prior_mean) / q.prior_variance
+        ratio = q.variance / q.prior_variance
+        kl = 0.5 * (ratio + distance * (q.mean - q.prior_mean) - 1 - np.log(ratio))
+        z, log_library = self._latent(q.sample), self._log_library(q.sample, rows, annotations)
         log_likelihood, d = self._counts(rows, z, log_library, annotations, training=training)
         kl_library = kl[:, n_latent] if model.l_encoder is not None else np.zeros_like(log_likelihood)
         if training:
@@ -95,18 +98,49 @@ class FusedElbo:
                 d_sample = z * (d_sample - (d_sample * z).sum(1, keepdims=True))
             if model.l_encoder is not None:
                 d_sample = np.column_stack([d_sample, d.log_library])
-            weight = np.ones(mean.shape[1], mean.dtype)
+            weight = np.ones(q.mean.shape[1], q.mean.dtype)
             weight[:n_latent] = kl_weight
-            weight /= len(mean)
-            d_variance = 0.5 * (d_sample * noise / sd + weight * (1 / prior_variance - 1 / variance))
+            weight /= len(q.mean)
+            d_variance = 0.5 * (d_sample * q.noise / q.sd + weight * (1 / q.prior_variance - 1 / q.variance))
             self._encoders.backward(d_sample + weight * distance, d_variance)
             self._add_prior(prior_weight)
         terms = (log_likelihood - rows.log_factorials, kl[:, :n_latent].sum(1), kl_library)
         return Elbo(*map(torch.from_numpy, terms))
 
+    @np.errstate(all="ignore")
+    def log_weights(
+        self, rows: SparseRows, annotations: Mapping[str, torch.Tensor], generator: torch.Generator | None = None
+    ) -> Array:
+        """Log importance weight of one draw of each cell, as `LDVAE.log_weights` gives it, in evaluation mode."""
+        q = self._draw(rows, annotations, generator, training=False)
+        z, log_library = self._latent(q.sample), self._log_library(q.sample, rows, annotations)
+        log_likelihood, _ = self._counts(rows, z, log_library, annotations, training=False)
+        squares = (q.sample - q.prior_mean) ** 2 / q.prior_variance
+        ratios = 0.5 * (q.noise**2 - squares + np.log(q.variance / q.prior_variance)).sum(1)
+        return log_likelihood - rows.log_factorials + ratios
+
     def posterior(self, rows: SparseRows) -> tuple[Array, Array]:
         """Mean and variance of the normal variables, n_cells x n_latent, then log library where it is latent."""
         return self._encoders.forward(rows, None, training=False)
+
+    def _draw(
+        self,
+        rows: SparseRows,
+        annotations: Mapping[str, torch.Tensor],
+        generator: torch.Generator | None,
+        *,
+        training: bool,
+    ) -> _Draw:
+        mean, variance = self._encoders.forward(rows, generator, training=training)
+        noise, sd = self._noise(mean, generator), np.sqrt(variance)
+        return _Draw(mean, variance, noise, sd, mean + sd * noise, *self._prior(mean, annotations))
+
+    def _latent(self, sample: Array) -> Array:
+        z = sample[:, : self._model.n_latent]
+        if self._model.latent_distribution == "ln":
+            z = np.exp(z - z.max(1, keepdims=True))
+            z /= z.sum(1, keepdims=True)
+        return z
 
     def _noise(self, mean: Array, generator: torch.Generator | None) -> Array:
         n, n_latent = len(mean), self._model.n_latent
@@ -121,7 +155,9 @@ class FusedElbo:
             prior_mean[:, -1], prior_variance[:, -1] = (moment[batch] for moment in self._library_prior)
         return prior_mean, prior_variance
 
-    def _observed(self, rows: SparseRows, annotations: Mapping[str, torch.Tensor]) -> Array:
+    def _log_library(self, sample: Array, rows: SparseRows, annotations: Mapping[str, torch.Tensor]) -> Array:
+        if self._model.l_encoder is not None:
+            return sample[:, -1]
         size_factor = annotations.get("size_factor")
         return np.log(rows.totals if size_factor is None else size_factor.numpy())
 

@@ -1,0 +1,165 @@
+"""A fit as it stands in an AnnData: read, checked, brought to the current format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sc_ldvae.record._decoder import Decoder
+from sc_ldvae.record._design import Categorical, Design
+from sc_ldvae.record._keys import DEFAULT, Keys
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+SCHEMA_VERSION = 2
+_PARTS = ("keys", "params", "genes", "decoder", "encoder", "history", "explained_deviance")
+# Arguments of the fit that the model itself depends on.
+_OPTIONS = ("gene_likelihood", "dispersion", "latent_distribution", "log_variational")
+
+
+@dataclass(frozen=True)
+class Record:
+    """A fit as it was read from an AnnData."""
+
+    keys: Keys
+    content: Mapping[str, Any]
+
+    @property
+    def genes(self) -> NDArray[np.str_]:
+        """Names of the fitted genes."""
+        return strings(self.content["genes"])
+
+    @property
+    def n_latent(self) -> int:
+        """Number of factors."""
+        n_latent: int = self.content["decoder"]["loadings"].shape[1]
+        return n_latent
+
+    @property
+    def factor_names(self) -> list[str]:
+        """Names of the factors: the record's key and a number from 1."""
+        return [f"{self.keys.uns}{k}" for k in range(1, self.n_latent + 1)]
+
+    def param(self, name: str) -> Any:  # noqa: ANN401  any argument of the fit
+        """An argument of the fit as a plain string, number or boolean; None where it was not given."""
+        value = self.content["params"].get(name)
+        return value if value is None else np.asarray(value).item()
+
+    @cached_property
+    def decoder(self) -> Decoder:
+        """The stored decoder."""
+        return Decoder.from_dict(self.content["decoder"])
+
+    @cached_property
+    def design(self) -> Design:
+        """Covariates beside the latent."""
+        batch = self._categorical("batch_key", "batches")
+        return Design.from_table(self.content["covariates"], batch) if "covariates" in self.content else Design(batch)
+
+    @property
+    def labels(self) -> Categorical | None:
+        """The labels, if the fit was given some."""
+        return self._categorical("labels_key", "labels")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the model's constructor needs beside the sizes of its arrays."""
+        return {name: self.param(name) for name in _OPTIONS} | {
+            "use_observed_lib_size": "library" not in self.content["encoder"],
+            "n_batch": 0 if self.design.batch is None else len(self.design.batch.levels),
+            "n_labels": 0 if self.labels is None else len(self.labels.levels),
+            "n_cats_per_cov": [len(column.levels) for column in self.design.categorical],
+            "n_continuous_cov": len(self.design.continuous),
+        }
+
+    def theta_groups(self, adata: AnnData) -> NDArray[np.int64]:
+        """Row of the stored log theta for each cell.
+
+        Raises
+        ------
+        ValueError
+            If dispersions differ between batches or labels, and a cell has one that the fit has not seen.
+        """
+        by = {"gene-batch": self.design.batch, "gene-label": self.labels}.get(self.param("dispersion"))
+        if by is None or self.decoder.log_theta is None:
+            return np.zeros(adata.n_obs, dtype=np.int64)
+        return by.codes(adata.obs)
+
+    def _categorical(self, argument: str, levels: str) -> Categorical | None:
+        if levels not in self.content:
+            return None
+        return Categorical(str(self.param(argument)), tuple(map(str, self.content[levels])))
+
+
+def strings(values: Iterable[object]) -> NDArray[np.str_]:
+    """Strings as they were written: files give them back in various types."""
+    return np.array([str(value) for value in values], dtype=str)
+
+
+def read(adata: AnnData, key: str = DEFAULT) -> Record:
+    """The fit stored in ``adata.uns[key]``.
+
+    Raises
+    ------
+    ValueError
+        If there is none, if a newer version of the package wrote it, or if parts of it are gone or don't fit together.
+    """
+    fits = {name: value for name, value in adata.uns.items() if hasattr(value, "keys") and "schema_version" in value}
+    if key not in fits:
+        found = ", ".join(map(repr, fits)) or "none"
+        msg = f"uns[{key!r}] holds no fit. Fit one with sc_ldvae.tl.ldvae, or name it with key=. Fits here: {found}."
+        raise ValueError(msg)
+    content = fits[key]
+    version = int(content["schema_version"])
+    if version > SCHEMA_VERSION:
+        msg = (
+            f"uns[{key!r}] was written in format {version}, this version reads up to {SCHEMA_VERSION}. Update sc-ldvae."
+        )
+        raise ValueError(msg)
+    _check_whole(content, key)
+    keys = Keys(**{name: str(value) for name, value in content["keys"].items()})
+    for attribute, entry in (("obsm", keys.latent), ("obsm", keys.variance), ("varm", keys.loadings)):
+        if entry not in getattr(adata, attribute):
+            msg = f"uns[{key!r}] holds a fit, but its {attribute}[{entry!r}] is gone. Put it back, or fit again."
+            raise ValueError(msg)
+    return Record(keys, content if version == SCHEMA_VERSION else _from_format_1(content, keys, adata))
+
+
+def _check_whole(content: Mapping[str, Any], key: str) -> None:
+    def refuse(what: str) -> None:
+        msg = f"uns[{key!r}] is damaged: {what}. Read the object from its file again, or fit again."
+        raise ValueError(msg)
+
+    missing = [part for part in _PARTS if part not in content]
+    if missing:
+        refuse(f"{missing[0]!r} is missing")
+    n_genes, decoder, encoder = len(content["genes"]), content["decoder"], content["encoder"].get("z", {})
+    n_columns = len(content["covariates"]["key"]) if "covariates" in content else 0
+    n_latent = np.shape(decoder.get("loadings", ()))[-1:]
+    for part, name, shape in (
+        (decoder, "loadings", (n_genes, *n_latent)),
+        (decoder, "intercept", (n_genes,)),
+        *([(decoder, "covariate_effects", (n_genes, n_columns))] if n_columns else []),
+        (encoder, "weight_0", (*np.shape(encoder.get("bias_0", ())), n_genes)),
+        (encoder, "mean_bias", n_latent),
+    ):
+        found = np.shape(part.get(name, ()))
+        if found != shape:
+            refuse(f"{name!r} has the shape {found} in place of {shape}")
+
+
+def _from_format_1(content: Mapping[str, Any], keys: Keys, adata: AnnData) -> Mapping[str, Any]:
+    """Format 1 did not say what a size factor of one stands for; the fitted cells do."""
+    key = content["params"].get("size_factor_key")
+    if key is None or not {str(key), keys.library} <= set(adata.obs):
+        return content
+    ratios = adata.obs[keys.library].to_numpy(dtype=np.float64) / adata.obs[str(key)].to_numpy(dtype=np.float64)
+    return {**content, "size_factor_unit": float(np.median(ratios))}
