@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from mudata import MuData
     from numpy.typing import NDArray
+    from tqdm import tqdm
 
     Ax: TypeAlias = Axes | Sequence[Axes] | NDArray[np.object_]
+    Bar: TypeAlias = tqdm[Any]
     Data: TypeAlias = AnnData | MuData
     Floats: TypeAlias = NDArray[np.floating[Any]]
     Mask: TypeAlias = NDArray[np.bool_]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sc_ldvae.fit._canonical import DRAWS, Factors, canonical
-from sc_ldvae.fit._engine import engine_of
+from sc_ldvae.fit._engine import Engine, engine_of
 from sc_ldvae.fit._fit import Fitted, fit
 from sc_ldvae.fit._loop import History, Schedule, default_max_epochs
 from sc_ldvae.fit._scores import elbo_terms, log_weights, mean_elbo, posterior
@@ -11,6 +11,7 @@ from sc_ldvae.fit._unfold import unfolded
 
 __all__ = [
     "DRAWS",
+    "Engine",
     "Factors",
     "Fitted",
     "History",

@@ -1,7 +1,9 @@
-"""What users call."""
+"""Tools: what users call on an AnnData or MuData."""
 
 from __future__ import annotations
 
 from sc_ldvae.tl._ldvae import ldvae
+from sc_ldvae.tl._project import project
+from sc_ldvae.tl._scores import elbo, marginal_log_likelihood, reconstruction_error
 
-__all__ = ["ldvae"]
+__all__ = ["elbo", "ldvae", "marginal_log_likelihood", "project", "reconstruction_error"]

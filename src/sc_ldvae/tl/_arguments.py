@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from anndata import AnnData
+    from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
 
     from sc_ldvae._typing import Floats, Mask, Seed
@@ -27,11 +28,16 @@ _FEWEST_CELLS = 2
 
 def check_object(adata: AnnData) -> None:
     """Refuse objects that can't be fitted whatever the other arguments are."""
-    if adata.isbacked:
-        msg = "data is backed by a file on disk. Load it first: data = data.to_memory()."
-        raise ValueError(msg)
+    check_in_memory(adata)
     if adata.n_obs < _FEWEST_CELLS:
         msg = f"data has {adata.n_obs} cells, but a fit needs at least {_FEWEST_CELLS}."
+        raise ValueError(msg)
+
+
+def check_in_memory(adata: AnnData) -> None:
+    """Refuse objects whose counts are on disk, or whose genes can't be told apart."""
+    if adata.isbacked:
+        msg = "data is backed by a file on disk. Load it first: data = data.to_memory()."
         raise ValueError(msg)
     if not adata.var_names.is_unique:
         repeated = adata.var_names[adata.var_names.duplicated()][0]
@@ -58,8 +64,8 @@ def gene_mask(adata: AnnData, mask_var: Mask | Sequence[bool] | str | Unset | No
     return mask
 
 
-def counts_of(adata: AnnData, layer: str | None, mask: Mask) -> csr_matrix:
-    """Checked counts of the genes to fit."""
+def counts_of(adata: AnnData, layer: str | None, genes: NDArray[np.intp]) -> csr_matrix:
+    """Checked counts of the genes at these positions, in their order."""
     if layer is not None and layer not in adata.layers:
         # From anndata 0.13 on, X is the layer None.
         known = ", ".join(repr(name) for name in list(adata.layers.keys()) if name is not None)
@@ -70,7 +76,8 @@ def counts_of(adata: AnnData, layer: str | None, mask: Mask) -> csr_matrix:
     if matrix is None:
         msg = "X is empty. Name the layer that holds the counts, e.g. layer='counts'."
         raise ValueError(msg)
-    counts = check_counts(matrix if mask.all() else matrix[:, np.flatnonzero(mask)], name)
+    everything = np.array_equal(genes, np.arange(adata.n_vars))
+    counts = check_counts(matrix if everything else matrix[:, genes], name)
     totals = np.asarray(counts.sum(1)).ravel()
     check_no_empty_cell(totals, adata.obs_names, counts.shape[1], name)
     return counts
@@ -157,7 +164,7 @@ def annotations_of(
         continuous=tuple(Continuous.fit(obs, key, "continuous_covariate_keys") for key in continuous),
     )
     labels = None if labels_key is None else Categorical.fit(obs, labels_key, "labels_key")
-    return Annotations(obs, design, labels, None if size_factor_key is None else _size_factors(obs, size_factor_key))
+    return Annotations(obs, design, labels, None if size_factor_key is None else size_factors(obs, size_factor_key))
 
 
 def split(adata: AnnData, train_size: float | str, rng: np.random.Generator) -> Mask:
@@ -230,14 +237,8 @@ def check_key(key_added: str | None) -> None:
         raise ValueError(msg)
 
 
-def _keys(keys: Sequence[str] | None, argument: str) -> list[str]:
-    if isinstance(keys, str):
-        msg = f"{argument} must be a list of columns of obs: [{keys!r}]."
-        raise TypeError(msg)
-    return list(keys or [])
-
-
-def _size_factors(obs: pd.DataFrame, key: str) -> Floats:
+def size_factors(obs: pd.DataFrame, key: str) -> Floats:
+    """A column of positive numbers."""
     values = numbers(obs, key, "size_factor_key")
     if (values <= 0).any():
         msg = (
@@ -245,6 +246,13 @@ def _size_factors(obs: pd.DataFrame, key: str) -> Floats:
         )
         raise ValueError(msg)
     return values
+
+
+def _keys(keys: Sequence[str] | None, argument: str) -> list[str]:
+    if isinstance(keys, str):
+        msg = f"{argument} must be a list of columns of obs: [{keys!r}]."
+        raise TypeError(msg)
+    return list(keys or [])
 
 
 def _check_batches(obs: pd.DataFrame, batch: Categorical) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from sc_ldvae._modality import pick_modality
 from sc_ldvae._typing import UNSET
 
@@ -211,7 +213,7 @@ def ldvae(
         "use_observed_lib_size": use_observed_lib_size or size_factor_key is not None,
     }
     max_epochs = max_epochs or fit.default_max_epochs(int((~held_out).sum()), batch_size)
-    counts = door.counts_of(adata, layer, mask)
+    counts = door.counts_of(adata, layer, np.flatnonzero(mask))
     annotations = annotations.in_counts_of(counts)
     fitted = fit.fit(
         counts,

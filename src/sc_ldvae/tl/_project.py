@@ -1,0 +1,127 @@
+"""Map cells into the factors of a fit."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sc_ldvae import record
+from sc_ldvae._modality import pick_modality
+from sc_ldvae._typing import UNSET
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from sc_ldvae._typing import Data, Unset
+    from sc_ldvae.tl._stored import MissingGenes
+
+
+def project(
+    query: Data,
+    reference: Data,
+    *,
+    key: str = record.DEFAULT,
+    modality: str | None = None,
+    layer: str | Unset | None = UNSET,
+    missing_genes: MissingGenes = "error",
+    key_added: str | None = None,
+    copy: bool = False,
+    progress: bool = True,
+) -> Data | None:
+    """Map cells into the factors of a fit, without fitting again.
+
+    The stored encoder reads the counts of the cells: the reference's own cells get the latent that they have, bit for
+    bit. Genes are matched by name, in any order; genes that the fit does not know are ignored. Afterwards the query
+    carries the whole fit, so that everything that works on the reference works on it.
+
+    The encoder does not look at batches and covariates: cells of new batches can be mapped. What decodes them needs a
+    batch that the fit has seen; where it can be chosen, name one (`batch` of :func:`normalized_expression`).
+
+    Parameters
+    ----------
+    query
+        AnnData with raw counts, or MuData with such a `modality`.
+    reference
+        Fitted AnnData, or MuData with a fitted `modality`. It may have no counts.
+    key
+        The `key_added` of the fit.
+    modality
+        Modality of what is a MuData.
+    layer
+        Layer of the query with raw counts, X for None; the layer of the fit by default.
+    missing_genes
+        What to do if the query lacks genes of the fit: ``'error'``, or ``'zero'`` to take their counts for zero and
+        report how many they are through logging.
+    key_added
+        Name of the results; that of the fit by default.
+    copy
+        Return a changed copy and leave `query` as it is.
+    progress
+        Show a progress bar.
+
+    Returns
+    -------
+    None, or the copy. The query gets the entries that :func:`ldvae` describes: latent (n_obs x n_latent) and its
+    posterior variance in `obsm`, the library and the mark of held-out cells (all of them, for the fit has not seen them)
+    in `obs`, loadings in `varm`, the record in `uns`.
+
+    Raises
+    ------
+    ValueError
+        If there is no such fit, if genes are missing, or if the counts are not counts. `query` is not changed.
+
+    Examples
+    --------
+    >>> import numpy as np, sc_ldvae
+    >>> adata = sc_ldvae.datasets.simulate(n_obs=200, n_vars=50, n_latent=3)
+    >>> reference, query = adata[:150].copy(), adata[150:, ::-1].copy()
+    >>> sc_ldvae.tl.ldvae(reference, n_latent=3, max_epochs=2, progress=False)
+    >>> sc_ldvae.tl.project(query, reference, progress=False)
+    >>> query.obsm["X_ldvae"].shape
+    (50, 3)
+    """
+    from tqdm import tqdm
+
+    from sc_ldvae import fit
+    from sc_ldvae.tl import _arguments as door
+    from sc_ldvae.tl._stored import for_encoder
+
+    door.check_key(key_added)
+    adata, fitted = (_anndata(data, modality) for data in (query, reference))
+    known = record.read(fitted, key)
+    stored = for_encoder(adata, known, layer, missing_genes)
+    with stored.engine() as engine, tqdm(total=adata.n_obs, unit="cell", disable=not progress) as bar:
+        posterior = fit.posterior(stored.model, engine, stored.cells, stored.everyone, bar)
+    latent, variance, library = (part.numpy() for part in posterior)
+
+    keys = known.keys if key_added is None else record.Keys.named(key_added)
+    entries: dict[str, dict[str, Any]] = {
+        "obsm": {keys.latent: latent, keys.variance: variance},
+        "varm": {keys.loadings: _loadings_by_name(adata, known)},
+        "obs": {keys.library: library},
+        "uns": {keys.uns: _content(known, keys)},
+    }
+    if adata is not fitted:
+        entries["obs"][keys.held_out] = np.ones(adata.n_obs, dtype=bool)
+    result = query.copy() if copy else query
+    record.write(_anndata(result, modality), entries)
+    return result if copy else None
+
+
+def _anndata(data: Data, modality: str | None) -> AnnData:
+    return pick_modality(data, modality if hasattr(data, "mod") else None)
+
+
+def _loadings_by_name(adata: AnnData, known: record.Record) -> np.ndarray:
+    """Rows in the order of var_names, zero for genes that were not fitted."""
+    positions = adata.var_names.get_indexer(known.genes)
+    loadings = np.zeros((adata.n_vars, known.n_latent), dtype=np.float32)
+    loadings[positions[positions >= 0]] = known.decoder.log_proportion.loadings[positions >= 0]
+    return loadings
+
+
+def _content(known: record.Record, keys: record.Keys) -> dict[str, Any]:
+    """The record for another object, sharing nothing with the first."""
+    return deepcopy(dict(known.content)) | {"schema_version": record.SCHEMA_VERSION, "keys": keys.to_dict()}

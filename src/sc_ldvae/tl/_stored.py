@@ -1,0 +1,118 @@
+"""A stored fit and an object's counts, brought together for what needs both."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from sc_ldvae import fit, record
+from sc_ldvae._typing import Unset
+from sc_ldvae.counts import Cells, Counts
+from sc_ldvae.tl import _arguments as door
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from anndata import AnnData
+    from scipy.sparse import csr_matrix
+
+    from sc_ldvae.fit import Engine
+    from sc_ldvae.nn import LDVAE
+
+MissingGenes = Literal["error", "zero"]
+_EXAMPLES = 3
+_log = logging.getLogger("sc_ldvae")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The model of a record, and cells that it can be asked about."""
+
+    model: LDVAE
+    cells: Cells
+
+    @property
+    def everyone(self) -> torch.Tensor:
+        """Positions of all cells."""
+        return torch.arange(self.cells.counts.n_obs)
+
+    @contextmanager
+    def engine(self) -> Iterator[Engine]:
+        """What computes."""
+        with fit.engine_of(self.model, self.cells) as engine:
+            yield engine
+
+
+def model_of(stored: record.Record) -> LDVAE:
+    """The record's model."""
+    content = stored.content
+    return fit.unfolded(stored.decoder, content["encoder"], content.get("library_prior"), stored.options)
+
+
+def for_encoder(
+    adata: AnnData, stored: record.Record, layer: str | Unset | None, missing_genes: MissingGenes
+) -> Stored:
+    """The model and cells of which it needs to know nothing but the counts (and the size factor, where it has one)."""
+    if missing_genes not in {"error", "zero"}:
+        msg = f"missing_genes={missing_genes!r} is unknown. Choose 'error' or 'zero'."
+        raise ValueError(msg)
+    counts = _counts(adata, stored, layer, missing_genes)
+    sizes = door.Annotations(adata.obs, record.Design(), None, *_size_factors(adata, stored)).tensors()
+    return Stored(model_of(stored), Cells(Counts.from_csr(counts), **sizes))
+
+
+def for_likelihood(adata: AnnData, stored: record.Record, layer: str | Unset | None) -> Stored:
+    """The model and cells with all that their likelihood depends on."""
+    counts = _counts(adata, stored, layer, "error")
+    annotations = door.Annotations(adata.obs, stored.design, stored.labels, *_size_factors(adata, stored))
+    return Stored(model_of(stored), Cells(Counts.from_csr(counts), **annotations.tensors()))
+
+
+def _counts(
+    adata: AnnData, stored: record.Record, layer: str | Unset | None, missing_genes: MissingGenes
+) -> csr_matrix:
+    """Checked counts of the fitted genes, in the order of the fit."""
+    door.check_in_memory(adata)
+    genes = stored.genes
+    positions = adata.var_names.get_indexer(genes)
+    found = positions >= 0
+    _check_genes(genes[~found], len(genes), missing_genes)
+    layer = stored.param("layer") if isinstance(layer, Unset) else layer
+    counts = door.counts_of(adata, layer, positions[found])
+    if found.all():
+        return counts
+    columns = np.flatnonzero(found)[counts.indices]
+    return sparse.csr_matrix((counts.data, columns, counts.indptr), shape=(adata.n_obs, len(genes)))
+
+
+def _check_genes(missing: np.ndarray, n_genes: int, missing_genes: MissingGenes) -> None:
+    if not len(missing):
+        return
+    names = ", ".join(map(repr, missing[:_EXAMPLES].tolist())) + (", ..." if len(missing) > _EXAMPLES else "")
+    what = f"{len(missing)} of the {n_genes} genes of the fit are not among var_names ({names})"
+    if len(missing) == n_genes:
+        msg = f"{what}: the fit is of another gene set. Are the genes named in another way, such as by Ensembl ids?"
+        raise ValueError(msg)
+    if missing_genes == "error":
+        msg = f"{what}. Add them; or, to map cells as if they had no counts there, pass missing_genes='zero' to tl.project."
+        raise ValueError(msg)
+    _log.warning("%s. Their counts are taken for zero.", what)
+
+
+def _size_factors(adata: AnnData, stored: record.Record) -> tuple[np.ndarray | None, float]:
+    key = stored.param("size_factor_key")
+    if key is None:
+        return None, 1.0
+    if "size_factor_unit" not in stored.content:
+        msg = (
+            f"uns[{stored.keys.uns!r}] was written by an older version, which did not store the scale of the size factors. "
+            "Fit again, or pass the object of the fit."
+        )
+        raise ValueError(msg)
+    return door.size_factors(adata.obs, key), float(stored.content["size_factor_unit"])
