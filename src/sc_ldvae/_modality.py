@@ -1,10 +1,11 @@
-"""One AnnData out of what the user passed."""
+"""One AnnData out of what the user passed, and its annotation."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import pandas as pd
 from anndata import AnnData
 
 if TYPE_CHECKING:
@@ -35,3 +36,17 @@ def pick_modality(data: Data, modality: str | None) -> AnnData:
         msg = f"modality={modality!r} is not in the MuData. Name one of {', '.join(map(repr, modalities))}."
         raise ValueError(msg)
     return modalities[modality]
+
+
+def obs_of(adata: AnnData) -> pd.DataFrame:
+    """The annotation of the cells.
+
+    Raises
+    ------
+    TypeError
+        If it is not in memory.
+    """
+    if not isinstance(adata.obs, pd.DataFrame):
+        msg = "data is read lazily. Load it first: data = data.to_memory()."
+        raise TypeError(msg)
+    return adata.obs

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     Data: TypeAlias = AnnData | MuData
     Floats: TypeAlias = NDArray[np.floating[Any]]
     Mask: TypeAlias = NDArray[np.bool_]
+    Positions: TypeAlias = NDArray[np.intp]
     Seed: TypeAlias = int | np.random.Generator | None
 
 

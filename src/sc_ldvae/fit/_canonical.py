@@ -14,7 +14,6 @@ from sc_ldvae.fit._fold import fold_decoder, fold_encoder
 from sc_ldvae.fit._scores import mean_elbo, posterior
 from sc_ldvae.fit._start import proportions
 from sc_ldvae.fit._unfold import unfolded
-from sc_ldvae.record import Decoder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from sc_ldvae._typing import Floats, Mask
     from sc_ldvae.counts import Cells
     from sc_ldvae.nn import LDVAE
+    from sc_ldvae.record import Decoder
 
 _CELLS_FOR_DEVIANCE = 2000
 DRAWS = 10
@@ -45,9 +45,7 @@ class Factors:
     elbo_held_out: float | None
 
 
-def canonical(
-    model: LDVAE, counts: csr_matrix, cells: Cells, held_out: Mask, options: Mapping[str, Any]
-) -> Factors:
+def canonical(model: LDVAE, counts: csr_matrix, cells: Cells, held_out: Mask, options: Mapping[str, Any]) -> Factors:
     """Canonical factors of a trained model, on the CPU.
 
     Parameters

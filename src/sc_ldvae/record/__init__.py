@@ -6,6 +6,7 @@ from sc_ldvae.record._decoder import AffineMap, Decoder
 from sc_ldvae.record._design import Categorical, Continuous, Design, numbers
 from sc_ldvae.record._keys import DEFAULT, Keys
 from sc_ldvae.record._record import SCHEMA_VERSION, Record, read, strings
+from sc_ldvae.record._state import State, state_of
 from sc_ldvae.record._store import write
 
 __all__ = [
@@ -18,8 +19,10 @@ __all__ = [
     "Design",
     "Keys",
     "Record",
+    "State",
     "numbers",
     "read",
+    "state_of",
     "strings",
     "write",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,11 +57,23 @@ class Categorical:
         unseen = [level for level in map(str, column.categories) if level not in self.levels]
         if unseen:
             msg = (
-                f"obs[{self.key!r}] has the level {unseen[0]!r}, which the fit has not seen, so its effect is not known. "
+                f"obs[{self.key!r}] has the level {unseen[0]!r}, which the fit has not seen: its effect is unknown. "
                 f"Levels of the fit: {', '.join(map(repr, self.levels))}."
             )
             raise ValueError(msg)
         return np.array([self.levels.index(str(level)) for level in column.categories], dtype=np.int64)[column.codes]
+
+    def settings(self, obs: pd.DataFrame, level: str | float | None) -> list[NDArray[np.float64]]:
+        """Columns of the design for the cells' own levels (None), for one level, or for each ('mean')."""
+        one_hot = np.eye(len(self.levels))[:, : self.n_columns]
+        if level is None:
+            # A single level has no column: the cells need not name it.
+            return [one_hot[self.codes(obs) if self.n_columns else np.zeros(len(obs), dtype=np.int64)]]
+        if str(level) not in (*self.levels, "mean"):
+            msg = f"{level!r} is no level of the covariate {self.key!r}. Levels: {', '.join(map(repr, self.levels))}."
+            raise ValueError(msg)
+        chosen = (str(level),) if str(level) in self.levels else self.levels
+        return [one_hot[np.full(len(obs), self.levels.index(one))] for one in chosen]
 
     @property
     def n_columns(self) -> int:
@@ -102,6 +115,17 @@ class Continuous:
         _check_present(obs, self.key)
         return (numbers(obs, self.key, "covariates") - self.mean) / self.sd
 
+    def settings(self, obs: pd.DataFrame, value: str | float | None) -> list[NDArray[np.float64]]:
+        """The column of the design for the cells' own values (None), for one value, or for the mean ('mean')."""
+        if value is None:
+            return [self.values(obs)[:, None]]
+        if value == "mean":
+            value = self.mean
+        if isinstance(value, str) or not np.isfinite(value):
+            msg = f"The covariate {self.key!r} is a number: it can't be {value!r}. Give a number, or 'mean'."
+            raise ValueError(msg)
+        return [np.full((len(obs), 1), (value - self.mean) / self.sd)]
+
 
 @dataclass(frozen=True)
 class Design:
@@ -132,9 +156,35 @@ class Design:
         ValueError
             If obs lacks a covariate, or has a level that the fit has not seen.
         """
-        parts = [np.eye(len(column.levels))[column.codes(obs)] for column in self.categories]
-        parts += [column.values(obs)[:, None] for column in self.continuous]
-        return np.hstack(parts) if parts else np.zeros((len(obs), 0))
+        (own,) = self.matrices(obs, {})
+        return own
+
+    def matrices(self, obs: pd.DataFrame, settings: Mapping[str, str | float]) -> list[NDArray[np.float64]]:
+        """The columns with some covariates set: more than one matrix, n_obs x columns each, where to take a mean.
+
+        Parameters
+        ----------
+        obs
+            Annotation of the cells; covariates that are set need not be in it.
+        settings
+            Level or value of covariates, the same for all cells; ``'mean'`` asks for one matrix per level, and for the
+            mean of the fit in the case of a number.
+
+        Raises
+        ------
+        ValueError
+            If a setting is none that the fit knows, or obs lacks a covariate that is not set.
+        """
+        known: dict[str, Categorical | Continuous] = {column.key: column for column in self.categories}
+        known |= {column.key: column for column in self.continuous}
+        if self.batch is not None:
+            known[self.batch.key] = self.batch
+        unknown = [key for key in settings if key not in known]
+        if unknown:
+            msg = f"{unknown[0]!r} is no covariate of the fit. Its covariates: {', '.join(map(repr, known)) or 'none'}."
+            raise ValueError(msg)
+        parts = [column.settings(obs, settings.get(column.key)) for column in known.values()]
+        return [np.hstack([np.zeros((len(obs), 0)), *chosen]) for chosen in product(*parts)]
 
     @property
     def categories(self) -> tuple[Categorical, ...]:
@@ -181,7 +231,7 @@ def numbers(obs: pd.DataFrame, key: str, argument: str) -> NDArray[np.float64]:
 
 def _check_present(obs: pd.DataFrame, key: str) -> None:
     if key not in obs.columns:
-        msg = f"The fit knows each cell's {key!r}, but obs has no such column. Add it with the levels or values of the fit."
+        msg = f"The fit knows each cell's {key!r}, but obs has no such column. Add it, as the fit knows it."
         raise ValueError(msg)
 
 

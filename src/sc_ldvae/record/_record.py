@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
+from sc_ldvae._modality import obs_of
 from sc_ldvae.record._decoder import Decoder
 from sc_ldvae.record._design import Categorical, Design
 from sc_ldvae.record._keys import DEFAULT, Keys
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from anndata import AnnData
     from numpy.typing import NDArray
@@ -36,6 +37,10 @@ class Record:
     def genes(self) -> NDArray[np.str_]:
         """Names of the fitted genes."""
         return strings(self.content["genes"])
+
+    def positions_in(self, names: pd.Index) -> NDArray[np.intp]:
+        """Position of each fitted gene among other names; -1 where it is not."""
+        return names.get_indexer(pd.Index(self.genes))
 
     @property
     def n_latent(self) -> int:
@@ -91,7 +96,7 @@ class Record:
         by = {"gene-batch": self.design.batch, "gene-label": self.labels}.get(self.param("dispersion"))
         if by is None or self.decoder.log_theta is None:
             return np.zeros(adata.n_obs, dtype=np.int64)
-        return by.codes(adata.obs)
+        return by.codes(obs_of(adata))
 
     def _categorical(self, argument: str, levels: str) -> Categorical | None:
         if levels not in self.content:

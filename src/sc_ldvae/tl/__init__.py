@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from sc_ldvae.tl._ldvae import ldvae
+from sc_ldvae.tl._normalized_expression import normalized_expression
 from sc_ldvae.tl._project import project
 from sc_ldvae.tl._scores import elbo, marginal_log_likelihood, reconstruction_error
 
-__all__ = ["elbo", "ldvae", "marginal_log_likelihood", "project", "reconstruction_error"]
+__all__ = ["elbo", "ldvae", "marginal_log_likelihood", "normalized_expression", "project", "reconstruction_error"]

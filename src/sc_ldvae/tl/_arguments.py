@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 
+from sc_ldvae._modality import obs_of
 from sc_ldvae._typing import UNSET, Unset
 from sc_ldvae.counts import check_counts, check_no_empty_cell
 from sc_ldvae.record import Categorical, Continuous, Design, numbers
@@ -16,6 +16,7 @@ from sc_ldvae.record import Categorical, Continuous, Design, numbers
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import pandas as pd
     from anndata import AnnData
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
@@ -144,10 +145,7 @@ def annotations_of(
     size_factor_key: str | None,
 ) -> Annotations:
     """Checked columns of obs."""
-    obs = adata.obs
-    if not isinstance(obs, pd.DataFrame):
-        msg = "data is read lazily. Load it first: data = data.to_memory()."
-        raise TypeError(msg)
+    obs = obs_of(adata)
     categorical = _keys(categorical_covariate_keys, "categorical_covariate_keys")
     continuous = _keys(continuous_covariate_keys, "continuous_covariate_keys")
     every = [*([batch_key] if batch_key else []), *categorical, *continuous]

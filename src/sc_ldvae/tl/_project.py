@@ -64,8 +64,8 @@ def project(
     Returns
     -------
     None, or the copy. The query gets the entries that :func:`ldvae` describes: latent (n_obs x n_latent) and its
-    posterior variance in `obsm`, the library and the mark of held-out cells (all of them, for the fit has not seen them)
-    in `obs`, loadings in `varm`, the record in `uns`.
+    posterior variance in `obsm`, the library and the mark of held-out cells (all of them: the fit has not seen them) in
+    `obs`, loadings in `varm`, the record in `uns`.
 
     Raises
     ------
@@ -116,7 +116,7 @@ def _anndata(data: Data, modality: str | None) -> AnnData:
 
 def _loadings_by_name(adata: AnnData, known: record.Record) -> np.ndarray:
     """Rows in the order of var_names, zero for genes that were not fitted."""
-    positions = adata.var_names.get_indexer(known.genes)
+    positions = known.positions_in(adata.var_names)
     loadings = np.zeros((adata.n_vars, known.n_latent), dtype=np.float32)
     loadings[positions[positions >= 0]] = known.decoder.log_proportion.loadings[positions >= 0]
     return loadings

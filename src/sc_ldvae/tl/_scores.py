@@ -221,17 +221,23 @@ def _score(
 def _mean_elbo(
     engine: Engine, everyone: torch.Tensor, n_samples: int, generator: torch.Generator, bar: Bar
 ) -> torch.Tensor:
+    import torch
+
     from sc_ldvae.fit import elbo_terms
 
-    return sum(elbo_terms(engine, everyone, generator, bar).per_cell() for _ in range(n_samples)) / n_samples
+    draws = [elbo_terms(engine, everyone, generator, bar).per_cell() for _ in range(n_samples)]
+    return torch.stack(draws).mean(0)
 
 
 def _error(
     engine: Engine, everyone: torch.Tensor, n_samples: int, generator: torch.Generator, bar: Bar
 ) -> torch.Tensor:
+    import torch
+
     from sc_ldvae.fit import elbo_terms
 
-    return -sum(elbo_terms(engine, everyone, generator, bar).log_likelihood for _ in range(n_samples)) / n_samples
+    draws = [elbo_terms(engine, everyone, generator, bar).log_likelihood for _ in range(n_samples)]
+    return -torch.stack(draws).mean(0)
 
 
 def _marginal(

@@ -12,6 +12,7 @@ import torch
 from scipy import sparse
 
 from sc_ldvae import fit, record
+from sc_ldvae._modality import obs_of
 from sc_ldvae._typing import Unset
 from sc_ldvae.counts import Cells, Counts
 from sc_ldvae.tl import _arguments as door
@@ -63,14 +64,14 @@ def for_encoder(
         msg = f"missing_genes={missing_genes!r} is unknown. Choose 'error' or 'zero'."
         raise ValueError(msg)
     counts = _counts(adata, stored, layer, missing_genes)
-    sizes = door.Annotations(adata.obs, record.Design(), None, *_size_factors(adata, stored)).tensors()
+    sizes = door.Annotations(obs_of(adata), record.Design(), None, *_size_factors(adata, stored)).tensors()
     return Stored(model_of(stored), Cells(Counts.from_csr(counts), **sizes))
 
 
 def for_likelihood(adata: AnnData, stored: record.Record, layer: str | Unset | None) -> Stored:
     """The model and cells with all that their likelihood depends on."""
     counts = _counts(adata, stored, layer, "error")
-    annotations = door.Annotations(adata.obs, stored.design, stored.labels, *_size_factors(adata, stored))
+    annotations = door.Annotations(obs_of(adata), stored.design, stored.labels, *_size_factors(adata, stored))
     return Stored(model_of(stored), Cells(Counts.from_csr(counts), **annotations.tensors()))
 
 
@@ -80,7 +81,7 @@ def _counts(
     """Checked counts of the fitted genes, in the order of the fit."""
     door.check_in_memory(adata)
     genes = stored.genes
-    positions = adata.var_names.get_indexer(genes)
+    positions = stored.positions_in(adata.var_names)
     found = positions >= 0
     _check_genes(genes[~found], len(genes), missing_genes)
     layer = stored.param("layer") if isinstance(layer, Unset) else layer
@@ -100,7 +101,7 @@ def _check_genes(missing: np.ndarray, n_genes: int, missing_genes: MissingGenes)
         msg = f"{what}: the fit is of another gene set. Are the genes named in another way, such as by Ensembl ids?"
         raise ValueError(msg)
     if missing_genes == "error":
-        msg = f"{what}. Add them; or, to map cells as if they had no counts there, pass missing_genes='zero' to tl.project."
+        msg = f"{what}. Add them; to map cells as if they had no counts there, pass missing_genes='zero' to tl.project."
         raise ValueError(msg)
     _log.warning("%s. Their counts are taken for zero.", what)
 
@@ -111,8 +112,8 @@ def _size_factors(adata: AnnData, stored: record.Record) -> tuple[np.ndarray | N
         return None, 1.0
     if "size_factor_unit" not in stored.content:
         msg = (
-            f"uns[{stored.keys.uns!r}] was written by an older version, which did not store the scale of the size factors. "
-            "Fit again, or pass the object of the fit."
+            f"uns[{stored.keys.uns!r}] was written by an older version, which did not store the scale of the size "
+            "factors. Fit again, or take the object of the fit."
         )
         raise ValueError(msg)
-    return door.size_factors(adata.obs, key), float(stored.content["size_factor_unit"])
+    return door.size_factors(obs_of(adata), key), float(stored.content["size_factor_unit"])

@@ -1,0 +1,46 @@
+"""The latent with factors set to a value: what would a cell look like without, or with more of, a factor."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.floating[Any]]
+
+
+def with_factors(latent: Floats, values: Mapping[int, float], *, composition: bool) -> Floats:
+    """The latent with some factors set to a value in every cell.
+
+    Parameters
+    ----------
+    latent
+        n_obs x n_latent.
+    values
+        New value of factors, by position from 0.
+    composition
+        Whether a cell's factors are shares of one ('ln'). Then the others share what is left as they did before.
+
+    Raises
+    ------
+    ValueError
+        If `composition` and the values are no shares.
+    """
+    if not values:
+        return latent
+    changed, chosen = latent.copy(), list(values)
+    changed[:, chosen] = np.array(list(values.values()))
+    if not composition:
+        return changed
+    left = 1 - sum(values.values())
+    if min(values.values()) < 0 or left < 0 or (left > 0 and len(values) == latent.shape[1]):
+        msg = f"factors: with latent_distribution='ln' factors are shares of one, but {list(values.values())} are not."
+        raise ValueError(msg)
+    others = np.delete(np.arange(latent.shape[1]), chosen)
+    changed[:, others] *= left / np.maximum(changed[:, others].sum(1, keepdims=True), np.finfo(latent.dtype).tiny)
+    return changed

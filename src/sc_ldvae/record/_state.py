@@ -1,0 +1,58 @@
+"""What a fit left of each cell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+    from sc_ldvae.record._record import Record
+
+    Floats = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class State:
+    """Posterior and library of cells, one row each."""
+
+    latent: Floats
+    """Posterior mean, n_obs x n_latent; for 'ln' its softmax."""
+    variance: Floats
+    """Posterior variance, n_obs x n_latent; for 'ln' before the softmax."""
+    library: Floats
+    """n_obs."""
+
+    def __len__(self) -> int:
+        return len(self.library)
+
+    def rows(self, cells: slice) -> State:
+        """Some of the cells."""
+        return State(self.latent[cells], self.variance[cells], self.library[cells])
+
+
+def state_of(adata: AnnData, fit: Record) -> State:
+    """What `fit` left of the cells of `adata`.
+
+    Raises
+    ------
+    ValueError
+        If some of the cells were not in the fit, or the library is gone.
+    """
+    if fit.keys.library not in adata.obs:
+        msg = f"uns[{fit.keys.uns!r}] holds a fit, but obs[{fit.keys.library!r}] is gone. Put it back, or fit again."
+        raise ValueError(msg)
+    latent, variance = (np.asarray(adata.obsm[key], np.float32) for key in (fit.keys.latent, fit.keys.variance))
+    state = State(latent, variance, adata.obs[fit.keys.library].to_numpy(dtype=np.float32))
+    unknown = ~np.isfinite(np.column_stack([latent, variance, state.library])).all(1)
+    if unknown.any():
+        msg = (
+            f"{unknown.sum()} of {len(unknown)} cells have no latent (for example {adata.obs_names[unknown][0]!r}), as "
+            "when objects are concatenated. Map them with sc_ldvae.tl.project first."
+        )
+        raise ValueError(msg)
+    return state

@@ -1,0 +1,62 @@
+"""What a decoded cell is asked to be: its batch, its covariates, its factors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from sc_ldvae.get._frames import factor_positions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sc_ldvae.record import Record
+
+    Covariates: TypeAlias = Mapping[str, str | float]
+    Factors: TypeAlias = Sequence[int | str] | Mapping[int | str, float | None] | int | str
+
+
+def covariate_settings(fit: Record, batch: str | None, covariates: Covariates | None) -> dict[str, str | float]:
+    """Level or value of the covariates that are set, the batch among them."""
+    settings = dict(covariates or {})
+    if batch is not None:
+        if fit.design.batch is None:
+            msg = f"batch={batch!r} was given, but the fit has no batch. Leave it out, or fit with batch_key."
+            raise ValueError(msg)
+        settings[fit.design.batch.key] = batch
+    return settings
+
+
+def factor_values(fit: Record, factors: Factors | None) -> dict[int, float]:
+    """Value of the factors that are set, by position from 0.
+
+    Factors that a mapping gives None, and those that a sequence does not name, are dropped: they are set to 0.
+    """
+    if factors is None:
+        return {}
+    if isinstance(factors, Mapping):
+        values = [0.0 if value is None else float(value) for value in factors.values()]
+        return dict(zip(factor_positions(fit, list(factors)), values, strict=True))
+    kept = factor_positions(fit, [factors] if isinstance(factors, int | np.integer | str) else factors)
+    return {k: 0.0 for k in range(fit.n_latent) if k not in kept}
+
+
+def gene_positions(fit: Record, genes: Sequence[str] | str | None) -> np.ndarray:
+    """Positions of genes among those of the fit; all of them for None.
+
+    Raises
+    ------
+    ValueError
+        If a gene was not fitted.
+    """
+    if genes is None:
+        return np.arange(len(fit.genes))
+    wanted = [genes] if isinstance(genes, str) else list(genes)
+    known = {gene: i for i, gene in enumerate(fit.genes.tolist())}
+    unknown = [gene for gene in wanted if gene not in known]
+    if unknown:
+        msg = f"genes holds {unknown[0]!r}, which is not among the {len(known)} genes of the fit."
+        raise ValueError(msg)
+    return np.array([known[gene] for gene in wanted], dtype=np.intp)
