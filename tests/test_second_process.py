@@ -1,0 +1,121 @@
+"""A fit that was written to a file answers in another process as it did before."""
+
+from __future__ import annotations
+
+import runpy
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import anndata as ad
+import numpy as np
+import pytest
+from scipy import sparse
+
+import sc_ldvae
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Answers: TypeAlias = dict[str, np.ndarray]
+
+SCRIPT = Path(__file__).with_name("second_process.py")
+SECOND = runpy.run_path(str(SCRIPT))
+MODES: dict[str, dict[str, Any]] = {
+    **{
+        f"{likelihood}-{dispersion}": {"gene_likelihood": likelihood, "dispersion": dispersion}
+        for likelihood, dispersion in product(
+            ("nb", "zinb", "poisson"), ("gene", "gene-batch", "gene-label", "gene-cell")
+        )
+    },
+    "ln": {"latent_distribution": "ln"},
+    "ln-zinb-gene-cell": {"latent_distribution": "ln", "gene_likelihood": "zinb", "dispersion": "gene-cell"},
+    "observed-library": {"use_observed_lib_size": True},
+    "size-factor": {"size_factor_key": "size_factor"},
+    "no-norm": {"use_batch_norm": False},
+    "deep-encoder-of-counts": {"n_layers_encoder": 3, "log_variational": False},
+    "mask": {"mask_var": "chosen"},
+    "key-added": {"key_added": "foo"},
+}
+
+
+def annotated(n_obs: int, n_vars: int) -> ad.AnnData:
+    adata = sc_ldvae.datasets.simulate(n_obs, n_vars, 3, n_batches=3, n_continuous=1, rng=0)
+    rng = np.random.default_rng(0)
+    adata.obs["sex"] = rng.choice(["female", "male"], n_obs)
+    adata.obs["label"] = rng.choice(["a", "b", "c"], n_obs)
+    adata.obs["year"] = 2020.0 + rng.integers(5, size=n_obs)
+    adata.obs["size_factor"] = rng.gamma(20, 0.05, n_obs)
+    adata.var["chosen"] = rng.random(n_vars) < 0.8
+    return adata
+
+
+def query_of(adata: ad.AnnData) -> ad.AnnData:
+    """Some of the cells, their genes in another order and among others."""
+    extra = ad.AnnData(sparse.csr_matrix(np.ones((adata.n_obs, 5), dtype=np.float32)), obs=adata.obs[[]])
+    extra.var_names = [f"extra{i}" for i in range(5)]
+    query = ad.concat([adata, extra], axis=1, merge="first")
+    return query[::4, np.random.default_rng(1).permutation(query.n_vars)].copy()
+
+
+def write(adata: ad.AnnData, stem: Path) -> None:
+    adata.write_h5ad(stem.with_suffix(".h5ad"))
+    adata.write_zarr(stem.with_suffix(".zarr"))
+
+
+@pytest.fixture(scope="module")
+def answers(
+    tmp_path_factory: pytest.TempPathFactory, fit_quickly: Callable[..., ad.AnnData]
+) -> dict[str, dict[str, Answers]]:
+    """By mode: the answers of this process (``'before'``), and for each suffix those of the second one."""
+    folder, adata = tmp_path_factory.mktemp("second_process"), annotated(60, 30)
+    query = query_of(adata)
+    write(query, folder / "query")
+    by_mode = {}
+    for mode, options in MODES.items():
+        fitted = fit_quickly(
+            adata,
+            copy=True,
+            batch_key="batch",
+            labels_key="label",
+            categorical_covariate_keys=["sex"],
+            continuous_covariate_keys=["covariate1", "year"],
+            **options,
+        )
+        (folder / mode).mkdir()
+        write(fitted, folder / mode / "fitted")
+        by_mode[mode] = {"before": SECOND["results"](fitted, query, options.get("key_added", "ldvae"))}
+    subprocess.run([sys.executable, SCRIPT, folder], check=True)
+    for mode, suffix in product(MODES, SECOND["SUFFIXES"]):
+        by_mode[mode][suffix] = dict(np.load(folder / mode / f"fitted{suffix}.npz"))
+    return by_mode
+
+
+@pytest.mark.parametrize("function", SECOND["FUNCTIONS"])
+@pytest.mark.parametrize("suffix", SECOND["SUFFIXES"])
+@pytest.mark.parametrize("mode", MODES)
+def test_same_answer(mode: str, suffix: str, function: str, answers: dict[str, dict[str, Answers]]) -> None:
+    before, after = (
+        {part: array for part, array in answers[mode][where].items() if part.startswith(f"{function}/")}
+        for where in ("before", suffix)
+    )
+    assert before
+    assert list(after) == list(before)
+    for part, expected in before.items():
+        assert after[part].dtype.kind == expected.dtype.kind, part
+        if expected.dtype.kind == "U":
+            assert after[part].tolist() == expected.tolist(), part
+        else:
+            np.testing.assert_allclose(after[part], expected, rtol=1e-6, err_msg=part, strict=True)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_answers_are_of_the_mode(mode: str, answers: dict[str, dict[str, Answers]]) -> None:
+    """Else it would be nothing that is compared."""
+    before = answers[mode]["before"]
+    n_genes = int(annotated(60, 30).var["chosen"].sum()) if mode == "mask" else 30
+    assert len(before["loadings/index"]) == n_genes
+    assert np.isfinite(before["elbo/values"]).all()
+    assert 0 < before["expression-threshold/data"].size < 60 * n_genes
