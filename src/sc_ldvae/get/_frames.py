@@ -13,7 +13,7 @@ from sc_ldvae._modality import pick_modality
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sc_ldvae._typing import Data
+    from sc_ldvae._typing import Data, Positions
 
 
 def loadings(
@@ -266,3 +266,26 @@ def factor_positions(fit: record.Record, factors: Sequence[int | str] | None) ->
         msg = f"factors holds {unknown[0]!r}, but factors are 1 to {len(names)}, or {names[0]!r} to {names[-1]!r}."
         raise ValueError(msg)
     return [known[factor] for factor in factors]
+
+
+def gene_positions(fit: record.Record, genes: Sequence[str] | str | None) -> Positions:
+    """Positions of genes among those of the fit; all of them for None.
+
+    Raises
+    ------
+    ValueError
+        If a gene was not fitted, or is named twice.
+    """
+    if genes is None:
+        return np.arange(len(fit.genes))
+    wanted = [genes] if isinstance(genes, str) else list(genes)
+    known = {gene: i for i, gene in enumerate(fit.genes.tolist())}
+    unknown = [gene for gene in wanted if gene not in known]
+    if unknown:
+        msg = f"genes holds {unknown[0]!r}, which is not among the {len(known)} genes of the fit."
+        raise ValueError(msg)
+    repeated = pd.Series(wanted, dtype=object).duplicated()
+    if repeated.any():
+        msg = f"genes holds {wanted[repeated.argmax()]!r} more than once. Name each gene once."
+        raise ValueError(msg)
+    return np.array([known[gene] for gene in wanted], dtype=np.intp)

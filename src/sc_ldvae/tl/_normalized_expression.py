@@ -10,6 +10,7 @@ import pandas as pd
 from scipy import sparse
 
 from sc_ldvae import record
+from sc_ldvae._memory import check_memory
 from sc_ldvae._modality import obs_of, pick_modality
 
 if TYPE_CHECKING:
@@ -155,8 +156,6 @@ class _Asked:
     rng: np.random.Generator
 
     def dense(self, genes: Positions, places: Positions, width: int, bar: Bar) -> Floats:
-        from sc_ldvae.tl._memory import check_memory
-
         n_bytes = len(self.state) * width * 4
         check_memory(n_bytes, f"A dense array of {len(self.state)} cells x {width} genes", _ADVICE)
         values = np.zeros((len(self.state), width), dtype=np.float32)
@@ -165,8 +164,6 @@ class _Asked:
         return values
 
     def sparse(self, genes: Positions, places: Positions, width: int, threshold: float, bar: Bar) -> csr_matrix:
-        from sc_ldvae.tl._memory import check_memory
-
         parts = []
         # Decoded in the order of the columns, so that the rows come out sorted.
         order = np.argsort(places)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from sc_ldvae.get._frames import factor_positions
+from sc_ldvae.get._frames import factor_positions, gene_positions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     Covariates: TypeAlias = Mapping[str, str | float]
     Factors: TypeAlias = Sequence[int | str] | Mapping[int | str, float | None] | int | str
+
+__all__ = ["covariate_settings", "factor_values", "gene_positions"]
 
 
 def covariate_settings(fit: Record, batch: str | None, covariates: Covariates | None) -> dict[str, str | float]:
@@ -41,22 +43,3 @@ def factor_values(fit: Record, factors: Factors | None) -> dict[int, float]:
         return dict(zip(factor_positions(fit, list(factors)), values, strict=True))
     kept = factor_positions(fit, [factors] if isinstance(factors, int | np.integer | str) else factors)
     return {k: 0.0 for k in range(fit.n_latent) if k not in kept}
-
-
-def gene_positions(fit: Record, genes: Sequence[str] | str | None) -> np.ndarray:
-    """Positions of genes among those of the fit; all of them for None.
-
-    Raises
-    ------
-    ValueError
-        If a gene was not fitted.
-    """
-    if genes is None:
-        return np.arange(len(fit.genes))
-    wanted = [genes] if isinstance(genes, str) else list(genes)
-    known = {gene: i for i, gene in enumerate(fit.genes.tolist())}
-    unknown = [gene for gene in wanted if gene not in known]
-    if unknown:
-        msg = f"genes holds {unknown[0]!r}, which is not among the {len(known)} genes of the fit."
-        raise ValueError(msg)
-    return np.array([known[gene] for gene in wanted], dtype=np.intp)
