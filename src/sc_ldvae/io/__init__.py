@@ -1,7 +1,8 @@
-"""Exchange with files."""
+"""Exchange with files and with other packages' models."""
 
 from __future__ import annotations
 
 from sc_ldvae.io._read import read_counts
+from sc_ldvae.io._scvi import from_scvi, to_scvi
 
-__all__ = ["read_counts"]
+__all__ = ["from_scvi", "read_counts", "to_scvi"]
