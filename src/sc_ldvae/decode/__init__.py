@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from sc_ldvae.decode._compare import Comparison, compared, mixture
 from sc_ldvae.decode._expression import CHUNK, Expression, draw_latent
 from sc_ldvae.decode._factors import with_factors
 
-__all__ = ["CHUNK", "Expression", "draw_latent", "with_factors"]
+__all__ = ["CHUNK", "Comparison", "Expression", "compared", "draw_latent", "mixture", "with_factors"]

@@ -47,8 +47,7 @@ class Expression:
 
     @cached_property
     def _decoder(self) -> Floats:
-        affine = self.log_proportion
-        return np.vstack([affine.loadings.T, affine.covariate_effects.T, affine.intercept]).astype(np.float32)
+        return self.log_proportion.matrix()
 
     def add(self, latents: Sequence[Floats], designs: Sequence[Floats], scale: Floats, out: Floats) -> None:
         """Add `scale` times the mean of the proportions over all latents and designs.

@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
+from sc_ldvae.get._differential_expression import differential_expression
 from sc_ldvae.get._frames import covariate_effects, factors, history, loadings, top_genes
+from sc_ldvae.get._likelihood import latent_library_size, likelihood_parameters
 
-__all__ = ["covariate_effects", "factors", "history", "loadings", "top_genes"]
+__all__ = [
+    "covariate_effects",
+    "differential_expression",
+    "factors",
+    "history",
+    "latent_library_size",
+    "likelihood_parameters",
+    "loadings",
+    "top_genes",
+]

@@ -40,6 +40,10 @@ class AffineMap:
         effects = covariates @ self.covariate_effects.T.astype(np.float64)
         return latent @ self.loadings.T.astype(np.float64) + self.intercept + effects
 
+    def matrix(self) -> Floats:
+        """The map as kernels take it: rows for factors, columns of the design and intercept, single precision."""
+        return np.vstack([self.loadings.T, self.covariate_effects.T, self.intercept]).astype(np.float32)
+
     def levels_centred(self, blocks: list[slice]) -> AffineMap:
         """The same map with the effects of each category's levels (`blocks` of columns) summing to zero per gene.
 

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from sc_ldvae.tl._differential_expression import differential_expression
 from sc_ldvae.tl._ldvae import ldvae
 from sc_ldvae.tl._normalized_expression import normalized_expression
+from sc_ldvae.tl._posterior_predictive import posterior_predictive
 from sc_ldvae.tl._project import project
 from sc_ldvae.tl._scores import elbo, marginal_log_likelihood, reconstruction_error
 
-__all__ = ["elbo", "ldvae", "marginal_log_likelihood", "normalized_expression", "project", "reconstruction_error"]
+__all__ = [
+    "differential_expression",
+    "elbo",
+    "ldvae",
+    "marginal_log_likelihood",
+    "normalized_expression",
+    "posterior_predictive",
+    "project",
+    "reconstruction_error",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sc_ldvae.nn._fused._adam import Adam
+from sc_ldvae.nn._fused._compare import compare, normalise
 from sc_ldvae.nn._fused._deviance import deviances
 from sc_ldvae.nn._fused._elbo import FusedElbo
 from sc_ldvae.nn._fused._proportions import add_proportions
@@ -16,7 +17,9 @@ __all__ = [
     "SparseRows",
     "add_proportions",
     "as_many_threads_as_torch",
+    "compare",
     "deviances",
     "gather_rows",
     "n_parts",
+    "normalise",
 ]

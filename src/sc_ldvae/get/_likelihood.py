@@ -1,0 +1,187 @@
+"""What the likelihood of each count depends on: mean, dispersion, zero inflation, library."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from sc_ldvae import record
+from sc_ldvae._memory import check_memory
+from sc_ldvae._modality import obs_of, pick_modality
+from sc_ldvae.get._frames import gene_positions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from sc_ldvae._typing import Data, Floats, Positions
+    from sc_ldvae.decode import Expression
+
+# Counts whose parameters are computed at once: some arrays of 8 MB.
+_AT_ONCE = 2**20
+
+
+def likelihood_parameters(
+    data: Data,
+    *,
+    genes: Sequence[str] | str | None = None,
+    key: str = record.DEFAULT,
+    modality: str | None = None,
+) -> dict[str, pd.DataFrame]:
+    """Parameters of the distribution of each count, at the posterior mean of the latent.
+
+    Computed from the stored latent and library, for each cell's own batch and covariates: counts are not needed.
+
+    Parameters
+    ----------
+    data
+        Fitted AnnData, or MuData with a fitted `modality`.
+    genes
+        Names of fitted genes; all by default.
+    key
+        The `key_added` of the fit.
+    modality
+        Modality of a MuData.
+
+    Returns
+    -------
+    Frames n_obs x genes (by default ``uns['ldvae']['genes']``) in single precision: ``'mean'``, in counts and without
+    zero inflation; ``'theta'``, the inverse dispersion, such that the variance is ``mean + mean**2 / theta`` (not for
+    ``'poisson'``); ``'zero_inflation'``, the probability of an extra zero (for ``'zinb'`` only).
+
+    Raises
+    ------
+    ValueError
+        If there is no such fit, or if a gene, batch, label or covariate level is none of the fit's.
+    MemoryError
+        If the frames would not fit into memory. The sentence names the needed bytes.
+
+    Examples
+    --------
+    >>> import sc_ldvae
+    >>> adata = sc_ldvae.datasets.simulate(n_obs=200, n_vars=50, n_latent=3)
+    >>> sc_ldvae.tl.ldvae(adata, n_latent=3, max_epochs=2, progress=False)
+    >>> parameters = sc_ldvae.get.likelihood_parameters(adata, genes=["gene0", "gene1"])
+    >>> {name: frame.shape for name, frame in parameters.items()}
+    {'mean': (200, 2), 'theta': (200, 2)}
+    """
+    adata = pick_modality(data, modality)
+    fit = record.read(adata, key)
+    chosen = gene_positions(fit, genes)
+    state, design, groups = record.state_of(adata, fit), fit.design.matrix(obs_of(adata)), fit.theta_groups(adata)
+    counts, shape = CountDistribution.of_genes(fit.decoder, chosen), (len(state), len(chosen))
+    names = counts.parameter_names
+    check_memory(
+        4 * len(names) * len(state) * len(chosen),
+        f"{len(names)} frames of {len(state)} cells x {len(chosen)} genes",
+        "Ask for some genes only (genes), or for fewer cells.",
+    )
+    values = {name: np.empty(shape, dtype=np.float32) for name in names}
+    for cells in chunks(*shape):
+        parameters = counts.parameters(state.latent[cells], design[cells], state.library[cells], groups[cells])
+        for name in names:
+            values[name][cells] = parameters[name]
+    return {name: pd.DataFrame(part, adata.obs_names, fit.genes[chosen]) for name, part in values.items()}
+
+
+def latent_library_size(data: Data, *, key: str = record.DEFAULT, modality: str | None = None) -> pd.Series[float]:
+    """Library of each cell: what its expression proportions are multiplied by to give the means of its counts.
+
+    Parameters
+    ----------
+    data
+        Fitted AnnData, or MuData with a fitted `modality`.
+    key
+        The `key_added` of the fit.
+    modality
+        Modality of a MuData.
+
+    Returns
+    -------
+    n_obs, in counts over the fitted genes. Where the library is latent, the median of its posterior: exp of the mean of
+    its log. Where it is observed, the total count of the cell, or its size factor times a constant that makes their
+    mean the mean total.
+
+    Raises
+    ------
+    ValueError
+        If there is no such fit.
+
+    Examples
+    --------
+    >>> import sc_ldvae
+    >>> adata = sc_ldvae.datasets.simulate(n_obs=200, n_vars=50, n_latent=3)
+    >>> sc_ldvae.tl.ldvae(adata, n_latent=3, max_epochs=2, use_observed_lib_size=True, progress=False)
+    >>> bool((sc_ldvae.get.latent_library_size(adata) == adata.X.sum(1).A1).all())
+    True
+    """
+    adata = pick_modality(data, modality)
+    fit = record.read(adata, key)
+    return pd.Series(record.state_of(adata, fit).library, adata.obs_names, name=fit.keys.library)
+
+
+@dataclass(frozen=True)
+class CountDistribution:
+    """Distribution of the counts of some of the fitted genes."""
+
+    expression: Expression
+    decoder: record.Decoder
+    """Its dispersion and zero inflation are those of the genes alone."""
+
+    @classmethod
+    def of_genes(cls, decoder: record.Decoder, genes: Positions) -> CountDistribution:
+        """The distribution for genes at these positions among those of the fit."""
+        from sc_ldvae.decode import Expression
+
+        log_proportion, log_theta, inflation = decoder.log_proportion, decoder.log_theta, decoder.zero_inflation
+        if isinstance(log_theta, record.AffineMap):
+            log_theta = _of_genes(log_theta, genes)
+        elif log_theta is not None:
+            log_theta = log_theta[:, genes]
+        if inflation is not None:
+            inflation = _of_genes(inflation, genes)
+        expression = Expression(log_proportion, genes, np.arange(len(genes)))
+        return cls(expression, record.Decoder(log_proportion, log_theta, inflation))
+
+    @property
+    def parameter_names(self) -> list[str]:
+        """Those that the likelihood has."""
+        has = {"theta": self.decoder.log_theta is not None, "zero_inflation": self.decoder.zero_inflation is not None}
+        return ["mean", *(name for name, is_there in has.items() if is_there)]
+
+    def parameters(
+        self, latent: Floats, design: Floats, library: Floats, groups: NDArray[np.integer[Any]]
+    ) -> dict[str, Floats]:
+        """Parameters of each count by name, n_obs x genes each.
+
+        Parameters
+        ----------
+        latent, design, library
+            n_obs x n_latent, n_obs x columns and n_obs.
+        groups
+            Row of the log theta for each cell.
+        """
+        mean = np.zeros((len(latent), len(self.expression.genes)), dtype=np.float32)
+        self.expression.add([latent], [design], library, mean)
+        parameters: dict[str, Floats] = {"mean": mean}
+        theta = self.decoder.theta(latent, design, groups)
+        if theta is not None:
+            parameters["theta"] = theta
+        if self.decoder.zero_inflation is not None:
+            parameters["zero_inflation"] = 1 - np.asarray(self.decoder.not_inflated(latent, design))
+        return parameters
+
+
+def chunks(n_obs: int, n_genes: int) -> Iterator[slice]:
+    """Cells whose parameters are computed at once, fewer of them the more genes there are."""
+    size = max(1, _AT_ONCE // max(1, n_genes))
+    for start in range(0, n_obs, size):
+        yield slice(start, min(start + size, n_obs))
+
+
+def _of_genes(part: record.AffineMap, genes: Positions) -> record.AffineMap:
+    return record.AffineMap(part.loadings[genes], part.intercept[genes], part.covariate_effects[genes])
