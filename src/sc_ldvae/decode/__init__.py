@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from sc_ldvae.decode._compare import Comparison, compared, mixture
+from sc_ldvae.decode._correlation import correlation
 from sc_ldvae.decode._expression import CHUNK, Expression, draw_latent
 from sc_ldvae.decode._factors import with_factors
+from sc_ldvae.decode._log_proportions import LogProportions
 
-__all__ = ["CHUNK", "Comparison", "Expression", "compared", "draw_latent", "mixture", "with_factors"]
+__all__ = [
+    "CHUNK",
+    "Comparison",
+    "Expression",
+    "LogProportions",
+    "compared",
+    "correlation",
+    "draw_latent",
+    "mixture",
+    "with_factors",
+]

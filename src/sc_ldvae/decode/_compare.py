@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sc_ldvae.nn._fused import as_many_threads_as_torch, compare, n_parts, normalise
+from sc_ldvae.nn._fused import as_many_threads_as_torch, compare, n_parts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sc_ldvae._typing import Bar, Floats
-    from sc_ldvae.record import AffineMap, State
+    from sc_ldvae.decode._log_proportions import LogProportions
 
 # Bins of log2 expression are at most so wide.
 _WIDEST_BIN = 1 / 32
@@ -43,9 +43,7 @@ class Comparison:
 
 
 def compared(
-    log_proportion: AffineMap,
-    state: State,
-    covariates: Floats,
+    cells: LogProportions,
     groups: NDArray[np.int64],
     tests: NDArray[np.int64],
     genes: NDArray[np.intp],
@@ -53,20 +51,13 @@ def compared(
     *,
     delta: float,
     pseudocount: float,
-    composition: bool,
 ) -> Comparison:
     """Log2 fold changes ``log2(rho_a + pseudocount) - log2(rho_b + pseudocount)`` over all pairs of cells a, b.
 
-    A cell's log proportion is a linear function of its latent, less one number for all genes, the log normaliser of the
-    softmax: its posterior mean and variance are known in closed form, up to the curvature of that number, which is
-    taken to second order.
-
     Parameters
     ----------
-    log_proportion
-        The decoder.
-    state, covariates
-        The cells, n_obs.
+    cells
+        n_obs.
     groups
         Group of each cell, n_obs.
     tests
@@ -79,19 +70,12 @@ def compared(
         Threshold of the log2 fold change.
     pseudocount
         Added to the proportions.
-    composition
-        Whether the latent is a softmax ('ln').
     """
-    mean, scale = _moments(state, composition=composition)
-    u = np.hstack([mean, covariates, np.ones((len(state), 1))]).astype(np.float32)
-    decoder, competing = log_proportion.matrix(), np.float32(composition)
-    loadings = decoder[: scale.shape[1]]
-    log_sums, centres = np.empty(len(u), np.float32), np.empty_like(scale)
+    u, scale, centres = (np.ascontiguousarray(part.T) for part in (cells.u, cells.scale, cells.centres))
+    decoder, loadings = cells.decoder, cells.decoder[: len(scale)]
     lag = int(np.ceil(delta / _WIDEST_BIN))
     out = np.empty((len(tests), len(genes), len(fields(Comparison))))
     with as_many_threads_as_torch():
-        normalise(n_parts(u.size * decoder.shape[1]), u, decoder, loadings, scale, competing, log_sums, centres)
-        u, scale, centres = (np.ascontiguousarray(part.T) for part in (u, scale, centres))
         for start in range(0, len(genes), _GENES):
             chosen = genes[start : start + _GENES]
             part = np.empty((len(tests), len(chosen), out.shape[2]))
@@ -102,8 +86,8 @@ def compared(
                 centres,
                 np.ascontiguousarray(decoder.T[chosen]),
                 np.ascontiguousarray(loadings.T[chosen]),
-                competing,
-                log_sums,
+                cells.competing,
+                cells.log_sums,
                 groups,
                 np.bincount(groups),
                 tests,
@@ -122,13 +106,3 @@ def mixture(parts: Sequence[Comparison]) -> Comparison:
     means = {field.name: np.mean([getattr(part, field.name) for part in parts], axis=0) for field in fields(Comparison)}
     squares = np.mean([part.variance + part.mean**2 for part in parts], axis=0)
     return Comparison(**means | {"variance": squares - means["mean"] ** 2})
-
-
-def _moments(state: State, *, composition: bool) -> tuple[Floats, Floats]:
-    """Mean of the latent, to second order for a softmax, and what one posterior standard deviation of a factor does."""
-    latent, variance = state.latent.astype(np.float64), state.variance.astype(np.float64)
-    scale = np.sqrt(variance)
-    if composition:
-        shift = 0.5 * variance * latent * (1 - 2 * latent)
-        latent, scale = latent + shift - shift.sum(1, keepdims=True) * latent, scale * latent
-    return latent, scale.astype(np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sc_ldvae.get._differential_expression import differential_expression
+from sc_ldvae.get._feature_correlation import feature_correlation
 from sc_ldvae.get._frames import covariate_effects, factors, history, loadings, top_genes
 from sc_ldvae.get._likelihood import latent_library_size, likelihood_parameters
 
@@ -10,6 +11,7 @@ __all__ = [
     "covariate_effects",
     "differential_expression",
     "factors",
+    "feature_correlation",
     "history",
     "latent_library_size",
     "likelihood_parameters",

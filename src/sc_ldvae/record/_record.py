@@ -85,6 +85,24 @@ class Record:
             "n_continuous_cov": len(self.design.continuous),
         }
 
+    def covariate_settings(
+        self, batch: str | None, covariates: Mapping[str, str | float] | None
+    ) -> dict[str, str | float]:
+        """Level or value of the covariates that are set, the batch among them.
+
+        Raises
+        ------
+        ValueError
+            If a batch is given and the fit has none.
+        """
+        settings = dict(covariates or {})
+        if batch is not None:
+            if self.design.batch is None:
+                msg = f"batch={batch!r} was given, but the fit has no batch. Leave it out, or fit with batch_key."
+                raise ValueError(msg)
+            settings[self.design.batch.key] = batch
+        return settings
+
     def theta_groups(self, adata: AnnData) -> NDArray[np.int64]:
         """Row of the stored log theta for each cell.
 

@@ -221,18 +221,8 @@ def _mean_comparison(
     order = np.argsort(codes, kind="stable")
     state = record.State(state.latent[order], state.variance[order], state.library[order])
     composition = fit.param("latent_distribution") == "ln"
-    parts = [
-        decode.compared(
-            fit.decoder.log_proportion,
-            state,
-            design[order],
-            codes[order],
-            tests,
-            genes,
-            bar,
-            composition=composition,
-            **thresholds,
-        )
-        for design in designs
-    ]
+    parts = []
+    for design in designs:
+        cells = decode.LogProportions.of(fit.decoder.log_proportion, state, design[order], composition=composition)
+        parts.append(decode.compared(cells, codes[order], tests, genes, bar, **thresholds))
     return decode.mixture(parts)

@@ -117,7 +117,7 @@ def normalized_expression(
         adata,
         fit,
         record.state_of(adata, fit),
-        settings.covariate_settings(fit, batch, covariates),
+        fit.covariate_settings(batch, covariates),
         settings.factor_values(fit, factors),
         library,
         n_samples,

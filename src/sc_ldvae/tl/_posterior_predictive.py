@@ -112,7 +112,7 @@ def posterior_predictive(
         width = adata.n_vars
         places = fit.positions_in(adata.var_names)[chosen]
         chosen, places = chosen[places >= 0], places[places >= 0]
-    asked = settings.covariate_settings(fit, batch, covariates)
+    asked = fit.covariate_settings(batch, covariates)
     cells = _Cells(
         record.state_of(adata, fit),
         _design(adata, fit, asked),

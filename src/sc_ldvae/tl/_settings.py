@@ -17,18 +17,7 @@ if TYPE_CHECKING:
     Covariates: TypeAlias = Mapping[str, str | float]
     Factors: TypeAlias = Sequence[int | str] | Mapping[int | str, float | None] | int | str
 
-__all__ = ["covariate_settings", "factor_values", "gene_positions"]
-
-
-def covariate_settings(fit: Record, batch: str | None, covariates: Covariates | None) -> dict[str, str | float]:
-    """Level or value of the covariates that are set, the batch among them."""
-    settings = dict(covariates or {})
-    if batch is not None:
-        if fit.design.batch is None:
-            msg = f"batch={batch!r} was given, but the fit has no batch. Leave it out, or fit with batch_key."
-            raise ValueError(msg)
-        settings[fit.design.batch.key] = batch
-    return settings
+__all__ = ["factor_values", "gene_positions"]
 
 
 def factor_values(fit: Record, factors: Factors | None) -> dict[int, float]:
