@@ -1,0 +1,172 @@
+"""Drawn counts beside the observed ones."""
+
+from __future__ import annotations
+
+from itertools import count, takewhile
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import sparse
+
+from sc_ldvae import get, record
+from sc_ldvae._modality import pick_modality
+from sc_ldvae._typing import UNSET
+from sc_ldvae.pl._figure import finish, panels
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from scipy.sparse import csr_matrix
+
+    from sc_ldvae._typing import Ax, Data, Floats, Unset
+
+SAMPLES = "posterior_predictive"
+_OBSERVED, _PREDICTED = "0.5", "#b2182b"
+_N_BINS = 40
+# Of the histogram's height: above the highest bar stands the legend.
+_HEADROOM = 1.12
+
+
+def posterior_predictive(
+    data: Data,
+    samples: str = SAMPLES,
+    *,
+    layer: str | Unset | None = UNSET,
+    key: str = record.DEFAULT,
+    modality: str | None = None,
+    ax: Ax | None = None,
+    show: bool | None = None,
+    save: str | Path | None = None,
+) -> list[Axes] | None:
+    """Plot counts drawn from the fitted model beside the observed counts of the fitted genes.
+
+    A model that fits draws counts like the observed ones. Three panels show whether it does: the share of zeros of each
+    gene; variance against mean of each gene, on or above the line of a Poisson distribution; and the total counts of
+    the cells.
+
+    Parameters
+    ----------
+    data
+        Fitted AnnData with raw counts, or MuData with such a `modality`.
+    samples
+        The `key_added` of :func:`sc_ldvae.tl.posterior_predictive`, with all `genes`. Of several draws, which are the
+        layers ``f"{samples}_1"`` and so on, gene-wise values are means over the draws.
+    layer
+        Layer of raw counts, X for None; the layer of the fit by default.
+    key
+        The `key_added` of the fit.
+    modality
+        Modality of a MuData.
+    ax
+        Axes to draw on, three.
+    show
+        Show the figure; None follows ``sc.settings.autoshow``.
+    save
+        File to save the figure to.
+
+    Returns
+    -------
+    The three axes, if the figure is not shown.
+
+    Raises
+    ------
+    ValueError
+        If there is no such fit, if the drawn or the observed counts are missing, or if `ax` has another number of axes.
+
+    Examples
+    --------
+    >>> import sc_ldvae
+    >>> adata = sc_ldvae.datasets.simulate(n_obs=200, n_vars=50, n_latent=3)
+    >>> sc_ldvae.tl.ldvae(adata, n_latent=3, max_epochs=2, progress=False)
+    >>> sc_ldvae.tl.posterior_predictive(adata, key_added="posterior_predictive", progress=False)
+    >>> axes = sc_ldvae.pl.posterior_predictive(adata, show=False)
+    >>> len(axes)
+    3
+    """
+    # The door of the tools loads torch.
+    from sc_ldvae.tl import _arguments as door
+
+    adata = pick_modality(data, modality)
+    fit = record.read(adata, key)
+    door.check_in_memory(adata)
+    genes = adata.var_names.get_indexer(get.loadings(adata, key=key).index)
+    drawn = [sparse.csr_matrix(adata.layers[name])[:, genes] for name in _layers(adata, samples)]
+    observed = door.counts_of(adata, fit.param("layer") if layer is UNSET else layer, genes)
+    axes = panels(3, ax, ncols=3, width=3.2, height=3.1)
+    _draw_zeros(axes[0], observed, drawn)
+    _draw_variances(axes[1], observed, drawn)
+    _draw_totals(axes[2], observed, drawn)
+    for axis in axes:
+        axis.xaxis.label.set_fontsize(9)
+        axis.yaxis.label.set_fontsize(9)
+        axis.title.set_fontsize(9)
+        axis.tick_params(labelsize=8)
+        axis.grid(visible=False)
+        axis.spines[["top", "right"]].set_visible(False)
+    return finish(axes, show=show, save=save)
+
+
+def _layers(adata: AnnData, samples: str) -> list[str]:
+    """The layer of the only draw, or those of several."""
+    if samples in adata.layers:
+        return [samples]
+    names = list(takewhile(adata.layers.__contains__, (f"{samples}_{i}" for i in count(1))))
+    if not names:
+        msg = (
+            f"samples={samples!r} names no drawn counts: there is neither layers[{samples!r}] nor "
+            f"layers['{samples}_1']. Draw some with sc_ldvae.tl.posterior_predictive(data, key_added={samples!r})."
+        )
+        raise ValueError(msg)
+    return names
+
+
+def _draw_zeros(axis: Axes, observed: csr_matrix, drawn: Sequence[csr_matrix]) -> None:
+    predicted = np.mean([_shares_of_zeros(counts) for counts in drawn], axis=0)
+    axis.axline((0, 0), slope=1, color="0.3", linewidth=0.8)
+    axis.scatter(_shares_of_zeros(observed), predicted, s=5, color=_PREDICTED, linewidths=0, rasterized=True)
+    axis.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), box_aspect=1, title="share of zeros per gene")
+    axis.set(xlabel="observed", ylabel="predicted")
+
+
+def _draw_variances(axis: Axes, observed: csr_matrix, drawn: Sequence[csr_matrix]) -> None:
+    own, predicted = _moments(observed), np.mean([_moments(counts) for counts in drawn], axis=0)
+    for (means, variances), color, label in ((own, _OBSERVED, "observed"), (predicted, _PREDICTED, "predicted")):
+        # What is zero has no place on a logarithmic axis.
+        shown = variances > 0
+        axis.scatter(
+            means[shown], variances[shown], s=5, color=color, linewidths=0, alpha=0.5, label=label, rasterized=True
+        )
+    axis.set(xscale="log", yscale="log", title="variance of a gene", xlabel="mean count", ylabel="variance")
+    axis.axline((1, 1), (2, 2), color="0.3", linewidth=0.8, label="Poisson")
+    # Counts vary more than a Poisson distribution, not less: nothing lies below its line.
+    axis.legend(frameon=False, loc="lower right", fontsize=8, markerscale=2)
+
+
+def _draw_totals(axis: Axes, observed: csr_matrix, drawn: Sequence[csr_matrix]) -> None:
+    own, predicted = _totals(observed), np.concatenate([_totals(counts) for counts in drawn])
+    positive = np.concatenate([own, predicted[predicted > 0]])
+    bins = np.geomspace(positive.min(), positive.max(), _N_BINS + 1).tolist()
+    axis.hist(own, bins, weights=np.full(len(own), 1 / len(own)), color="0.75", label="observed")
+    weights = np.full(len(predicted), 1 / len(predicted))
+    axis.hist(predicted, bins, weights=weights, histtype="step", color=_PREDICTED, label="predicted")
+    axis.set(xscale="log", title="total counts of a cell", xlabel="counts over fitted genes", ylabel="share of cells")
+    axis.set_ylim(top=_HEADROOM * axis.get_ylim()[1])
+    axis.legend(frameon=False, loc="upper center", ncols=2, fontsize=8)
+
+
+def _shares_of_zeros(counts: csr_matrix) -> Floats:
+    return 1 - counts.getnnz(axis=0) / counts.shape[0]
+
+
+def _moments(counts: csr_matrix) -> Floats:
+    """Mean and variance of each gene, 2 x genes."""
+    counts = counts.astype(np.float64)
+    means = np.asarray(counts.mean(0)).ravel()
+    return np.stack([means, np.asarray(counts.power(2).mean(0)).ravel() - means**2])
+
+
+def _totals(counts: csr_matrix) -> Floats:
+    return np.asarray(counts.sum(1, dtype=np.float64)).ravel()
