@@ -43,6 +43,16 @@ def expression(adata: ad.AnnData, key: str, **options: Any) -> Any:
     return tl.normalized_expression(adata, key=key, progress=False, **options)
 
 
+def compared(adata: ad.AnnData, key: str, **options: Any) -> pd.DataFrame:
+    result = tl.differential_expression(adata, "label", key=key, copy=True, progress=False, **options)
+    return get.differential_expression(result)
+
+
+def drawn(adata: ad.AnnData, key: str) -> dict[str, np.ndarray]:
+    draws = tl.posterior_predictive(adata, 2, key=key, rng=3, progress=False)
+    return {str(i): draw.toarray() for i, draw in enumerate(draws)}
+
+
 FUNCTIONS: dict[str, Callable[[ad.AnnData, ad.AnnData, str], Any]] = {
     "project": lambda adata, query, key: entries(projected(adata, query, key), key),
     "elbo": lambda adata, _, key: per_cell(tl.elbo, adata, key, n_samples=2),
@@ -57,6 +67,13 @@ FUNCTIONS: dict[str, Callable[[ad.AnnData, ad.AnnData, str], Any]] = {
     "expression-samples": lambda adata, _, key: expression(adata, key, n_samples=3, rng=5),
     "expression-library": lambda adata, _, key: expression(adata, key, library="own"),
     "expression-threshold": lambda adata, _, key: expression(adata, key, threshold=0.02),
+    "comparison": lambda adata, _, key: compared(adata, key),
+    "comparison-of-batches": lambda adata, _, key: compared(adata, key, batch_correction=True),
+    "comparison-vanilla": lambda adata, _, key: compared(adata, key, mode="vanilla", reference="a"),
+    "posterior_predictive": lambda adata, _, key: drawn(adata, key),
+    "likelihood_parameters": lambda adata, _, key: get.likelihood_parameters(adata, key=key),
+    "latent_library_size": lambda adata, _, key: get.latent_library_size(adata, key=key),
+    "feature_correlation": lambda adata, _, key: get.feature_correlation(adata, key=key),
     "loadings": lambda adata, _, key: get.loadings(adata, key=key),
     "top_genes": lambda adata, _, key: get.top_genes(adata, 4, key=key),
     "factors": lambda adata, _, key: get.factors(adata, key=key),

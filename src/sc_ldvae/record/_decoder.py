@@ -42,7 +42,9 @@ class AffineMap:
 
     def matrix(self) -> Floats:
         """The map as kernels take it: rows for factors, columns of the design and intercept, single precision."""
-        return np.vstack([self.loadings.T, self.covariate_effects.T, self.intercept]).astype(np.float32)
+        parts = [self.loadings.T, self.covariate_effects.T, self.intercept]
+        # In one memory layout, whatever that of the parts is: sums round the same.
+        return np.ascontiguousarray(np.vstack(parts), np.float32)
 
     def levels_centred(self, blocks: list[slice]) -> AffineMap:
         """The same map with the effects of each category's levels (`blocks` of columns) summing to zero per gene.
@@ -76,7 +78,7 @@ class AffineMap:
         stored = {"loadings": self.loadings, "intercept": self.intercept}
         if self.covariate_effects.shape[1]:
             stored["covariate_effects"] = self.covariate_effects
-        return {key: value.astype(np.float32) for key, value in stored.items()}
+        return {key: np.ascontiguousarray(value, np.float32) for key, value in stored.items()}
 
 
 @dataclass(frozen=True)
