@@ -112,7 +112,7 @@ def normalized_expression(
     _check_library(library)
     adata = pick_modality(data, modality)
     fit = record.read(adata, key)
-    chosen = settings.gene_positions(fit, genes)
+    chosen, places, width = settings.gene_columns(adata, fit, genes, as_layer=key_added is not None)
     asked = _Asked(
         adata,
         fit,
@@ -123,12 +123,6 @@ def normalized_expression(
         n_samples,
         np.random.default_rng(rng),
     )
-    width = len(chosen)
-    places = np.arange(width)
-    if key_added is not None:
-        width = adata.n_vars
-        places = fit.positions_in(adata.var_names)[chosen]
-        chosen, places = chosen[places >= 0], places[places >= 0]
     with tqdm(total=adata.n_obs, unit="cell", disable=not progress) as bar:
         if threshold is None:
             values = asked.dense(chosen, places, width, bar)

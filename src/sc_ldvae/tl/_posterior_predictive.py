@@ -105,13 +105,7 @@ def posterior_predictive(
     door.check_key(key_added)
     adata = pick_modality(data, modality)
     fit = record.read(adata, key)
-    chosen = settings.gene_positions(fit, genes)
-    width = len(chosen)
-    places = np.arange(width)
-    if key_added is not None:
-        width = adata.n_vars
-        places = fit.positions_in(adata.var_names)[chosen]
-        chosen, places = chosen[places >= 0], places[places >= 0]
+    chosen, places, width = settings.gene_columns(adata, fit, genes, as_layer=key_added is not None)
     asked = fit.covariate_settings(batch, covariates)
     cells = _Cells(
         record.state_of(adata, fit),

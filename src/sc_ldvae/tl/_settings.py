@@ -1,4 +1,4 @@
-"""What a decoded cell is asked to be: its batch, its covariates, its factors."""
+"""What decoding is asked for: factors of the cells, genes and where they go."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from sc_ldvae.get._frames import factor_positions, gene_positions
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from anndata import AnnData
+
+    from sc_ldvae._typing import Positions
     from sc_ldvae.record import Record
 
     Covariates: TypeAlias = Mapping[str, str | float]
     Factors: TypeAlias = Sequence[int | str] | Mapping[int | str, float | None] | int | str
-
-__all__ = ["factor_values", "gene_positions"]
 
 
 def factor_values(fit: Record, factors: Factors | None) -> dict[int, float]:
@@ -32,3 +33,17 @@ def factor_values(fit: Record, factors: Factors | None) -> dict[int, float]:
         return dict(zip(factor_positions(fit, list(factors)), values, strict=True))
     kept = factor_positions(fit, [factors] if isinstance(factors, int | np.integer | str) else factors)
     return {k: 0.0 for k in range(fit.n_latent) if k not in kept}
+
+
+def gene_columns(
+    adata: AnnData, fit: Record, genes: Sequence[str] | str | None, *, as_layer: bool
+) -> tuple[Positions, Positions, int]:
+    """Positions of genes among those of the fit, the columns of the result that they fill, and its width.
+
+    The columns are the genes as they are asked for, or with `as_layer` all of `adata`.
+    """
+    chosen = gene_positions(fit, genes)
+    if not as_layer:
+        return chosen, np.arange(len(chosen)), len(chosen)
+    places = fit.positions_in(adata.var_names)[chosen]
+    return chosen[places >= 0], places[places >= 0], adata.n_vars
