@@ -17,8 +17,18 @@ if TYPE_CHECKING:
 
 ROOMS = {
     "datasets": ["pbmc68k_counts", "simulate"],
-    "get": ["covariate_effects", "factors", "history", "loadings", "top_genes"],
-    "io": ["read_counts"],
+    "get": [
+        "covariate_effects",
+        "differential_expression",
+        "factors",
+        "feature_correlation",
+        "history",
+        "latent_library_size",
+        "likelihood_parameters",
+        "loadings",
+        "top_genes",
+    ],
+    "io": ["from_scvi", "read_counts", "to_scvi"],
     "nn": [
         "LDVAE",
         "CountParameters",
@@ -32,8 +42,17 @@ ROOMS = {
         "log_poisson",
         "log_zinb",
     ],
-    "pl": ["history", "loadings"],
-    "tl": ["ldvae"],
+    "pl": ["history", "loadings", "posterior_predictive"],
+    "tl": [
+        "differential_expression",
+        "elbo",
+        "ldvae",
+        "marginal_log_likelihood",
+        "normalized_expression",
+        "posterior_predictive",
+        "project",
+        "reconstruction_error",
+    ],
 }
 WRITTEN_BY_USERS = [
     pytest.param(room, name, id=f"{room}.{name}")

@@ -105,7 +105,7 @@ def test_cells_are_decoded_in_chunks(
 ) -> None:
     adata = fit_all(gene_likelihood="zinb")
     whole = get.likelihood_parameters(adata)
-    monkeypatch.setattr(get._likelihood, "_AT_ONCE", n_at_once)
+    monkeypatch.setattr("sc_ldvae.decode._counts._AT_ONCE", n_at_once)
     for name, frame in get.likelihood_parameters(adata).items():
         np.testing.assert_allclose(frame, whole[name], rtol=1e-6)
 

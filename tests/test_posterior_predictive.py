@@ -184,7 +184,7 @@ def test_draws_do_not_depend_on_the_chunks(
 ) -> None:
     adata = fit_all(gene_likelihood=likelihood)
     (whole,) = draw(adata)
-    monkeypatch.setattr(get._likelihood, "_AT_ONCE", n_at_once)
+    monkeypatch.setattr("sc_ldvae.decode._counts._AT_ONCE", n_at_once)
     np.testing.assert_array_equal(draw(adata)[0].toarray(), whole.toarray())
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from sc_ldvae.io._from_scvi import from_scvi
 from sc_ldvae.io._read import read_counts
-from sc_ldvae.io._scvi import from_scvi, to_scvi
+from sc_ldvae.io._to_scvi import to_scvi
 
 __all__ = ["from_scvi", "read_counts", "to_scvi"]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
     from sc_ldvae._typing import Bar, Data, Floats, Positions, Seed
-    from sc_ldvae.get._likelihood import CountDistribution
+    from sc_ldvae.decode import CountDistribution
     from sc_ldvae.tl._settings import Covariates
 
 _ADVICE = "Ask for fewer draws (n_samples), for some genes only (genes), or for fewer cells."
@@ -97,7 +97,7 @@ def posterior_predictive(
     """
     from tqdm import tqdm
 
-    from sc_ldvae.get._likelihood import CountDistribution
+    from sc_ldvae.decode import CountDistribution
     from sc_ldvae.tl import _arguments as door
     from sc_ldvae.tl import _settings as settings
 
@@ -151,11 +151,10 @@ class _Cells:
 
     def draw(self, counts: CountDistribution, n_left: int, sources: _Sources, bar: Bar) -> csr_matrix:
         """Counts, n_obs x genes: the first of `n_left` draws."""
-        from sc_ldvae.decode import draw_latent
-        from sc_ldvae.get._likelihood import chunks
+        from sc_ldvae.decode import chunks_of, draw_latent
 
         parts: list[csr_matrix] = []
-        for cells in chunks(len(self.state), len(counts.expression.genes)):
+        for cells in chunks_of(len(self.state), len(counts.expression.genes)):
             state = self.state.rows(cells)
             latent = draw_latent(state, sources.latent, composition=self.composition)
             parameters = counts.parameters(latent, self.design[cells], state.library, self.groups[cells])
