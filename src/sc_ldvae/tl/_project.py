@@ -105,6 +105,8 @@ def project(
     }
     if adata is not fitted:
         entries["obs"][keys.held_out] = np.ones(adata.n_obs, dtype=bool)
+    elif known.keys.held_out in adata.obs:
+        entries["obs"][keys.held_out] = adata.obs[known.keys.held_out].to_numpy()
     result = query.copy() if copy else query
     record.write(_anndata(result, modality), entries)
     return result if copy else None
