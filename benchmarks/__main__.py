@@ -9,9 +9,11 @@ from pathlib import Path
 from benchmarks import fit, scale, step
 from benchmarks.data import DATA_SETS
 from benchmarks.first_call import first_call
+from benchmarks.integration import integration
 from benchmarks.methods import METHODS
 from benchmarks.runs import Session
 from benchmarks.smoke import smoke
+from benchmarks.tasks import tasks
 
 
 def main() -> None:
@@ -28,6 +30,10 @@ def main() -> None:
         scale.scale(session)
     if command in ("first-call", "all"):
         first_call(session, asked.repeats)
+    if command in ("tasks", "all"):
+        tasks(session, repeats=asked.repeats)
+    if command in ("integration", "all"):
+        integration(session)
     if command == "smoke":
         smoke(session)
 
@@ -39,6 +45,8 @@ def _parser() -> argparse.ArgumentParser:
         "step": "one training step against LinearSCVI's and the floor",
         "scale": "seconds and memory against cells and genes",
         "first-call": "the first call in a fresh process",
+        "tasks": "differential and normalised expression after the fit, beside scvi-tools with the same weights",
+        "integration": "two studies with the same cell types: mixing and cell types",
         "smoke": "everything on tiny data",
         "all": "all of these but smoke",
     }

@@ -8,12 +8,13 @@ from benchmarks.first_call import first_call
 from benchmarks.fit import fit
 from benchmarks.scale import scale
 from benchmarks.step import step
+from benchmarks.tasks import tasks
 
 if TYPE_CHECKING:
     from benchmarks.runs import Session
 
 _DATA = ("pbmc68k",)
-_FILES = ("methods", "match", "cross_check", "step", "scaling", "first_call")
+_FILES = ("methods", "match", "cross_check", "step", "scaling", "first_call", "tasks")
 
 
 def smoke(session: Session) -> None:
@@ -29,6 +30,7 @@ def smoke(session: Session) -> None:
     step(session, _DATA, rounds=1)
     scale(session, cells=(300,), genes=(), methods=("ldvae", "linear_scvi", "nmf"))
     first_call(session, repeats=1)
+    tasks(session, "pbmc68k", repeats=1)
     wanted = [f"{name}.{end}" for name in _FILES for end in ("csv", "md")] + ["elbo.png", "scaling.png"]
     missing = [name for name in wanted if not (session.out / name).exists()]
     if missing:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.special import softmax
@@ -15,11 +15,8 @@ from sc_ldvae.nn._fused import add_proportions, as_many_threads_as_torch, n_part
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
-
+    from sc_ldvae._typing import Floats, Positions
     from sc_ldvae.record import AffineMap, State
-
-    Floats = NDArray[np.floating[Any]]
 
 # Cells that are decoded at once.
 CHUNK = 4096
@@ -40,9 +37,9 @@ class Expression:
     """Mean proportions of some genes, over draws and settings, scaled."""
 
     log_proportion: AffineMap
-    genes: NDArray[np.intp]
+    genes: Positions
     """Positions of the wanted genes among those of the fit."""
-    places: NDArray[np.intp]
+    places: Positions
     """Columns of the result that they fill."""
 
     @cached_property
@@ -62,8 +59,12 @@ class Expression:
             n_obs x columns of the result; changed.
         """
         weights = (scale / (len(latents) * len(designs))).astype(np.float32)
-        parts = n_parts(len(out) * self._decoder.shape[1])
+        parts, every = n_parts(len(out) * self._decoder.shape[1]), np.arange(self._decoder.shape[1])
+        chosen: tuple[Positions | None, Positions | None] = (self.genes, self.places)
+        if np.array_equal(self.genes, every) and np.array_equal(self.places, every):
+            # Columns that follow each other are written in vector instructions.
+            chosen = (None, None)
         with as_many_threads_as_torch():
             for latent, design in product(latents, designs):
                 u = np.hstack([latent, design, np.ones((len(latent), 1))]).astype(np.float32)
-                add_proportions(parts, u, self._decoder, self.genes, self.places, weights, out)
+                add_proportions(parts, u, self._decoder, *chosen, weights, out)

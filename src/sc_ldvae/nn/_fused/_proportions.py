@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from sc_ldvae.nn._fused._jit import parallel_kernel
-from sc_ldvae.nn._fused._rows_of_counts import softmax
-from sc_ldvae.nn._fused._sums import linear_map
+from sc_ldvae.nn._fused._jit import exp, parallel_kernel
+from sc_ldvae.nn._fused._sums import linear_map, maximum
 
 
 @parallel_kernel
@@ -21,7 +20,7 @@ def add_proportions(n_parts, u, decoder, genes, places, weights, out):
     u, decoder
         Inputs, cells x inputs, and linear map, inputs x genes, to the log proportions.
     genes, places
-        The wanted genes, and their columns in `out`.
+        The wanted genes, and their columns in `out`; both None for all genes in their order.
     weights
         What the proportions of each cell are multiplied by.
     out
@@ -29,11 +28,17 @@ def add_proportions(n_parts, u, decoder, genes, places, weights, out):
     """
     n_cells, n_genes = len(u), decoder.shape[1]
     for part in prange(n_parts):
-        inputs, none = np.arange(u.shape[1]), np.empty(0, np.int64)
-        eta, proportions = np.empty(n_genes, u.dtype), np.empty(n_genes, u.dtype)
+        inputs, eta = np.arange(u.shape[1]), np.empty(n_genes, u.dtype)
         for cell in range(part * n_cells // n_parts, (part + 1) * n_cells // n_parts):
             linear_map(eta, decoder, inputs, u[cell])
-            softmax(eta, none, proportions, eta)
-            row, weight = out[cell], weights[cell]
-            for j in range(len(genes)):
-                row[places[j]] += weight * proportions[genes[j]]
+            largest, total = maximum(eta), u.dtype.type(0)
+            for g in range(n_genes):
+                eta[g] = exp(eta[g] - largest)
+                total += eta[g]
+            row, share = out[cell], weights[cell] / total
+            if genes is None:
+                for g in range(n_genes):
+                    row[g] += share * eta[g]
+            else:
+                for j in range(len(genes)):
+                    row[places[j]] += share * eta[genes[j]]
