@@ -79,7 +79,8 @@ def from_scvi(
 
     Examples
     --------
-    >>> import sc_ldvae, scvi  # doctest: +SKIP
+    >>> import sc_ldvae
+    >>> import scvi  # doctest: +SKIP
     >>> adata = sc_ldvae.datasets.simulate(n_obs=200, n_vars=50, n_latent=3)
     >>> scvi.model.LinearSCVI.setup_anndata(adata)  # doctest: +SKIP
     >>> model = scvi.model.LinearSCVI(adata, n_latent=3)  # doctest: +SKIP
