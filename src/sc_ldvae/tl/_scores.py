@@ -209,7 +209,7 @@ def _score(
     door.check_key(key_added)
     adata = pick_modality(data, modality)
     stored = for_likelihood(adata, record.read(adata, key), layer)
-    seed = rng if isinstance(rng, int) else int(np.random.default_rng(rng).integers(2**63))
+    seed = int(rng) if isinstance(rng, int | np.integer) else int(np.random.default_rng(rng).integers(2**63))
     generator = torch.Generator().manual_seed(seed)
     with stored.engine() as engine, tqdm(total=adata.n_obs * n_samples, unit="draw", disable=not progress) as bar:
         values = of_cells(engine, stored.everyone, n_samples, generator, bar).numpy()
