@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
     Ax: TypeAlias = Axes | Sequence[Axes] | NDArray[np.object_]
-    Bar: TypeAlias = tqdm[Any]
+    Bar: TypeAlias = "tqdm[Any]"
     Data: TypeAlias = AnnData | MuData
     Floats: TypeAlias = NDArray[np.floating[Any]]
     Mask: TypeAlias = NDArray[np.bool_]

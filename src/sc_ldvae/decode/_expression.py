@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sc_ldvae.record import AffineMap, State
 
 # Cells that are decoded at once.
-CHUNK = 4096
+CHUNK = 1024
 
 
 def draw_latent(state: State, rng: np.random.Generator, *, composition: bool) -> Floats:
@@ -58,13 +58,14 @@ class Expression:
         out
             n_obs x columns of the result; changed.
         """
-        weights = (scale / (len(latents) * len(designs))).astype(np.float32)
-        parts, every = n_parts(len(out) * self._decoder.shape[1]), np.arange(self._decoder.shape[1])
+        every = np.arange(self._decoder.shape[1])
         chosen: tuple[Positions | None, Positions | None] = (self.genes, self.places)
         if np.array_equal(self.genes, every) and np.array_equal(self.places, every):
             # Columns that follow each other are written in vector instructions.
             chosen = (None, None)
+        ones = np.ones((len(out), 1))
+        draws = [np.hstack([latent, design, ones]) for latent, design in product(latents, designs)]
+        u = np.array(draws, dtype=np.float32)
+        parts = n_parts(len(u) * len(out) * len(every))
         with as_many_threads_as_torch():
-            for latent, design in product(latents, designs):
-                u = np.hstack([latent, design, np.ones((len(latent), 1))]).astype(np.float32)
-                add_proportions(parts, u, self._decoder, *chosen, weights, out)
+            add_proportions(parts, u, self._decoder, *chosen, scale.astype(np.float32), out)

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.floating[Any]]
 
+# Shares as they are typed, such as 0.7, 0.2 and 0.1, need not sum to one exactly.
+_ROUNDING = 1e-9
+
 
 def with_factors(latent: Floats, values: Mapping[int, float], *, composition: bool) -> Floats:
     """The latent with some factors set to a value in every cell.
@@ -38,6 +41,8 @@ def with_factors(latent: Floats, values: Mapping[int, float], *, composition: bo
     if not composition:
         return changed
     left = 1 - sum(values.values())
+    if abs(left) < _ROUNDING:
+        left = 0.0
     if min(values.values()) < 0 or left < 0 or (left > 0 and len(values) == latent.shape[1]):
         msg = f"factors: with latent_distribution='ln' factors are shares of one, but {list(values.values())} are not."
         raise ValueError(msg)

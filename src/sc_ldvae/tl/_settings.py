@@ -25,11 +25,19 @@ def factor_values(fit: Record, factors: Factors | None) -> dict[int, float]:
     """Value of the factors that are set, by position from 0.
 
     Factors that a mapping gives None, and those that a sequence does not name, are dropped: they are set to 0.
+
+    Raises
+    ------
+    ValueError
+        If there is no such factor, or a value is missing or infinite.
     """
     if factors is None:
         return {}
     if isinstance(factors, Mapping):
         values = [0.0 if value is None else float(value) for value in factors.values()]
+        if not np.isfinite(values).all():
+            msg = f"factors: a factor can't be set to {values[np.isfinite(values).argmin()]}. Give a number, or None."
+            raise ValueError(msg)
         return dict(zip(factor_positions(fit, list(factors)), values, strict=True))
     kept = factor_positions(fit, [factors] if isinstance(factors, int | np.integer | str) else factors)
     return {k: 0.0 for k in range(fit.n_latent) if k not in kept}
