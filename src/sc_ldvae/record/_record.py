@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +15,15 @@ from sc_ldvae.record._design import Categorical, Design
 from sc_ldvae.record._keys import DEFAULT, Keys
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from anndata import AnnData
     from numpy.typing import NDArray
 
 SCHEMA_VERSION = 2
 _PARTS = ("keys", "params", "genes", "decoder", "encoder", "history", "explained_deviance")
+_MOMENTS = ("log_mean", "log_variance")
+_ONE = ("",)
 # Arguments of the fit that the model itself depends on.
 _OPTIONS = ("gene_likelihood", "dispersion", "latent_distribution", "log_variational")
 
@@ -161,22 +163,49 @@ def _check_whole(content: Mapping[str, Any], key: str) -> None:
         msg = f"uns[{key!r}] is damaged: {what}. Read the object from its file again, or fit again."
         raise ValueError(msg)
 
-    missing = [part for part in _PARTS if part not in content]
-    if missing:
-        refuse(f"{missing[0]!r} is missing")
-    n_genes, decoder, encoder = len(content["genes"]), content["decoder"], content["encoder"].get("z", {})
+    def check(names: Iterable[str], part: Mapping[str, Any], whole: str = "") -> None:
+        for name in names:
+            if name not in part:
+                refuse(f"{whole + name!r} is missing")
+
+    check(_PARTS, content)
+    check((field.name for field in fields(Keys)), content["keys"], "keys/")
+    for whole, part, shapes in _shapes(content):
+        check(shapes, part, whole)
+        for name, shape in shapes.items():
+            if np.shape(part[name]) != shape:
+                refuse(f"{whole + name!r} has the shape {np.shape(part[name])} in place of {shape}")
+
+
+def _shapes(content: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], dict[str, tuple[int, ...]]]]:
+    """Parts of the model by their path, with the shapes that their arrays have if they belong together."""
+    params, decoder, encoder = content["params"], content["decoder"], content["encoder"]
+    likelihood, dispersion = (str(params.get(name)) for name in ("gene_likelihood", "dispersion"))
+    n_genes, n_latent = len(content["genes"]), len(content["explained_deviance"])
     n_columns = len(content["covariates"]["key"]) if "covariates" in content else 0
-    n_latent = np.shape(decoder.get("loadings", ()))[-1:]
-    for part, name, shape in (
-        (decoder, "loadings", (n_genes, *n_latent)),
-        (decoder, "intercept", (n_genes,)),
-        *([(decoder, "covariate_effects", (n_genes, n_columns))] if n_columns else []),
-        (encoder, "weight_0", (*np.shape(encoder.get("bias_0", ())), n_genes)),
-        (encoder, "mean_bias", n_latent),
-    ):
-        found = np.shape(part.get(name, ()))
-        if found != shape:
-            refuse(f"{name!r} has the shape {found} in place of {shape}")
+    affine = {"loadings": (n_genes, n_latent), "intercept": (n_genes,)}
+    if n_columns or "covariate_effects" in decoder:
+        affine["covariate_effects"] = (n_genes, n_columns)
+    yield "decoder/", decoder, affine
+    levels = {"gene-batch": "batches", "gene-label": "labels"}.get(dispersion, "")
+    if likelihood != "poisson" and dispersion == "gene-cell":
+        yield "decoder/log_theta/", decoder.get("log_theta", {}), affine
+    elif likelihood != "poisson":
+        yield "decoder/", decoder, {"log_theta": (len(content.get(levels, _ONE)), n_genes)}
+    if likelihood == "zinb":
+        yield "decoder/zero_inflation/", decoder.get("zero_inflation", {}), affine
+    encoders = {"z": n_latent}
+    if not (params.get("use_observed_lib_size") or "size_factor_key" in params):
+        encoders["library"] = 1
+        n_batches = len(content.get("batches", _ONE))
+        yield "library_prior/", content.get("library_prior", {}), dict.fromkeys(_MOMENTS, (n_batches,))
+    for name, width in encoders.items():
+        part = encoder.get(name, {})
+        n_hidden = len(part.get("bias_0", ()))
+        shapes: dict[str, tuple[int, ...]] = {"weight_0": (n_hidden, n_genes), "bias_0": (n_hidden,)}
+        for head in ("mean", "log_variance"):
+            shapes |= {f"{head}_weight": (width, n_hidden), f"{head}_bias": (width,)}
+        yield f"encoder/{name}/", part, shapes
 
 
 def _from_format_1(content: Mapping[str, Any], keys: Keys, adata: AnnData) -> Mapping[str, Any]:

@@ -41,12 +41,16 @@ def state_of(adata: AnnData, fit: Record) -> State:
     Raises
     ------
     ValueError
-        If some of the cells were not in the fit, or the library is gone.
+        If some of the cells were not in the fit, or the library is gone, or the latent is that of something else.
     """
     if fit.keys.library not in adata.obs:
         msg = f"uns[{fit.keys.uns!r}] holds a fit, but obs[{fit.keys.library!r}] is gone. Put it back, or fit again."
         raise ValueError(msg)
     latent, variance = (np.asarray(adata.obsm[key], np.float32) for key in (fit.keys.latent, fit.keys.variance))
+    for key, array in ((fit.keys.latent, latent), (fit.keys.variance, variance)):
+        if array.shape[1:] != (fit.n_latent,):
+            msg = f"obsm[{key!r}] has the shape {array.shape}, but the fit has {fit.n_latent} factors. Put it back."
+            raise ValueError(msg)
     state = State(latent, variance, adata.obs[fit.keys.library].to_numpy(dtype=np.float32))
     unknown = ~np.isfinite(np.column_stack([latent, variance, state.library])).all(1)
     if unknown.any():
