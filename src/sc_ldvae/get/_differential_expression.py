@@ -12,6 +12,20 @@ from sc_ldvae.record import strings
 if TYPE_CHECKING:
     from sc_ldvae._typing import Data
 
+# Files do not keep their order.
+_COLUMNS = (
+    "scores",
+    "logfoldchanges",
+    "pvals",
+    "pvals_adj",
+    "lfc_sd",
+    "proba_de",
+    "bayes_factor",
+    "is_de",
+    "proportion",
+    "proportion_reference",
+)
+
 
 def differential_expression(
     data: Data, group: str | None = None, *, key: str = "rank_genes_groups", modality: str | None = None
@@ -60,15 +74,12 @@ def differential_expression(
     if group is not None and group not in groups:
         msg = f"group={group!r} was not compared. Groups: {', '.join(map(repr, groups))}."
         raise ValueError(msg)
-    columns = [name for name in stored if name != "params"]
     frames = {
-        one: pd.DataFrame({name: stored[name][one] for name in columns} | {"names": strings(stored["names"][one])})
+        one: pd.DataFrame({"names": strings(stored["names"][one])} | {name: stored[name][one] for name in _COLUMNS})
         for one in ([group] if group is not None else groups)
     }
     # The proportions of fitted genes are never zero.
     frames = {one: frame[frame["proportion_reference"] > 0] for one, frame in frames.items()}
-    order = ["names", "scores", "logfoldchanges", "pvals", "pvals_adj"]
-    order += [name for name in columns if name not in order]
     if group is not None:
-        return frames[group][order].set_index("names")
-    return pd.concat(frames, names=["group"])[order].reset_index("group").set_index(["group", "names"])
+        return frames[group].set_index("names")
+    return pd.concat(frames, names=["group"]).reset_index("group").set_index(["group", "names"])
