@@ -226,7 +226,7 @@ def test_draws_are_reproducible(adata: AnnData) -> None:
     assert (three != expression(adata, n_samples=3, rng=1)).to_numpy().any()
     unseeded = [expression(adata, n_samples=1, rng=None) for _ in range(2)]
     assert (unseeded[0] != unseeded[1]).to_numpy().any()
-    np.testing.assert_allclose(three.sum(1), 1, rtol=1e-5)
+    np.testing.assert_allclose(three.sum(axis=1), 1, rtol=1e-5)
 
 
 def test_set_factors_have_no_posterior(adata: AnnData) -> None:
@@ -381,7 +381,7 @@ def test_batch_of_a_fit_without_batches_is_refused(raw: AnnData, fit_quickly: Ca
     adata = fit_quickly(raw, copy=True)
     with pytest.raises(ValueError, match=r"^batch='batch1' was given, but the fit has no batch"):
         expression(adata, batch="batch1")
-    np.testing.assert_allclose(expression(adata).sum(1), 1, rtol=1e-5)
+    np.testing.assert_allclose(expression(adata).sum(axis=1), 1, rtol=1e-5)
 
 
 def test_unseen_level_is_refused(adata: AnnData) -> None:
