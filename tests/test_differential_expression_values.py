@@ -162,11 +162,11 @@ def assert_as_drawn(
         np.testing.assert_allclose(result["proba_de"], np.maximum(up, down), rtol=0, atol=within)
         np.testing.assert_allclose(probability_of(result["scores"]), (1 + up - down) / 2, rtol=0, atol=within)
         gap = (result["logfoldchanges"].to_numpy() - expected["mean"]) / expected["sd"]
-        assert np.abs(gap).max() < 0.06
+        assert np.abs(gap).max() < 0.03
         np.testing.assert_allclose(result["lfc_sd"], expected["sd"], rtol=0.1)
         for side in ("proportion", "proportion_reference"):
             ratio = result[side].to_numpy() / expected[side]
-            np.testing.assert_allclose(ratio, 1, atol=0.12)
+            np.testing.assert_allclose(ratio, 1, rtol=0, atol=0.04)
             assert abs(np.median(ratio) - 1) < 0.01
 
 
@@ -191,16 +191,16 @@ def assert_as_drawn(
 def test_all_pairs_of_posterior_draws(
     distribution: str, n_latent: int, reference: str, batches: tuple[str, ...], fit_of: Callable[..., AnnData]
 ) -> None:
-    assert_as_drawn(fit_of(distribution, n_latent), "group", "high", reference, batches=batches, within=0.02)
+    assert_as_drawn(fit_of(distribution, n_latent), "group", "high", reference, batches=batches, within=0.015)
 
 
 @pytest.mark.parametrize(
     ("group", "reference", "within"),
     [
         # Three points stand for each cell's posterior: seen if there are few cells on both sides.
-        pytest.param("two", "three", 0.14, id="two-cells-and-three"),
-        pytest.param("three", "rest", 0.04, id="three-cells-and-rest"),
-        pytest.param("many", "two", 0.04, id="many-cells-and-two"),
+        pytest.param("two", "three", 0.08, id="two-cells-and-three"),
+        pytest.param("three", "rest", 0.03, id="three-cells-and-rest"),
+        pytest.param("many", "two", 0.03, id="many-cells-and-two"),
     ],
 )
 @pytest.mark.parametrize("distribution", ["normal", "ln"])
@@ -230,8 +230,8 @@ def test_batch_correction_takes_the_batch_out(grouped: AnnData) -> None:
 @pytest.mark.parametrize(
     ("group", "reference", "within"),
     [
-        pytest.param(B_CELLS, "rest", 0.025, id="rest"),
-        pytest.param("CD34+", "CD14+ Monocyte", 0.05, id="reference"),
+        pytest.param(B_CELLS, "rest", 0.015, id="rest"),
+        pytest.param("CD34+", "CD14+ Monocyte", 0.03, id="reference"),
         pytest.param(NAIVE, "CD34+", 0.05, id="eight-cells-and-thirteen"),
     ],
 )
