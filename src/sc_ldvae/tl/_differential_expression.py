@@ -72,7 +72,7 @@ def differential_expression(
         Expected share of false calls among the genes that are called different (`is_de`).
     pseudocount
         Added to the expression proportions, so that changes among genes that are not expressed count little; by default
-        a tenth of a count in a cell of median library.
+        a tenth of a count in a cell of median library. ``'vanilla'`` has none.
     batch_correction
         Compare as if all cells were of the same batch, for each batch of the fit, and take the mean. Otherwise each
         cell is of its own batch.
@@ -145,7 +145,9 @@ def differential_expression(
     known = codes >= 0
     cells = adata[known]
     state = record.state_of(cells, fit)
-    if pseudocount is None:
+    if mode == "vanilla":
+        pseudocount = _NO_PSEUDOCOUNT
+    elif pseudocount is None:
         pseudocount = _PSEUDOCOUNT / float(np.median(state.library))
     designs = _designs(cells, fit, batch_correction=batch_correction)
     with tqdm(total=len(genes) * len(designs), unit="gene", disable=not progress) as bar:
@@ -158,7 +160,7 @@ def differential_expression(
             genes,
             bar,
             delta=delta,
-            pseudocount=_NO_PSEUDOCOUNT if mode == "vanilla" else pseudocount,
+            pseudocount=pseudocount,
         )
     params = {
         "groupby": groupby,
