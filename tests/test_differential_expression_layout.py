@@ -80,10 +80,12 @@ def test_structured_arrays_as_scanpy_leaves_them(compared: ad.AnnData) -> None:
 
 
 def test_params_are_the_arguments(adata: ad.AnnData) -> None:
-    options = {"reference": "low", "mode": "vanilla", "delta": 0.5, "fdr": 0.1, "pseudocount": 1e-5}
+    options = {"reference": "low", "mode": "change", "delta": 0.5, "fdr": 0.1, "pseudocount": 1e-5}
     compare(adata, batch_correction=True, **options)
     expected = {"groupby": "group", "method": "ldvae", "use_raw": False, "key": "ldvae", "batch_correction": True}
     assert adata.uns["rank_genes_groups"]["params"] == expected | options
+    compare(adata, mode="vanilla", pseudocount=1e-5)
+    assert adata.uns["rank_genes_groups"]["params"]["pseudocount"] == 1e-9
 
 
 def test_genes_that_were_not_fitted_have_zeros(adata: ad.AnnData) -> None:
