@@ -53,6 +53,12 @@ def drawn(adata: ad.AnnData, key: str) -> dict[str, np.ndarray]:
     return {str(i): draw.toarray() for i, draw in enumerate(draws)}
 
 
+def enriched(adata: ad.AnnData, key: str) -> pd.DataFrame:
+    genes = get.loadings(adata, key=key).index[:12]
+    net = pd.DataFrame({"source": ["first", "second"] * 6, "target": genes, "weight": np.linspace(-1, 2, 12)})
+    return get.enrichment(tl.enrichment(adata, net, key=key, copy=True), key=key)
+
+
 FUNCTIONS: dict[str, Callable[[ad.AnnData, ad.AnnData, str], Any]] = {
     "project": lambda adata, query, key: entries(projected(adata, query, key), key),
     "elbo": lambda adata, _, key: per_cell(tl.elbo, adata, key, n_samples=2),
@@ -79,6 +85,8 @@ FUNCTIONS: dict[str, Callable[[ad.AnnData, ad.AnnData, str], Any]] = {
     "factors": lambda adata, _, key: get.factors(adata, key=key),
     "covariate_effects": lambda adata, _, key: get.covariate_effects(adata, key=key),
     "history": lambda adata, _, key: get.history(adata, key=key),
+    "associations": lambda adata, _, key: get.associations(tl.associate(adata, key=key, copy=True), key=key),
+    "enrichment": lambda adata, _, key: enriched(adata, key),
 }
 
 

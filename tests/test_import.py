@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 ROOMS = {
     "datasets": ["pbmc68k_counts", "simulate"],
     "get": [
+        "associations",
         "covariate_effects",
         "differential_expression",
+        "enrichment",
         "factors",
         "feature_correlation",
         "history",
@@ -44,8 +46,10 @@ ROOMS = {
     ],
     "pl": ["history", "loadings", "posterior_predictive"],
     "tl": [
+        "associate",
         "differential_expression",
         "elbo",
+        "enrichment",
         "ldvae",
         "marginal_log_likelihood",
         "normalized_expression",

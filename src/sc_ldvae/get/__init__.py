@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from sc_ldvae.get._associations import associations
 from sc_ldvae.get._differential_expression import differential_expression
+from sc_ldvae.get._enrichment import enrichment
 from sc_ldvae.get._feature_correlation import feature_correlation
 from sc_ldvae.get._frames import covariate_effects, factors, history, loadings, top_genes
 from sc_ldvae.get._likelihood import latent_library_size, likelihood_parameters
 
 __all__ = [
+    "associations",
     "covariate_effects",
     "differential_expression",
+    "enrichment",
     "factors",
     "feature_correlation",
     "history",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from sc_ldvae.tl._associate import associate
 from sc_ldvae.tl._differential_expression import differential_expression
+from sc_ldvae.tl._enrichment import enrichment
 from sc_ldvae.tl._ldvae import ldvae
 from sc_ldvae.tl._normalized_expression import normalized_expression
 from sc_ldvae.tl._posterior_predictive import posterior_predictive
@@ -10,8 +12,10 @@ from sc_ldvae.tl._project import project
 from sc_ldvae.tl._scores import elbo, marginal_log_likelihood, reconstruction_error
 
 __all__ = [
+    "associate",
     "differential_expression",
     "elbo",
+    "enrichment",
     "ldvae",
     "marginal_log_likelihood",
     "normalized_expression",

@@ -1,0 +1,40 @@
+"""Where the tools that ask what factors mean put their tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sc_ldvae import record
+from sc_ldvae._modality import pick_modality
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    import numpy as np
+    from anndata import AnnData
+
+    from sc_ldvae._typing import Data
+
+
+def with_table(
+    data: Data, modality: str | None, name: str, table: Mapping[str, np.ndarray], *, copy: bool
+) -> Data | None:
+    """Set ``uns[name]`` to columns of equal length, in `data` or in a copy, which comes back.
+
+    Raises
+    ------
+    ValueError
+        If a fit stands there.
+    """
+    if name in fits_in(pick_modality(data, modality)):
+        msg = f"key_added={name!r} would replace the fit in uns[{name!r}]. Give another name."
+        raise ValueError(msg)
+    result = data.copy() if copy else data
+    record.write(pick_modality(result, modality), {"uns": {name: dict(table)}})
+    return result if copy else None
+
+
+def fits_in(adata: AnnData) -> dict[str, Mapping[str, Any]]:
+    """Records of all fits, by their key."""
+    return {name: value for name, value in adata.uns.items() if hasattr(value, "keys") and "schema_version" in value}

@@ -1,0 +1,236 @@
+"""Associations of factors with columns of obs: against SciPy, and what is read, stored and refused."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import anndata as ad
+import mudata
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from sc_ldvae import get, tl
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+FACTORS = ["ldvae1", "ldvae2", "ldvae3"]
+
+
+@pytest.fixture
+def adata(fitted: ad.AnnData) -> ad.AnnData:
+    """With columns of every kind, of which some follow the first factor."""
+    adata = fitted.copy()
+    n_obs, rng = adata.n_obs, np.random.default_rng(0)
+    first = adata.obsm["X_ldvae"][:, 0]
+    adata.obs["third"] = pd.Categorical(np.array(["low", "middle", "high"])[np.argsort(np.argsort(first)) * 3 // n_obs])
+    adata.obs["text"] = rng.choice(["x", "y", "z"], n_obs)
+    adata.obs["flag"] = first > 0
+    adata.obs["age"] = rng.integers(20, 25, n_obs)
+    adata.obs["dose"] = -first.astype(np.float64)
+    adata.obs.loc[adata.obs_names[::7], ["text", "dose"]] = None
+    adata.obs["constant"] = 1.0
+    adata.obs["alone"] = "one"
+    adata.obs["id"] = [f"cell {i}" for i in range(n_obs)]
+    adata.obs["day"] = pd.Timestamp("2020-01-01")
+    return adata
+
+
+@pytest.fixture
+def associated(adata: ad.AnnData) -> ad.AnnData:
+    tl.associate(adata)
+    return adata
+
+
+def stored(adata: ad.AnnData, name: str = "ldvae_associations") -> pd.DataFrame:
+    return pd.DataFrame(adata.uns[name]).set_index(["factor", "key"])
+
+
+def test_columns_are_chosen_by_kind_and_number_of_levels(
+    adata: ad.AnnData, fit_quickly: Callable[..., ad.AnnData]
+) -> None:
+    fit_quickly(adata, key_added="other")
+    adata.obs["many"] = [f"level {i % 51}" for i in range(adata.n_obs)]
+    tl.associate(adata)
+    kinds = stored(adata).loc["ldvae1", "kind"].to_dict()
+    assert kinds == {
+        "true_library": "continuous",
+        "batch": "categorical",
+        "covariate1": "continuous",
+        "ldvae_library": "continuous",
+        "other_library": "continuous",
+        "third": "categorical",
+        "text": "categorical",
+        "flag": "categorical",
+        "age": "continuous",
+        "dose": "continuous",
+    }
+    tl.associate(adata, ["many", "ldvae_held_out"])
+    assert stored(adata).loc["ldvae1", "kind"].to_dict() == dict.fromkeys(["many", "ldvae_held_out"], "categorical")
+
+
+@pytest.mark.parametrize("key", ["third", "text", "flag"])
+def test_eta_squared_is_that_of_scipys_analysis_of_variance(associated: ad.AnnData, key: str) -> None:
+    known = associated.obs[key].notna().to_numpy()
+    column = associated.obs[key][known].astype(str).to_numpy()
+    for k, factor in enumerate(FACTORS):
+        latent = associated.obsm["X_ldvae"][known, k].astype(np.float64)
+        groups = {level: latent[column == level] for level in np.unique(column)}
+        f, n_groups = stats.f_oneway(*groups.values()).statistic, len(groups)
+        odds = f * (n_groups - 1) / (len(latent) - n_groups)
+        row = stored(associated).loc[(factor, key)]
+        assert row["statistic"] == pytest.approx(odds / (1 + odds), rel=1e-9)
+        means = {level: values.mean() for level, values in groups.items()}
+        assert (row["highest"], row["lowest"]) == (max(means, key=means.get), min(means, key=means.get))
+
+
+@pytest.mark.parametrize("key", ["age", "dose", "ldvae_library"])
+def test_correlation_is_scipys_spearman(associated: ad.AnnData, key: str) -> None:
+    for k, factor in enumerate(FACTORS):
+        expected = stats.spearmanr(associated.obsm["X_ldvae"][:, k], associated.obs[key], nan_policy="omit").statistic
+        row = stored(associated).loc[(factor, key)]
+        assert row["statistic"] == pytest.approx(expected, rel=1e-9)
+        assert row["highest"] == row["lowest"] == ""
+    if key == "dose":
+        assert stored(associated).loc[("ldvae1", key), "statistic"] == pytest.approx(-1)
+
+
+def test_constant_factor_goes_with_nothing(adata: ad.AnnData) -> None:
+    adata.obsm["X_ldvae"][:, 1] = 0.5
+    tl.associate(adata)
+    statistic = stored(adata)["statistic"]
+    assert (statistic.loc["ldvae2"] == 0).all()
+    assert (statistic.loc["ldvae1"] != 0).all()
+
+
+@pytest.mark.parametrize(
+    ("values", "same_as"),
+    [
+        pytest.param(
+            pd.array([True, False, None, True] * 50, dtype="boolean"), ["yes", "no", None, "yes"], id="boolean"
+        ),
+        pytest.param(pd.Categorical([1, 2, None, 1] * 50, [3, 2, 1]), ["1", "2", None, "1"], id="unused-level"),
+        pytest.param(pd.array([1, 2, None, 5] * 50, dtype="Int64"), [1.0, 2.0, np.nan, 5.0], id="nullable-integer"),
+    ],
+)
+def test_missing_values_are_left_out_whatever_the_type(adata: ad.AnnData, values: Any, same_as: list[Any]) -> None:
+    adata.obs["given"] = values
+    adata.obs["plain"] = pd.Series(same_as * 50, index=adata.obs_names)
+    tl.associate(adata, ["given", "plain"])
+    table = stored(adata)
+    for factor in FACTORS:
+        assert table.loc[(factor, "given"), "statistic"] == table.loc[(factor, "plain"), "statistic"] != 0
+
+
+def test_frame_has_the_strongest_first(associated: ad.AnnData) -> None:
+    frame = get.associations(associated)
+    assert frame.columns.tolist() == ["kind", "statistic", "strength", "highest", "lowest"]
+    assert frame.index.names == ["factor", "key"]
+    table = stored(associated)
+    statistic = table["statistic"].loc[frame.index]
+    expected = np.where(frame["kind"] == "continuous", statistic.abs(), np.sqrt(statistic.abs()))
+    np.testing.assert_array_equal(frame["strength"], expected)
+    assert frame.index.get_level_values("factor").unique().tolist() == FACTORS
+    for factor in FACTORS:
+        assert frame.loc[factor, "strength"].is_monotonic_decreasing
+    assert frame.index[0] == ("ldvae1", "dose")
+
+
+def test_frame_holds_the_factors_asked_for_in_their_order(associated: ad.AnnData) -> None:
+    frame = get.associations(associated, [3, "ldvae1"])
+    assert frame.index.get_level_values("factor").unique().tolist() == ["ldvae3", "ldvae1"]
+    pd.testing.assert_frame_equal(frame.loc[["ldvae1"]], get.associations(associated, [1]))
+
+
+def test_ten_factors_keep_their_order(adata: ad.AnnData, fit_quickly: Callable[..., ad.AnnData]) -> None:
+    fit_quickly(adata, 11)
+    tl.associate(adata, ["batch"])
+    assert get.associations(adata).index.get_level_values("factor").tolist() == [f"ldvae{k}" for k in range(1, 12)]
+
+
+@pytest.mark.parametrize("suffix", ["h5ad", "zarr"])
+def test_result_survives_a_file(associated: ad.AnnData, tmp_path: Path, suffix: str) -> None:
+    del associated.obs["day"]
+    path = tmp_path / f"associated.{suffix}"
+    getattr(associated, f"write_{suffix}")(path)
+    again = getattr(ad, f"read_{suffix}")(path)
+    pd.testing.assert_frame_equal(get.associations(again), get.associations(associated), check_exact=True)
+
+
+def test_result_stands_beside_its_fit(adata: ad.AnnData, fit_quickly: Callable[..., ad.AnnData]) -> None:
+    fit_quickly(adata, key_added="foo")
+    before = set(adata.uns)
+    tl.associate(adata, ["batch"], key="foo")
+    tl.associate(adata, ["batch"], key="foo", key_added="bar")
+    assert set(adata.uns) - before == {"foo_associations", "bar"}
+    pd.testing.assert_frame_equal(
+        get.associations(adata, key="foo"), get.associations(adata, key="foo", key_added="bar")
+    )
+    assert get.associations(adata, [1], key="foo").index.tolist() == [("foo1", "batch")]
+
+
+def test_copy_leaves_the_object_as_it_is(
+    adata: ad.AnnData, unchanged: Callable[..., Any], assert_same: Callable[..., None]
+) -> None:
+    with unchanged(adata):
+        copied = tl.associate(adata, copy=True)
+    assert tl.associate(adata) is None
+    assert_same(copied, adata)
+
+
+def test_modality_of_a_mudata(adata: ad.AnnData) -> None:
+    data = mudata.MuData({"rna": adata.copy()})
+    tl.associate(data, ["third"], modality="rna")
+    tl.associate(adata, ["third"])
+    pd.testing.assert_frame_equal(get.associations(data, modality="rna"), get.associations(adata))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        pytest.param(
+            {"keys": ["donor"]}, "^keys holds 'donor', which is not a column of obs. Columns: 'true_lib", id="key"
+        ),
+        pytest.param({"keys": ["constant"]}, r"^keys: obs\['constant'\] has one value", id="constant"),
+        pytest.param({"keys": ["alone"]}, r"^keys: obs\['alone'\] has 1 levels", id="one-level"),
+        pytest.param({"keys": ["id"]}, r"^keys: obs\['id'\] has as many levels as cells", id="level-per-cell"),
+        pytest.param({"keys": ["day"]}, r"^keys: obs\['day'\] is datetime64.*neither categorical nor num", id="date"),
+        pytest.param({"keys": []}, r"^keys=\[\] leaves no column", id="no-key"),
+        pytest.param({"key": "foo"}, r"^uns\['foo'\] holds no fit", id="fit"),
+        pytest.param({"key_added": "a/b"}, "^key_added='a/b' can't name an entry", id="slash"),
+        pytest.param({"key_added": "ldvae"}, "^key_added='ldvae' would replace the fit", id="fit-in-the-way"),
+        pytest.param({"modality": "rna"}, "^modality='rna' was given, but data is an AnnData", id="modality"),
+    ],
+)
+def test_bad_input_is_refused(
+    adata: ad.AnnData, unchanged: Callable[..., Any], arguments: dict[str, Any], message: str
+) -> None:
+    with unchanged(adata), pytest.raises(ValueError, match=message):
+        tl.associate(adata, **arguments)
+
+
+def test_one_key_must_be_in_a_list(adata: ad.AnnData) -> None:
+    with pytest.raises(TypeError, match=r"^keys must be a list of columns of obs: \['batch'\]"):
+        tl.associate(adata, "batch")
+
+
+def test_cells_without_a_latent_are_refused(adata: ad.AnnData) -> None:
+    adata.obsm["X_ldvae"][3] = np.nan
+    with pytest.raises(ValueError, match=r"^1 of 200 cells have no latent \(for example"):
+        tl.associate(adata)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        pytest.param({"key_added": "foo"}, r"^uns\['foo'\] holds no result of sc_ldvae.tl.associate", id="result"),
+        pytest.param({"key": "foo"}, r"^uns\['foo'\] holds no fit", id="fit"),
+        pytest.param({"factors": [4]}, "^factors holds 4, but factors are 1 to 3", id="factor"),
+    ],
+)
+def test_frame_of_what_is_not_there(associated: ad.AnnData, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        get.associations(associated, **arguments)
