@@ -33,6 +33,14 @@ def entries(adata: ad.AnnData, key: str) -> dict[str, Any]:
     return {**adata.obsm, **adata.varm, "library": adata.obs[f"{key}_library"], "all new": adata.obs[f"{key}_held_out"]}
 
 
+def rotated(adata: ad.AnnData, query: ad.AnnData, key: str) -> Any:
+    """What projected cells get of the rotated fit; factors that are shares of one have no rotation."""
+    if adata.uns[key]["params"].get("latent_distribution") == "ln":
+        return get.loadings(adata, per="sd", log2=True, key=key)
+    fit = tl.rotate(adata, "promax", key=key, key_added="rotated", copy=True)
+    return entries(projected(fit, query, "rotated"), "rotated")
+
+
 def per_cell(score: Callable[..., float], adata: ad.AnnData, key: str, **options: Any) -> np.ndarray:
     adata = adata.copy()
     score(adata, key=key, key_added="score", progress=False, **options)
@@ -81,6 +89,8 @@ FUNCTIONS: dict[str, Callable[[ad.AnnData, ad.AnnData, str], Any]] = {
     "latent_library_size": lambda adata, _, key: get.latent_library_size(adata, key=key),
     "feature_correlation": lambda adata, _, key: get.feature_correlation(adata, key=key),
     "loadings": lambda adata, _, key: get.loadings(adata, key=key),
+    "loadings_se": lambda adata, _, key: get.loadings_se(adata, per="sd", key=key),
+    "rotated": rotated,
     "top_genes": lambda adata, _, key: get.top_genes(adata, 4, key=key),
     "factors": lambda adata, _, key: get.factors(adata, key=key),
     "covariate_effects": lambda adata, _, key: get.covariate_effects(adata, key=key),

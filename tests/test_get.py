@@ -1,13 +1,14 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import mudata
 import numpy as np
 import pandas as pd
 import pytest
 
-from sc_ldvae import get
+from sc_ldvae import assess, get, record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 NAMES = ["ldvae1", "ldvae2", "ldvae3"]
 GETTERS = {
     "loadings": get.loadings,
+    "rotated": partial(get.loadings, rotation="varimax", per="sd"),
+    "loadings_se": get.loadings_se,
     "top_genes": get.top_genes,
     "factors": get.factors,
     "history": get.history,
@@ -78,7 +81,7 @@ def test_unknown_factors_are_refused(factor: float | str, fitted: AnnData) -> No
 def test_top_genes_are_the_extremes(n_genes: int, fitted: AnnData) -> None:
     table = get.top_genes(fitted, n_genes)
     assert table.index.names == ["factor", "gene"]
-    assert table.columns.tolist() == ["direction", "rank", "loading"]
+    table = table[["direction", "rank", "loading"]]
     rows = []
     for k, name in enumerate(NAMES):
         pairs = [
@@ -107,11 +110,134 @@ def test_top_genes_needs_a_number_of_genes(n_genes: int, fitted: AnnData) -> Non
         get.top_genes(fitted, n_genes)
 
 
+def information_of(adata: AnnData) -> np.ndarray:
+    """Of the negative binomial with mean m and inverse dispersion theta: m / (1 + m / theta)."""
+    decoder = adata.uns["ldvae"]["decoder"]
+    mean = adata.obs["ldvae_library"].mean() * np.exp(decoder["intercept"].astype(float))
+    return mean / (1 + mean / np.exp(decoder["log_theta"][0].astype(float)))
+
+
+def rotation_of(adata: AnnData, method: str) -> np.ndarray:
+    return assess.ROTATIONS[method](adata.varm["ldvae_loadings"], information_of(adata))
+
+
+@pytest.mark.parametrize("method", ["varimax", "promax"])
+@pytest.mark.parametrize("per", ["unit", "sd"])
+@pytest.mark.parametrize("log2", [False, True])
+def test_rotated_and_scaled(method: str, per: str, log2: bool, fitted: AnnData) -> None:
+    matrix = rotation_of(fitted, method)
+    expected = fitted.varm["ldvae_loadings"] @ np.linalg.inv(matrix).T
+    assert (np.diff(information_of(fitted) @ expected**2) < 0).all()
+    covariance = record.read(fitted).loadings_covariance
+    inverse = np.linalg.inv(matrix)
+    errors = np.array([np.sqrt(np.diag(inverse @ one @ inverse.T)) for one in covariance])
+    if per == "sd":
+        scale = (fitted.obsm["X_ldvae"] @ matrix).std(axis=0)
+        expected, errors = expected * scale, errors * scale
+    if log2:
+        expected, errors = expected / np.log(2), errors / np.log(2)
+    options: dict[str, Any] = {"rotation": method, "per": per, "log2": log2}
+    for getter, values in ((get.loadings, expected), (get.loadings_se, errors)):
+        frame = getter(fitted, **options)
+        assert frame.columns.tolist() == NAMES
+        np.testing.assert_allclose(frame, values, rtol=1e-4, atol=1e-5)
+        pd.testing.assert_frame_equal(getter(fitted, [3, 1], **options), frame[["ldvae3", "ldvae1"]])
+    table = get.top_genes(fitted, 1, factors=[2], **options)
+    np.testing.assert_allclose(table["loading"], [expected[:, 1].max(), expected[:, 1].min()], rtol=1e-4)
+
+
+def test_scaled_without_rotation(fitted: AnnData) -> None:
+    frame = get.loadings(fitted, per="sd", log2=True)
+    expected = fitted.varm["ldvae_loadings"] * fitted.obsm["X_ldvae"].std(axis=0) / np.log(2)
+    np.testing.assert_allclose(frame, expected, rtol=1e-5)
+    assert (frame.dtypes == np.float32).all()
+
+
+def test_rotated_loadings_follow_the_genes(fitted: AnnData) -> None:
+    genes = [f"gene{i}" for i in (50, 3, 21)]
+    expected = get.loadings(fitted, rotation="varimax").loc[genes]
+    pd.testing.assert_frame_equal(get.loadings(fitted[:, genes].copy(), rotation="varimax"), expected)
+    assert get.loadings_se(fitted[:, genes].copy()).index.tolist() == genes
+
+
+@pytest.mark.parametrize("getter", [get.loadings, get.loadings_se, get.top_genes])
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        pytest.param(
+            {"rotation": "quartimax"}, "rotation='quartimax' is unknown. Choose 'varimax' or 'promax'", id="r"
+        ),
+        pytest.param({"per": "cell"}, "per='cell' is unknown. Choose 'unit' or 'sd'", id="per"),
+    ],
+)
+def test_unknown_views_are_refused(
+    getter: Callable[..., pd.DataFrame], options: dict[str, str], sentence: str, fitted: AnnData
+) -> None:
+    with pytest.raises(ValueError, match=f"^{sentence}"):
+        getter(fitted, **options)
+
+
+def test_shares_of_one_are_not_rotated(fitted: AnnData) -> None:
+    adata = fitted.copy()
+    adata.uns["ldvae"]["params"]["latent_distribution"] = "ln"
+    with pytest.raises(
+        ValueError, match=r"^rotation='promax' was given, but with latent_distribution='ln' factors are"
+    ):
+        get.loadings(adata, rotation="promax")
+    assert get.loadings(adata, per="sd").shape == (60, 3)
+
+
+def test_top_genes_say_how_sure_they_are(fitted: AnnData, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def signs(estimates: np.ndarray, errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        seen.append((estimates, errors))
+        return errors / 10, errors / 100
+
+    monkeypatch.setattr(assess, "signs", signs, raising=False)
+    table = get.top_genes(fitted, 4, factors=[1, 3])
+    errors = get.loadings_se(fitted)
+    assert table.columns.tolist() == ["direction", "rank", "loading", "se", "lfsr", "qvalue"]
+    assert table["se"].tolist() == [errors.loc[gene, factor] for factor, gene in table.index]
+    np.testing.assert_allclose(table["lfsr"], table["se"] / 10, rtol=1e-6)
+    np.testing.assert_allclose(table["qvalue"], table["se"] / 100, rtol=1e-6)
+    for (values, spread), k in zip(seen, (0, 2), strict=True):
+        np.testing.assert_array_equal(values, fitted.varm["ldvae_loadings"][:, k])
+        np.testing.assert_array_equal(spread, errors.iloc[:, k])
+
+
+def test_fits_without_errors(fitted: AnnData) -> None:
+    adata = fitted.copy()
+    del adata.uns["ldvae"]["loadings_covariance"]
+    assert get.top_genes(adata).columns.tolist() == ["direction", "rank", "loading"]
+    with pytest.raises(
+        ValueError, match=r"^uns\['ldvae'\] has no errors of its loadings, as it was written by an older"
+    ):
+        get.loadings_se(adata)
+
+
+def test_unused_factors_are_told(fitted: AnnData) -> None:
+    adata = fitted.copy()
+    assert not get.factors(adata)["unused"].any()
+    latent = adata.obsm["X_ldvae"]
+    latent[:, 1] *= 0.0995 / latent[:, 1].std()
+    latent[:, 2] *= 0.1005 / latent[:, 2].std()
+    assert get.factors(adata)["unused"].tolist() == [False, True, False]
+
+
+def test_unused_shares_have_the_variance_of_the_prior(fitted: AnnData) -> None:
+    adata = fitted.copy()
+    adata.uns["ldvae"]["params"]["latent_distribution"] = "ln"
+    adata.obsm["X_ldvae"] *= 0.01
+    adata.obsm["X_ldvae_variance"][:] = [0.5, 0.995, 0.985]
+    assert get.factors(adata)["unused"].tolist() == [False, True, False]
+
+
 def test_factors_describe_the_latent(fitted: AnnData) -> None:
     frame = get.factors(fitted)
     assert frame.index.tolist() == NAMES
     assert frame.index.name == "factor"
-    assert frame.columns.tolist() == ["explained_deviance", "mean", "sd", "posterior_sd"]
+    assert frame.columns.tolist() == ["explained_deviance", "mean", "sd", "posterior_sd", "unused"]
     latent, variance = (fitted.obsm[key].astype(float) for key in ("X_ldvae", "X_ldvae_variance"))
     np.testing.assert_array_equal(frame["explained_deviance"], fitted.uns["ldvae"]["explained_deviance"])
     np.testing.assert_allclose(frame["mean"], latent.mean(0), rtol=1e-9)

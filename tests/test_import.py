@@ -28,6 +28,7 @@ ROOMS = {
         "latent_library_size",
         "likelihood_parameters",
         "loadings",
+        "loadings_se",
         "top_genes",
     ],
     "io": ["from_scvi", "read_counts", "to_scvi"],
@@ -56,6 +57,7 @@ ROOMS = {
         "posterior_predictive",
         "project",
         "reconstruction_error",
+        "rotate",
     ],
 }
 WRITTEN_BY_USERS = [

@@ -133,6 +133,14 @@ DAMAGE = [
         id="zero-inflation",
     ),
     pytest.param(
+        lambda content: content.update(rotation=np.eye(2)), "'rotation' has the shape (2, 2) in place of (3, 3)", id="T"
+    ),
+    pytest.param(
+        lambda content: content.update(loadings_covariance=np.zeros((20, 3))),
+        "'loadings_covariance' has the shape (20, 3) in place of (20, 6)",
+        id="loadings_covariance",
+    ),
+    pytest.param(
         cut("encoder", "z", "weight_0"), "'encoder/z/weight_0' has the shape (128, 18) in place of (128, 20)", id="z"
     ),
     pytest.param(
@@ -203,25 +211,35 @@ def test_latent_of_something_else_is_refused(key: str, adata: AnnData) -> None:
         tl.normalized_expression(adata, progress=False)
 
 
-@pytest.mark.parametrize("version", [3, np.int64(99), "3"], ids=repr)
+@pytest.mark.parametrize("version", [4, np.int64(99), "4"], ids=repr)
 def test_newer_records_are_refused(version: object, adata: AnnData) -> None:
     adata.uns[KEY]["schema_version"] = version
-    sentence = rf"^uns\['ldvae'\] was written in format {version}, this version reads up to 2\. Update sc-ldvae\.$"
+    sentence = rf"^uns\['ldvae'\] was written in format {version}, this version reads up to 3\. Update sc-ldvae\.$"
     with pytest.raises(ValueError, match=sentence):
         tl.elbo(adata, progress=False)
     with pytest.raises(ValueError, match=sentence):
         tl.project(adata.copy(), adata, progress=False)
 
 
-def in_format_1(adata: AnnData) -> AnnData:
+def in_format_2(adata: AnnData) -> AnnData:
     adata = adata.copy()
+    adata.uns[KEY]["schema_version"] = 2
+    adata.uns[KEY].pop("loadings_covariance", None)
+    del adata.uns[KEY]["keys"]["loadings_se"]
+    return adata
+
+
+def in_format_1(adata: AnnData) -> AnnData:
+    adata = in_format_2(adata)
     adata.uns[KEY]["schema_version"] = 1
     adata.uns[KEY].pop("size_factor_unit", None)
     return adata
 
 
-def test_format_1_is_read(adata: AnnData) -> None:
-    old = in_format_1(adata)
+@pytest.mark.parametrize("in_format", [in_format_1, in_format_2], ids=["1", "2"])
+def test_older_formats_are_read(in_format: Callable[[AnnData], AnnData], adata: AnnData) -> None:
+    old = in_format(adata)
+    assert record.read(old).keys == record.Keys.named(None)
     assert tl.elbo(old, progress=False) == tl.elbo(adata, progress=False)
     pd.testing.assert_frame_equal(
         tl.normalized_expression(old, progress=False), tl.normalized_expression(adata, progress=False)
@@ -324,6 +342,8 @@ NEED_NO_COUNTS: dict[str, Callable[[AnnData], Any]] = {
     "posterior_predictive": lambda adata: tl.posterior_predictive(adata, 2, progress=False),
     "differential_expression": compared,
     "loadings": get.loadings,
+    "loadings_se": get.loadings_se,
+    "rotated": lambda adata: get.loadings(adata, rotation="promax", per="sd"),
     "top_genes": get.top_genes,
     "factors": get.factors,
     "history": get.history,
@@ -337,6 +357,7 @@ NEED_COUNTS: dict[str, Callable[[AnnData], Any]] = {
     "reconstruction_error": lambda adata: tl.reconstruction_error(adata, progress=False),
     "marginal_log_likelihood": lambda adata: tl.marginal_log_likelihood(adata, progress=False),
     "project": lambda adata: tl.project(adata, adata, progress=False),
+    "rotate": lambda adata: tl.rotate(adata, key_added="rotated"),
     "fit": lambda adata: tl.ldvae(adata, 3, progress=False),
 }
 

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 _ROUNDING = 1e-9
 
 
-def with_factors(latent: Floats, values: Mapping[int, float], *, composition: bool) -> Floats:
+def with_factors(
+    latent: Floats, values: Mapping[int, float], *, composition: bool, rotation: Floats | None = None
+) -> Floats:
     """The latent with some factors set to a value in every cell.
 
     Parameters
@@ -28,6 +30,8 @@ def with_factors(latent: Floats, values: Mapping[int, float], *, composition: bo
         New value of factors, by position from 0.
     composition
         Whether a cell's factors are shares of one ('ln'). Then the others share what is left as they did before.
+    rotation
+        The factors that are set are those of ``latent @ rotation``; the result is turned back.
 
     Raises
     ------
@@ -36,6 +40,9 @@ def with_factors(latent: Floats, values: Mapping[int, float], *, composition: bo
     """
     if not values:
         return latent
+    if rotation is not None:
+        rotated = with_factors(latent @ rotation, values, composition=composition)
+        return (rotated @ np.linalg.inv(rotation)).astype(latent.dtype)
     changed, chosen = latent.copy(), list(values)
     changed[:, chosen] = np.array(list(values.values()))
     if not composition:

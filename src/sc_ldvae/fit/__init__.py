@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sc_ldvae.fit._canonical import DRAWS, Factors, canonical
+from sc_ldvae.fit._canonical import DRAWS, Factors, canonical, deviance_on_held_out
+from sc_ldvae.fit._deviance import Decoded
 from sc_ldvae.fit._engine import Engine, engine_of
 from sc_ldvae.fit._fit import Fitted, fit
 from sc_ldvae.fit._loop import History, Schedule, default_max_epochs
@@ -11,6 +12,7 @@ from sc_ldvae.fit._unfold import unfolded
 
 __all__ = [
     "DRAWS",
+    "Decoded",
     "Engine",
     "Factors",
     "Fitted",
@@ -18,6 +20,7 @@ __all__ = [
     "Schedule",
     "canonical",
     "default_max_epochs",
+    "deviance_on_held_out",
     "elbo_terms",
     "engine_of",
     "fit",

@@ -70,12 +70,7 @@ def canonical(model: LDVAE, counts: csr_matrix, cells: Cells, held_out: Mask, op
     with engine_of(stored, cells) as engine:
         latent, _, library = (part.double().numpy() for part in posterior(stored, engine, cells, everyone))
     decoded = Decoded(counts, latent, _covariates(stored, cells), library, _theta_groups(stored, cells))
-    total, shares = explained_deviance(
-        decoder,
-        decoded.rows(evenly(np.flatnonzero(held_out if held_out.any() else ~held_out), _CELLS_FOR_DEVIANCE)),
-        null_proportions=proportions(counts[~held_out]),
-        latent_mean=latent.mean(0),
-    )
+    total, shares = deviance_on_held_out(decoder, decoded, held_out)
     order, signs = _canonical_order(shares, decoder, model)
     decoder, encoders["z"] = decoder.reordered(order, signs), _reordered(encoders["z"], order, signs)
 
@@ -85,6 +80,21 @@ def canonical(model: LDVAE, counts: csr_matrix, cells: Cells, held_out: Mask, op
         latent, variance, library = (part.numpy() for part in posterior(stored, engine, cells, everyone))
         elbo_held_out = mean_elbo(engine, others, DRAWS) if len(others) else None
     return Factors(decoder, encoders, prior, latent, variance, library, shares[order], total, elbo_held_out)
+
+
+def deviance_on_held_out(decoder: Decoder, decoded: Decoded, held_out: Mask) -> tuple[float, Floats]:
+    """Total and each factor's share of the explained deviance on some of the held-out cells.
+
+    Where no cell or every cell is held out, that of all cells, beside the null of all cells.
+    """
+    every = np.ones_like(held_out)
+    scored, others = (held_out, ~held_out) if 0 < held_out.sum() < len(held_out) else (every, every)
+    return explained_deviance(
+        decoder,
+        decoded.rows(evenly(np.flatnonzero(scored), _CELLS_FOR_DEVIANCE)),
+        null_proportions=proportions(decoded.counts[others]),
+        latent_mean=decoded.latent.mean(0),
+    )
 
 
 def evenly(cells: NDArray[np.intp], at_most: int) -> NDArray[np.intp]:

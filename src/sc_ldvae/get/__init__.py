@@ -6,8 +6,9 @@ from sc_ldvae.get._associations import associations
 from sc_ldvae.get._differential_expression import differential_expression
 from sc_ldvae.get._enrichment import enrichment
 from sc_ldvae.get._feature_correlation import feature_correlation
-from sc_ldvae.get._frames import covariate_effects, factors, history, loadings, top_genes
+from sc_ldvae.get._frames import covariate_effects, factors, history
 from sc_ldvae.get._likelihood import latent_library_size, likelihood_parameters
+from sc_ldvae.get._loadings import loadings, loadings_se, top_genes
 
 __all__ = [
     "associations",
@@ -20,5 +21,6 @@ __all__ = [
     "latent_library_size",
     "likelihood_parameters",
     "loadings",
+    "loadings_se",
     "top_genes",
 ]

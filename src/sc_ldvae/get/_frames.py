@@ -15,117 +15,8 @@ if TYPE_CHECKING:
 
     from sc_ldvae._typing import Data, Positions
 
-
-def loadings(
-    data: Data, factors: Sequence[int | str] | None = None, *, key: str = record.DEFAULT, modality: str | None = None
-) -> pd.DataFrame:
-    """Loadings of the fitted genes.
-
-    Parameters
-    ----------
-    data
-        Fitted AnnData, or MuData with a fitted `modality`.
-    factors
-        Factors by number from 1 or by name; all if None.
-    key
-        The `key_added` of the fit.
-    modality
-        Modality of a MuData.
-
-    Returns
-    -------
-    Effect of one unit of each factor on the log expression proportion (natural log), relative to the average fitted
-    gene: genes x factors. Genes that were not fitted, or have left the object, are left out.
-
-    Raises
-    ------
-    ValueError
-        If there is no such fit or factor.
-
-    Examples
-    --------
-    >>> import sc_ldvae
-    >>> adata = sc_ldvae.datasets.simulate(n_obs=200, n_vars=50, n_latent=3)
-    >>> sc_ldvae.tl.ldvae(adata, n_latent=3, max_epochs=2, progress=False)
-    >>> sc_ldvae.get.loadings(adata).columns.tolist()
-    ['ldvae1', 'ldvae2', 'ldvae3']
-    """
-    adata = pick_modality(data, modality)
-    fit = record.read(adata, key)
-    chosen = factor_positions(fit, factors)
-    fitted = adata.var_names.isin(fit.genes)
-    if not fitted.any():
-        msg = f"None of the {len(fit.genes)} fitted genes is among var_names (fitted: {fit.genes[0]!r}, ...). Renamed?"
-        raise ValueError(msg)
-    return pd.DataFrame(
-        adata.varm[fit.keys.loadings][fitted][:, chosen],
-        index=adata.var_names[fitted],
-        columns=[fit.factor_names[k] for k in chosen],
-    )
-
-
-def top_genes(
-    data: Data,
-    n_genes: int = 10,
-    *,
-    factors: Sequence[int | str] | None = None,
-    key: str = record.DEFAULT,
-    modality: str | None = None,
-) -> pd.DataFrame:
-    """Genes with the largest and the smallest loadings of each factor.
-
-    Parameters
-    ----------
-    data
-        Fitted AnnData, or MuData with a fitted `modality`.
-    n_genes
-        Number of genes per factor and direction.
-    factors
-        Factors by number from 1 or by name; all if None.
-    key
-        The `key_added` of the fit.
-    modality
-        Modality of a MuData.
-
-    Returns
-    -------
-    One row per factor, direction and gene, indexed by factor and gene, with the columns `direction` (``'positive'``,
-    ``'negative'``), `rank` (1 is the most extreme) and `loading`. A gene stands in the direction of its sign only.
-
-    Raises
-    ------
-    ValueError
-        If there is no such fit or factor, or if `n_genes` is below one.
-
-    Examples
-    --------
-    >>> import sc_ldvae
-    >>> adata = sc_ldvae.datasets.simulate(n_obs=200, n_vars=50, n_latent=3)
-    >>> sc_ldvae.tl.ldvae(adata, n_latent=3, max_epochs=2, progress=False)
-    >>> sc_ldvae.get.top_genes(adata, 5).loc["ldvae1"].shape
-    (10, 3)
-    """
-    if n_genes < 1:
-        msg = f"n_genes must be at least 1, but is {n_genes}."
-        raise ValueError(msg)
-    frame = loadings(data, factors, key=key, modality=modality)
-    tables = []
-    for factor, column in frame.items():
-        for direction, sign in (("positive", 1), ("negative", -1)):
-            ranked = (sign * column).sort_values(ascending=False, kind="stable").head(n_genes)
-            ranked = sign * ranked[ranked > 0]
-            tables.append(
-                pd.DataFrame(
-                    {
-                        "factor": factor,
-                        "gene": ranked.index,
-                        "direction": direction,
-                        "rank": np.arange(1, len(ranked) + 1),
-                        "loading": ranked.to_numpy(),
-                    }
-                )
-            )
-    return pd.concat(tables, ignore_index=True).set_index(["factor", "gene"])
+# Variance over the cells of the posterior mean of a factor that is in use.
+_LEAST_VARIANCE = 0.01
 
 
 def factors(data: Data, *, key: str = record.DEFAULT, modality: str | None = None) -> pd.DataFrame:
@@ -143,13 +34,19 @@ def factors(data: Data, *, key: str = record.DEFAULT, modality: str | None = Non
     Returns
     -------
     One row per factor, with `explained_deviance` (share of the null's deviance that returns without the factor, on
-    held-out cells), `mean` and `sd` of the latent over cells, and `posterior_sd` (root mean posterior variance; near 1
-    for a factor that the data do not use). ``attrs['total_explained_deviance']`` is the share of all factors together.
+    held-out cells), `mean` and `sd` of the latent over cells, `posterior_sd` (root mean posterior variance; near 1
+    for a factor that the data do not use), and `unused` (whether the variance of the latent over the cells is below
+    0.01 [BurdaUnits16]_; for ``latent_distribution='ln'``, of whose latent only the softmax is stored, whether the mean
+    posterior variance is above 0.99). ``attrs['total_explained_deviance']`` is the share of all factors together.
 
     Raises
     ------
     ValueError
         If there is no such fit.
+
+    References
+    ----------
+    .. [BurdaUnits16] Burda, Grosse, Salakhutdinov (2016). Importance weighted autoencoders. ICLR (active units).
 
     Examples
     --------
@@ -162,12 +59,18 @@ def factors(data: Data, *, key: str = record.DEFAULT, modality: str | None = Non
     adata = pick_modality(data, modality)
     fit = record.read(adata, key)
     latent = np.asarray(adata.obsm[fit.keys.latent], dtype=np.float64)
+    posterior_variance = np.asarray(adata.obsm[fit.keys.variance], dtype=np.float64).mean(0)
+    if fit.rotation is not None:
+        posterior_variance = posterior_variance @ fit.rotation**2
+    # Under the prior the two sum to 1.
+    used = 1 - posterior_variance if fit.param("latent_distribution") == "ln" else latent.var(0)
     frame = pd.DataFrame(
         {
             "explained_deviance": np.asarray(fit.content["explained_deviance"]),
             "mean": latent.mean(0),
             "sd": latent.std(0),
-            "posterior_sd": np.sqrt(np.asarray(adata.obsm[fit.keys.variance], dtype=np.float64).mean(0)),
+            "posterior_sd": np.sqrt(posterior_variance),
+            "unused": used < _LEAST_VARIANCE,
         },
         index=pd.Index(fit.factor_names, name="factor"),
     )

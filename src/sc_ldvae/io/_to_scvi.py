@@ -29,9 +29,9 @@ def to_scvi(
 ) -> Any:  # noqa: ANN401  scvi-tools may be missing
     """Hand a fit to scvi-tools, as a trained ``scvi.model.LinearSCVI``.
 
-    The model is the same: latent, loadings and ELBO terms of each cell are those of the fit. The decoder's BatchNorm
-    passes everything on and carries the intercept as its shift, which holds for evaluation only: to train further in
-    scvi-tools means to start that BatchNorm anew.
+    The model is the same: latent, loadings and ELBO terms of each cell are those of the fit (those before the rotation,
+    if it is rotated). The decoder's BatchNorm passes everything on and carries the intercept as its shift, which holds
+    for evaluation only: to train further in scvi-tools means to start that BatchNorm anew.
 
     Needs scvi-tools: ``pip install 'sc-ldvae[scvi]'``.
 

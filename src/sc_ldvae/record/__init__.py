@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sc_ldvae.record._covariance import packed, turned
 from sc_ldvae.record._decoder import AffineMap, Decoder
 from sc_ldvae.record._design import Categorical, Continuous, Design, numbers
 from sc_ldvae.record._keys import DEFAULT, Keys
@@ -21,8 +22,10 @@ __all__ = [
     "Record",
     "State",
     "numbers",
+    "packed",
     "read",
     "state_of",
     "strings",
+    "turned",
     "write",
 ]

@@ -73,6 +73,10 @@ class AffineMap:
         """Factors in another order, each times its sign."""
         return replace(self, loadings=self.loadings[:, order] * signs)
 
+    def rotated(self, matrix: Floats) -> AffineMap:
+        """The map of ``latent @ inv(matrix).T``: loadings times `matrix`."""
+        return replace(self, loadings=self.loadings.astype(np.float64) @ matrix)
+
     def to_dict(self) -> dict[str, Floats]:
         """Arrays in single precision; no covariate effects where there are no covariates."""
         stored = {"loadings": self.loadings, "intercept": self.intercept}
@@ -122,6 +126,10 @@ class Decoder:
     def reordered(self, order: NDArray[np.intp], signs: Floats) -> Decoder:
         """Factors in another order, each times its sign."""
         return self._mapped(lambda part: part.reordered(order, signs))
+
+    def rotated(self, matrix: Floats) -> Decoder:
+        """The same distribution for ``latent @ inv(matrix).T``: loadings times `matrix`."""
+        return self._mapped(lambda part: part.rotated(matrix))
 
     def to_dict(self) -> dict[str, Any]:
         """Nested dict of single precision arrays, for a file."""

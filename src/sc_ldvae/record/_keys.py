@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 DEFAULT = "ldvae"
 
@@ -19,6 +23,8 @@ class Keys:
     """obsm: posterior variance of the latent (before the softmax of 'ln')."""
     loadings: str
     """varm: loadings, zero for genes that were not fitted."""
+    loadings_se: str
+    """varm: their standard errors, where the fit has some."""
     library: str
     """obs: library of each cell."""
     held_out: str
@@ -40,9 +46,16 @@ class Keys:
             latent="X_ldvae" if key_added is None else key_added,
             variance=f"X_{stem}_variance" if key_added is None else f"{stem}_variance",
             loadings=f"{stem}_loadings" if key_added is None else key_added,
+            loadings_se=f"{stem}_loadings_se" if key_added is None else f"{stem}_se",
             library=f"{stem}_library",
             held_out=f"{stem}_held_out",
         )
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Keys:
+        """The names that `to_dict` gave; before format 3 there was none for the standard errors."""
+        names = {name: str(value) for name, value in stored.items()}
+        return cls(**{"loadings_se": f"{names['loadings']}_se"} | names)
 
     def to_dict(self) -> dict[str, str]:
         """Names as plain strings, as the record keeps them."""

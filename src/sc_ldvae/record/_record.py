@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from sc_ldvae._modality import obs_of
+from sc_ldvae.record._covariance import unpacked
 from sc_ldvae.record._decoder import Decoder
 from sc_ldvae.record._design import Categorical, Design
 from sc_ldvae.record._keys import DEFAULT, Keys
@@ -20,17 +22,23 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _PARTS = ("keys", "params", "genes", "decoder", "encoder", "history", "explained_deviance")
 _MOMENTS = ("log_mean", "log_variance")
 _ONE = ("",)
+# Names of entries that every format has.
+_KEYS = tuple(field.name for field in fields(Keys) if field.name != "loadings_se")
 # Arguments of the fit that the model itself depends on.
 _OPTIONS = ("gene_likelihood", "dispersion", "latent_distribution", "log_variational")
 
 
 @dataclass(frozen=True)
 class Record:
-    """A fit as it was read from an AnnData."""
+    """A fit as it was read from an AnnData.
+
+    A rotated fit has two frames: that in which its factors are shown, to which the latent in obsm, the loadings and the
+    explained deviance belong; and that of the model, in which the posterior is independent over factors.
+    """
 
     keys: Keys
     content: Mapping[str, Any]
@@ -61,9 +69,34 @@ class Record:
         return value if value is None else np.asarray(value).item()
 
     @cached_property
-    def decoder(self) -> Decoder:
-        """The stored decoder."""
+    def shown_decoder(self) -> Decoder:
+        """The stored decoder, in the frame in which the factors are shown."""
         return Decoder.from_dict(self.content["decoder"])
+
+    @cached_property
+    def decoder(self) -> Decoder:
+        """The decoder in the frame of the model."""
+        return self.shown_decoder if self.rotation is None else self.shown_decoder.rotated(self.rotation.T)
+
+    @property
+    def rotation(self) -> NDArray[np.float64] | None:
+        """Matrix that takes the latent from the model's frame to the shown one, n_latent x n_latent, if they differ.
+
+        The shown latent is ``Z @ rotation``, the shown loadings are ``W @ inv(rotation).T``, and the posterior
+        covariance of the shown latent is ``rotation.T @ diag(variance) @ rotation``.
+        """
+        return np.asarray(self.content["rotation"], np.float64) if "rotation" in self.content else None
+
+    def turn_to(self, rotation: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+        """Matrix that takes the shown latent to that of another `rotation` of the model's."""
+        return rotation if self.rotation is None else np.linalg.solve(self.rotation, rotation)
+
+    @property
+    def loadings_covariance(self) -> NDArray[np.floating[Any]] | None:
+        """Covariance of the estimates of each gene's shown loadings, n_genes x n_latent x n_latent, if it is known."""
+        if "loadings_covariance" not in self.content:
+            return None
+        return unpacked(np.asarray(self.content["loadings_covariance"]), self.n_latent)
 
     @cached_property
     def design(self) -> Design:
@@ -118,6 +151,17 @@ class Record:
             return np.zeros(adata.n_obs, dtype=np.int64)
         return by.codes(obs_of(adata))
 
+    def at_genes(self, names: pd.Index, values: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+        """Rows for `names` out of `values` of the fitted genes (n_genes x columns), zero for genes not fitted."""
+        positions = self.positions_in(names)
+        rows = np.zeros((len(names), values.shape[1]), dtype=np.float32)
+        rows[positions[positions >= 0]] = values[positions >= 0]
+        return rows
+
+    def content_for(self, keys: Keys) -> dict[str, Any]:
+        """The content for other keys or another object, sharing nothing with this one."""
+        return deepcopy(dict(self.content)) | {"schema_version": SCHEMA_VERSION, "keys": keys.to_dict()}
+
     def _categorical(self, argument: str, levels: str) -> Categorical | None:
         if levels not in self.content:
             return None
@@ -150,12 +194,12 @@ def read(adata: AnnData, key: str = DEFAULT) -> Record:
         )
         raise ValueError(msg)
     _check_whole(content, key)
-    keys = Keys(**{name: str(value) for name, value in content["keys"].items()})
+    keys = Keys.from_dict(content["keys"])
     for attribute, entry in (("obsm", keys.latent), ("obsm", keys.variance), ("varm", keys.loadings)):
         if entry not in getattr(adata, attribute):
             msg = f"uns[{key!r}] holds a fit, but its {attribute}[{entry!r}] is gone. Put it back, or fit again."
             raise ValueError(msg)
-    return Record(keys, content if version == SCHEMA_VERSION else _from_format_1(content, keys, adata))
+    return Record(keys, _from_format_1(content, keys, adata) if version == 1 else content)
 
 
 def _check_whole(content: Mapping[str, Any], key: str) -> None:
@@ -169,7 +213,7 @@ def _check_whole(content: Mapping[str, Any], key: str) -> None:
                 refuse(f"{whole + name!r} is missing")
 
     check(_PARTS, content)
-    check((field.name for field in fields(Keys)), content["keys"], "keys/")
+    check(_KEYS, content["keys"], "keys/")
     for whole, part, shapes in _shapes(content):
         check(shapes, part, whole)
         for name, shape in shapes.items():
@@ -187,6 +231,9 @@ def _shapes(content: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]
     if n_columns or "covariate_effects" in decoder:
         affine["covariate_effects"] = (n_genes, n_columns)
     yield "decoder/", decoder, affine
+    triangle = n_latent * (n_latent + 1) // 2
+    optional = {"rotation": (n_latent, n_latent), "loadings_covariance": (n_genes, triangle)}
+    yield "", content, {name: shape for name, shape in optional.items() if name in content}
     levels = {"gene-batch": "batches", "gene-label": "labels"}.get(dispersion, "")
     if likelihood != "poisson" and dispersion == "gene-cell":
         yield "decoder/log_theta/", decoder.get("log_theta", {}), affine

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class State:
-    """Posterior and library of cells, one row each."""
+    """Posterior and library of cells, one row each, in the frame of the model: before a rotation."""
 
     latent: Floats
     """Posterior mean, n_obs x n_latent; for 'ln' its softmax."""
@@ -51,6 +51,8 @@ def state_of(adata: AnnData, fit: Record) -> State:
         if array.shape[1:] != (fit.n_latent,):
             msg = f"obsm[{key!r}] has the shape {array.shape}, but the fit has {fit.n_latent} factors. Put it back."
             raise ValueError(msg)
+    if fit.rotation is not None:
+        latent = (latent @ np.linalg.inv(fit.rotation)).astype(np.float32)
     state = State(latent, variance, adata.obs[fit.keys.library].to_numpy(dtype=np.float32))
     unknown = ~np.isfinite(np.column_stack([latent, variance, state.library])).all(1)
     if unknown.any():

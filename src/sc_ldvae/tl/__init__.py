@@ -9,6 +9,7 @@ from sc_ldvae.tl._ldvae import ldvae
 from sc_ldvae.tl._normalized_expression import normalized_expression
 from sc_ldvae.tl._posterior_predictive import posterior_predictive
 from sc_ldvae.tl._project import project
+from sc_ldvae.tl._rotate import rotate
 from sc_ldvae.tl._scores import elbo, marginal_log_likelihood, reconstruction_error
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "posterior_predictive",
     "project",
     "reconstruction_error",
+    "rotate",
 ]

@@ -188,7 +188,10 @@ class _Asked:
         latents = [state.latent]
         if self.n_samples is not None:
             latents = [draw_latent(state, self.rng, composition=composition) for _ in range(self.n_samples)]
-        latents = [with_factors(latent, self.factor_values, composition=composition) for latent in latents]
+        latents = [
+            with_factors(latent, self.factor_values, composition=composition, rotation=self.fit.rotation)
+            for latent in latents
+        ]
         designs = self.fit.design.matrices(obs_of(self.adata).iloc[cells], self.settings)
         scale = state.library if self.library == "own" else np.full(len(state), self.library, dtype=np.float32)
         Expression(self.fit.decoder.log_proportion, genes, places).add(latents, designs, scale, out)

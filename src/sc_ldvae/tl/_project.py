@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from sc_ldvae._typing import UNSET
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from sc_ldvae._typing import Data, Unset
+    from sc_ldvae._typing import Data, Floats, Unset
     from sc_ldvae.tl._stored import MissingGenes
 
 
@@ -95,13 +94,15 @@ def project(
     with stored.engine() as engine, tqdm(total=adata.n_obs, unit="cell", disable=not progress) as bar:
         posterior = fit.posterior(stored.model, engine, stored.cells, stored.everyone, bar)
     latent, variance, library = (part.numpy() for part in posterior)
+    if known.rotation is not None:
+        latent = rotated_latent(latent, known.rotation)
 
     keys = known.keys if key_added is None else record.Keys.named(key_added)
     entries: dict[str, dict[str, Any]] = {
         "obsm": {keys.latent: latent, keys.variance: variance},
-        "varm": {keys.loadings: _loadings_by_name(adata, known)},
+        "varm": loadings_entries(adata, known, keys),
         "obs": {keys.library: library},
-        "uns": {keys.uns: _content(known, keys)},
+        "uns": {keys.uns: known.content_for(keys)},
     }
     if adata is not fitted:
         entries["obs"][keys.held_out] = np.ones(adata.n_obs, dtype=bool)
@@ -116,14 +117,15 @@ def _anndata(data: Data, modality: str | None) -> AnnData:
     return pick_modality(data, modality if hasattr(data, "mod") else None)
 
 
-def _loadings_by_name(adata: AnnData, known: record.Record) -> np.ndarray:
-    """Rows in the order of var_names, zero for genes that were not fitted."""
-    positions = known.positions_in(adata.var_names)
-    loadings = np.zeros((adata.n_vars, known.n_latent), dtype=np.float32)
-    loadings[positions[positions >= 0]] = known.decoder.log_proportion.loadings[positions >= 0]
-    return loadings
+def rotated_latent(latent: Floats, matrix: Floats) -> Floats:
+    """The shown latent, in the memory layout that files give back: sums round the same."""
+    return np.ascontiguousarray(latent @ matrix, dtype=np.float32)
 
 
-def _content(known: record.Record, keys: record.Keys) -> dict[str, Any]:
-    """The record for another object, sharing nothing with the first."""
-    return deepcopy(dict(known.content)) | {"schema_version": record.SCHEMA_VERSION, "keys": keys.to_dict()}
+def loadings_entries(adata: AnnData, known: record.Record, keys: record.Keys) -> dict[str, np.ndarray]:
+    """Loadings, and their standard errors where they are known, for varm: zero for genes that were not fitted."""
+    entries = {keys.loadings: known.at_genes(adata.var_names, known.shown_decoder.log_proportion.loadings)}
+    if known.loadings_covariance is not None:
+        errors = np.sqrt(np.diagonal(known.loadings_covariance, axis1=1, axis2=2))
+        entries[keys.loadings_se] = known.at_genes(adata.var_names, errors)
+    return entries

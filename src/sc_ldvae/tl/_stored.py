@@ -63,20 +63,20 @@ def for_encoder(
     if missing_genes not in {"error", "zero"}:
         msg = f"missing_genes={missing_genes!r} is unknown. Choose 'error' or 'zero'."
         raise ValueError(msg)
-    counts = _counts(adata, stored, layer, missing_genes)
-    sizes = door.Annotations(obs_of(adata), record.Design(), None, *_size_factors(adata, stored)).tensors()
+    counts = fitted_counts(adata, stored, layer, missing_genes)
+    sizes = door.Annotations(obs_of(adata), record.Design(), None, *size_factors_of(adata, stored)).tensors()
     return Stored(model_of(stored), Cells(Counts.from_csr(counts), **sizes))
 
 
 def for_likelihood(adata: AnnData, stored: record.Record, layer: str | Unset | None) -> Stored:
     """The model and cells with all that their likelihood depends on."""
-    counts = _counts(adata, stored, layer, "error")
-    annotations = door.Annotations(obs_of(adata), stored.design, stored.labels, *_size_factors(adata, stored))
+    counts = fitted_counts(adata, stored, layer)
+    annotations = door.Annotations(obs_of(adata), stored.design, stored.labels, *size_factors_of(adata, stored))
     return Stored(model_of(stored), Cells(Counts.from_csr(counts), **annotations.tensors()))
 
 
-def _counts(
-    adata: AnnData, stored: record.Record, layer: str | Unset | None, missing_genes: MissingGenes
+def fitted_counts(
+    adata: AnnData, stored: record.Record, layer: str | Unset | None, missing_genes: MissingGenes = "error"
 ) -> csr_matrix:
     """Checked counts of the fitted genes, in the order of the fit."""
     door.check_in_memory(adata)
@@ -106,7 +106,8 @@ def _check_genes(missing: np.ndarray, n_genes: int, missing_genes: MissingGenes)
     _log.warning("%s. Their counts are taken for zero.", what)
 
 
-def _size_factors(adata: AnnData, stored: record.Record) -> tuple[np.ndarray | None, float]:
+def size_factors_of(adata: AnnData, stored: record.Record) -> tuple[np.ndarray | None, float]:
+    """Size factors of the cells, where the fit has some, and the library that one of them stands for."""
     key = stored.param("size_factor_key")
     if key is None:
         return None, 1.0

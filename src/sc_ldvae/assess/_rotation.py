@@ -1,0 +1,153 @@
+"""Rotations of the factors towards simple structure: few genes with large loadings, most near zero."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from sc_ldvae._typing import Floats
+
+Method: TypeAlias = Literal["varimax", "promax"]
+
+_POWER = 4
+# Angle below which the search ends, and share of a plane's squared variance below which all its angles are alike.
+_SMALLEST_ANGLE = 1e-8
+_FLAT = 1e-14
+_MOST_SWEEPS = 1000
+
+
+def varimax(loadings: Floats, information: Floats) -> Floats:
+    """Orthogonal rotation that maximises the variance of the squared, weighted loadings [Kaiser58]_.
+
+    Each gene is weighted by the square root of its information. The result depends on the space of the factors only,
+    not on the rotation that they are given in.
+
+    Parameters
+    ----------
+    loadings
+        n_genes x n_latent.
+    information
+        How well each gene is measured, n_genes (:func:`gene_information`).
+
+    Returns
+    -------
+    The matrix T, n_latent x n_latent, in double precision: the new latent is ``Z @ T``, the new loadings are
+    ``W @ inv(T).T``. Factors are in the order of their weighted sum of squared loadings, largest first, with their
+    heavier tail of loadings positive.
+
+    References
+    ----------
+    .. [Kaiser58] Kaiser (1958). The varimax criterion for analytic rotation in factor analysis. Psychometrika 23:187.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> simple = np.array([[2.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 0.5]])
+    >>> turn = np.array([[0.6, -0.8], [0.8, 0.6]])
+    >>> (simple @ turn @ varimax(simple @ turn, np.ones(4))).round(6) + 0.0
+    array([[2. , 0. ],
+           [1. , 0. ],
+           [0. , 1. ],
+           [0. , 0.5]])
+    """
+    loadings = loadings.astype(np.float64)
+    return _canonical(_varimax(_weighted(loadings, information)), loadings, information)
+
+
+def promax(loadings: Floats, information: Floats) -> Floats:
+    """Oblique rotation from varimax towards the fourth powers of its loadings [Hendrickson64]_.
+
+    The new factors may be correlated. Each keeps the prior variance 1: the diagonal of ``T.T @ T`` is 1.
+
+    Parameters
+    ----------
+    loadings
+        n_genes x n_latent.
+    information
+        How well each gene is measured, n_genes (:func:`gene_information`).
+
+    Returns
+    -------
+    The matrix T, as :func:`varimax` gives it.
+
+    References
+    ----------
+    .. [Hendrickson64] Hendrickson, White (1964). Promax: a quick method for rotation to oblique simple structure.
+       British Journal of Statistical Psychology 17:65.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> loadings = np.random.default_rng(0).normal(size=(20, 3))
+    >>> matrix = promax(loadings, np.ones(20))
+    >>> np.diag(matrix.T @ matrix).round(6)
+    array([1., 1., 1.])
+    """
+    loadings = loadings.astype(np.float64)
+    weighted = _weighted(loadings, information)
+    orthogonal = _varimax(weighted)
+    rotated = weighted @ orthogonal
+    # A factor without loadings has no target: it stays as it is.
+    used = np.flatnonzero(rotated.any(0))
+    matrix = np.eye(len(orthogonal))
+    matrix[np.ix_(used, used)] = _towards_powers(rotated[:, used])
+    return _canonical(orthogonal @ matrix, loadings, information)
+
+
+ROTATIONS: Mapping[str, Callable[[Floats, Floats], Floats]] = {"varimax": varimax, "promax": promax}
+
+
+def _weighted(loadings: Floats, information: Floats) -> Floats:
+    return loadings * np.sqrt(information.astype(np.float64))[:, None]
+
+
+def _varimax(weighted: Floats) -> Floats:
+    """Kaiser's method: the best angle in the plane of each pair of factors, until no angle is left."""
+    # From the principal axes: they are the same whatever the rotation of the input.
+    matrix = np.linalg.eigh(weighted.T @ weighted)[1][:, ::-1]
+    columns = np.ascontiguousarray((weighted @ matrix).T)
+    for _ in range(_MOST_SWEEPS):
+        largest = 0.0
+        for pair in combinations(range(len(columns)), 2):
+            angle = _best_angle(*columns[list(pair)])
+            if abs(angle) > _SMALLEST_ANGLE:
+                turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+                columns[list(pair)] = turn @ columns[list(pair)]
+                matrix[:, pair] = matrix[:, pair] @ turn.T
+            largest = max(largest, abs(angle))
+        if largest <= _SMALLEST_ANGLE:
+            break
+    return matrix
+
+
+def _best_angle(x: Floats, y: Floats) -> float:
+    """Angle by which to turn a plane for the largest variance of squares; 0 where all are alike."""
+    difference, product = x * x - y * y, 2 * x * y
+    a, b = difference.mean(), product.mean()
+    sine = 2 * ((difference * product).mean() - a * b)
+    cosine = (difference**2 - product**2).mean() - (a * a - b * b)
+    if np.hypot(sine, cosine) <= _FLAT * np.mean(x * x + y * y) ** 2:
+        return 0.0
+    return float(np.arctan2(sine, cosine) / 4)
+
+
+def _towards_powers(loadings: Floats) -> Floats:
+    """Matrix of the latent that takes loadings nearest to their powers, with columns of length 1."""
+    # Powers of small numbers would be lost beside those of large ones.
+    target = loadings / np.abs(loadings).max(0)
+    target *= np.abs(target) ** (_POWER - 1)
+    matrix = np.linalg.inv(np.linalg.lstsq(loadings, target, rcond=None)[0]).T
+    return matrix / np.linalg.norm(matrix, axis=0)
+
+
+def _canonical(matrix: Floats, loadings: Floats, information: Floats) -> Floats:
+    """The same factors, largest first, signed."""
+    rotated = loadings @ np.linalg.inv(matrix).T
+    order = np.argsort(-(information @ rotated**2), kind="stable")
+    signs = np.where((rotated[:, order] ** 3).sum(0) < 0, -1.0, 1.0)
+    return matrix[:, order] * signs
