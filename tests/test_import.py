@@ -45,7 +45,7 @@ ROOMS = {
         "log_poisson",
         "log_zinb",
     ],
-    "pl": ["history", "loadings", "posterior_predictive"],
+    "pl": ["covariate_effects", "history", "loadings", "loadings_heatmap", "loadings_scatter", "posterior_predictive"],
     "tl": [
         "associate",
         "differential_expression",

@@ -11,7 +11,6 @@ import pytest
 import scanpy as sc
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex
 
 from sc_ldvae import get, pl
 
@@ -29,6 +28,9 @@ LONG_NAMES = (
     "RP11-706O15.5",
     "MT-ND2-antisense-readthrough",
 )
+
+PLOTS = [pl.loadings, pl.history, pl.loadings_heatmap, pl.loadings_scatter, pl.covariate_effects]
+each_plot = pytest.mark.parametrize("plot", PLOTS, ids=lambda plot: plot.__name__)
 
 
 @pytest.fixture
@@ -82,13 +84,6 @@ def test_bars_are_the_top_genes(n_genes: int, fitted: AnnData) -> None:
         assert (np.diff(tops) < 0).all()
 
 
-def test_the_two_directions_have_their_colours(fitted: AnnData) -> None:
-    (axis,) = pl.loadings(fitted, 1, 5, show=False)
-    colours = [to_hex(bar.get_facecolor()) for bar in axis.patches]
-    assert len(set(colours)) == 2
-    assert colours == [colours[0]] * 5 + [colours[-1]] * 5
-
-
 def test_all_bars_lie_within_the_axes(fitted: AnnData) -> None:
     for axis in pl.loadings(fitted, show=False):
         low, high = axis.get_xlim()
@@ -137,7 +132,7 @@ def test_key_names_the_fit(simulated: AnnData, fit_quickly: Callable[..., AnnDat
         pl.loadings(adata, show=False)
 
 
-@pytest.mark.parametrize("plot", [pl.loadings, pl.history], ids=["loadings", "history"])
+@each_plot
 def test_modality_of_a_mudata(plot: Callable[..., object], fitted: AnnData) -> None:
     mdata = mudata.MuData({"rna": fitted.copy()})
     assert plot(mdata, modality="rna", show=False) is not None
@@ -221,9 +216,6 @@ def test_refused_axes_are_called_as_the_argument(fitted: AnnData) -> None:
         pl.loadings(fitted, ax=plt.subplots(1, 2)[1], show=False)
     with pytest.raises(ValueError, match=r"^ax holds"):
         pl.history(fitted, ax=plt.subplots(1, 2)[1], show=False)
-
-
-each_plot = pytest.mark.parametrize("plot", [pl.loadings, pl.history], ids=["loadings", "history"])
 
 
 @each_plot

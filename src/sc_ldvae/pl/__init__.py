@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from sc_ldvae.pl._covariate_effects import covariate_effects
 from sc_ldvae.pl._history import history
 from sc_ldvae.pl._loadings import loadings
+from sc_ldvae.pl._loadings_heatmap import loadings_heatmap
+from sc_ldvae.pl._loadings_scatter import loadings_scatter
 from sc_ldvae.pl._posterior_predictive import posterior_predictive
 
-__all__ = ["history", "loadings", "posterior_predictive"]
+__all__ = ["covariate_effects", "history", "loadings", "loadings_heatmap", "loadings_scatter", "posterior_predictive"]

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from sc_ldvae._typing import Ax
 
@@ -40,14 +41,18 @@ def panels(n: int, ax: Ax | None, *, ncols: int, width: float, height: float) ->
     return list(grid.flat[:n])
 
 
+def figure_of(axis: Axes) -> Figure:
+    """The figure, also of axes that lie in a subfigure."""
+    return axis.figure.canvas.figure
+
+
 def finish(axes: Sequence[Axes], *, show: bool | None, save: str | Path | None) -> list[Axes] | None:
     """Save and show as asked; `show=None` follows scanpy's ``settings.autoshow``. The axes where nothing is shown."""
     from matplotlib import pyplot as plt
     from scanpy import settings
 
     if save is not None:
-        # Through the canvas, for axes may lie in a subfigure.
-        axes[0].figure.canvas.figure.savefig(save, bbox_inches="tight", dpi=200)
+        figure_of(axes[0]).savefig(save, bbox_inches="tight", dpi=200)
     if settings.autoshow if show is None else show:
         plt.show()
         return None

@@ -8,21 +8,20 @@ import numpy as np
 
 from sc_ldvae import get, record
 from sc_ldvae._modality import pick_modality
-from sc_ldvae.pl._figure import finish, panels
+from sc_ldvae.pl._ends import Panel, check_kind, draw
+from sc_ldvae.pl._figure import finish
+from sc_ldvae.pl._wording import check_once, factor_titles, unit_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    import pandas as pd
     from matplotlib.axes import Axes
 
     from sc_ldvae._typing import Ax, Data
-
-_COLORS = {"positive": "#b2182b", "negative": "#2166ac"}
-_WIDTH = 1.6
-_WIDTH_PER_LETTER = 0.075
-_HEIGHT_PER_GENE = 0.17
+    from sc_ldvae.assess import Method
+    from sc_ldvae.get._loadings import Per
+    from sc_ldvae.pl._ends import Kind
 
 
 def loadings(
@@ -30,6 +29,10 @@ def loadings(
     factors: Sequence[int | str] | int | str | None = None,
     n_genes: int = 10,
     *,
+    kind: Kind = "bar",
+    rotation: Method | None = None,
+    per: Per = "unit",
+    log2: bool = False,
     key: str = record.DEFAULT,
     modality: str | None = None,
     ncols: int = 5,
@@ -41,7 +44,11 @@ def loadings(
 
     Each panel is a factor. Its genes stand in the order of their loadings: the more of the factor a cell has, the
     higher the expression of the red genes above and the lower that of the blue genes below, relative to the average
-    gene. All panels have one scale. The title gives the share of the held-out deviance that the factor explains.
+    gene. All panels have one scale. The title gives the share of the held-out deviance that the factor explains; of a
+    factor that is rotated here this is not known.
+
+    If the fit has standard errors, whiskers are 95 % intervals (1.96 errors to both sides; cut where they reach far
+    beyond the largest loading), and genes whose q-value is above 0.05 are pale: their sign is not known.
 
     Parameters
     ----------
@@ -51,6 +58,11 @@ def loadings(
         Factors by number from 1 or by name; all if None, which makes a large figure of many.
     n_genes
         Number of genes per factor and direction.
+    kind
+        ``'bar'``; ``'dot'``, with areas by -log10 of the q-value down to 1e-10, if it is known; or ``'rank'``, all
+        genes as points by the rank of their loading, with the names of those at both ends.
+    rotation, per, log2
+        Factors and unit, as in :func:`sc_ldvae.get.loadings`.
     key
         The `key_added` of the fit.
     modality
@@ -58,7 +70,7 @@ def loadings(
     ncols
         Panels per row.
     ax
-        Axes to draw on, one for each factor.
+        Axes to draw on, one for each factor. The legend of pale colours and areas is left out then.
     show
         Show the figure; None follows ``sc.settings.autoshow``.
     save
@@ -71,7 +83,8 @@ def loadings(
     Raises
     ------
     ValueError
-        If there is no such fit or factor, or if `ax` has another number of axes.
+        If there is no such fit, factor, kind, rotation or unit, if a factor is named twice, if `n_genes` is below one,
+        or if `ax` has another number of axes.
 
     See Also
     --------
@@ -86,42 +99,22 @@ def loadings(
     >>> len(axes)
     2
     """
+    check_kind(kind)
     if isinstance(factors, int | np.integer | str):
         factors = [factors]
     adata = pick_modality(data, modality)
-    table = get.top_genes(adata, n_genes, factors=factors, key=key)
+    frame = get.loadings(adata, factors, rotation=rotation, per=per, log2=log2, key=key)
+    check_once(frame.columns, "factors")
+    table = get.top_genes(adata, n_genes, factors=factors, rotation=rotation, per=per, log2=log2, key=key)
     explained = get.factors(adata, key=key)["explained_deviance"]
-    numbers = {name: k for k, name in enumerate(explained.index, start=1)}
-    names = get.loadings(adata, factors, key=key).columns
-    most = table.groupby("factor").size().max()
-    longest = table.index.get_level_values("gene").str.len().max()
-    width = _WIDTH + _WIDTH_PER_LETTER * longest
-    axes = panels(len(names), ax, ncols=ncols, width=width, height=1.0 + _HEIGHT_PER_GENE * most)
-    for axis, name in zip(axes, names, strict=True):
-        title = f"Factor {numbers[name]}\n{100 * explained[name]:.1f} % of deviance"
-        _draw(axis, table.loc[[name]].droplevel("factor"), title)
-    reach = table["loading"].min(), table["loading"].max()
-    for axis in axes:
-        # One scale for all: else a weak factor looks as strong as the first.
-        axis.set_xlim(min(0, 1.05 * reach[0]), max(0, 1.05 * reach[1]))
-    return finish(axes, show=show, save=save)
-
-
-def _draw(axis: Axes, genes: pd.DataFrame, title: str) -> None:
-    """Horizontal bars, largest loading on top, smallest at the bottom."""
-    from matplotlib.ticker import MaxNLocator
-
-    genes = genes.sort_values("loading", ascending=False, kind="stable")
-    # The genes between the two ends are left out: so is a row.
-    rows = np.arange(len(genes)) + (genes["direction"] == "negative").to_numpy()
-    axis.barh(rows, genes["loading"], height=0.72, color=genes["direction"].map(_COLORS))
-    axis.axvline(0, color="0.3", linewidth=0.8)
-    axis.set_yticks(rows, genes.index, fontsize=8)
-    axis.set_ylim(rows[-1] + 0.6, -0.6)
-    axis.set_xlabel("loading (ln fold change\nper unit of the factor)", fontsize=8)
-    axis.set_title(title, fontsize=9)
-    axis.tick_params(axis="x", labelsize=8)
-    axis.tick_params(axis="y", length=0)
-    axis.xaxis.set_major_locator(MaxNLocator(4))
-    axis.grid(visible=False)
-    axis.spines[["top", "right", "left"]].set_visible(False)
+    titles = factor_titles(adata, key, rotation)
+    contents = [
+        Panel(
+            titles[name] if rotation else f"{titles[name]}\n{100 * explained[name]:.1f} % of deviance",
+            f"loading ({unit_of(per, log2=log2)})",
+            frame[name],
+            table[table.index.get_level_values("factor") == name].droplevel("factor"),
+        )
+        for name in frame.columns
+    ]
+    return finish(draw(contents, kind, ncols=ncols, ax=ax), show=show, save=save)

@@ -1,0 +1,210 @@
+"""The genes at both ends of a ranking, one panel per ranking."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, get_args
+
+import numpy as np
+import pandas as pd
+
+from sc_ldvae.pl._figure import figure_of, panels
+from sc_ldvae.pl._names import COLUMN, ROW, stack
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+
+    from sc_ldvae._typing import Ax, Floats
+
+Kind: TypeAlias = Literal["bar", "rank", "dot"]
+
+COLORS = {"positive": "#b2182b", "negative": "#2166ac"}
+_PALE = {"positive": "#e8b9be", "negative": "#b3cce3"}
+_Z = 1.96
+_Q = 0.05
+# Inches.
+_WIDTH = 1.6
+_WIDTH_PER_LETTER = 0.075
+_HEIGHT_PER_GENE = 0.17
+_HEIGHT_PER_NAME = 0.2
+_LEGEND_ENTRY = 1.1, 0.2
+_LEAST_HEIGHT_OF_RANKS = 2.4
+_N_WIDENINGS = 5
+# Of dots, in square points: that of a q-value of one and of the smallest that is told from smaller ones.
+_AREAS = 6.0, 60.0
+_MOST_DIGITS = 10
+# Of the largest value, where the axes end: dots reach beyond their values.
+_MARGINS = {"bar": 1.05, "dot": 1.12}
+
+
+class Panel(NamedTuple):
+    """What one panel shows."""
+
+    title: str
+    label: str
+    """Of the axis of effects: what they are, and their unit."""
+    effects: pd.Series[float]
+    """Of all genes."""
+    ends: pd.DataFrame
+    """Rows of :func:`sc_ldvae.get.top_genes`, indexed by gene."""
+
+
+def check_kind(kind: str) -> None:
+    if kind not in get_args(Kind):
+        msg = f"kind must be 'bar', 'rank' or 'dot', but is {kind!r}."
+        raise ValueError(msg)
+
+
+def draw(contents: Sequence[Panel], kind: Kind, *, ncols: int, ax: Ax | None) -> list[Axes]:
+    """Draw the panels to one scale: else a weak one looks as strong as the first."""
+    ends = pd.concat([panel.ends for panel in contents])
+    longest = ends.index.str.len().max() if len(ends) else 0
+    most = max(len(panel.ends) for panel in contents)
+    height = 1.0 + _HEIGHT_PER_GENE * most
+    if kind == "rank":
+        height = max(1.0 + _HEIGHT_PER_NAME * most, _LEAST_HEIGHT_OF_RANKS)
+    axes = panels(len(contents), ax, ncols=ncols, width=_WIDTH + _WIDTH_PER_LETTER * longest, height=height)
+    for axis, panel in zip(axes, contents, strict=True):
+        axis.set_title(panel.title, fontsize=9)
+        axis.tick_params(labelsize=8)
+        axis.grid(visible=False)
+        axis.spines[["top", "right"]].set_visible(False)
+        if kind == "rank":
+            _draw_ranks(axis, panel)
+        else:
+            _draw_rows(axis, panel, kind)
+    if kind == "rank":
+        _name_ranks(axes, contents)
+        return axes
+    low, high = _reach(ends, _MARGINS[kind])
+    for axis in axes:
+        axis.set_xlim(low, high)
+    if ax is None:
+        _explain(axes[0], ends, kind)
+    return axes
+
+
+def _draw_rows(axis: Axes, panel: Panel, kind: Kind) -> None:
+    """Bars or dots, the largest value on top, the smallest at the bottom."""
+    from matplotlib.ticker import MaxNLocator
+
+    genes = panel.ends.sort_values("loading", ascending=False, kind="stable")
+    # The genes between the two ends are left out: so is a row.
+    rows = np.arange(len(genes)) + (genes["direction"] == "negative").to_numpy()
+    values, colors = genes["loading"].to_numpy(), _colors(genes)
+    if kind == "bar":
+        axis.barh(rows, values, height=0.72, color=colors)
+    else:
+        axis.scatter(values, rows, s=_areas(genes), color=colors, linewidths=0, zorder=3)
+    if "se" in genes:
+        axis.errorbar(values, rows, xerr=_Z * genes["se"].to_numpy(), fmt="none", ecolor="0.2", elinewidth=0.7)
+    axis.axvline(0, color="0.3", linewidth=0.8)
+    axis.set_yticks(rows, genes.index, fontsize=8)
+    axis.set_ylim(rows.max(initial=0) + 0.6, -0.6)
+    axis.set_xlabel(panel.label, fontsize=8)
+    axis.tick_params(axis="y", length=0)
+    axis.xaxis.set_major_locator(MaxNLocator(4))
+    axis.spines["left"].set_visible(False)
+
+
+def _draw_ranks(axis: Axes, panel: Panel) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    ranks = _ranks(panel)
+    axis.scatter(ranks, panel.effects, s=3, color="0.7", linewidths=0, rasterized=True)
+    ends = panel.ends
+    axis.scatter(ranks[ends.index], ends["loading"], s=8, color=_colors(ends), linewidths=0, zorder=3)
+    axis.axhline(0, color="0.3", linewidth=0.8)
+    axis.set_xlabel("rank of the gene", fontsize=8)
+    axis.set_ylabel(panel.label, fontsize=8)
+    axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+
+
+def _ranks(panel: Panel) -> pd.Series[float]:
+    return panel.effects.rank(method="first", ascending=False)
+
+
+def _name_ranks(axes: Sequence[Axes], contents: Sequence[Panel]) -> None:
+    """One scale with room for the names above and below the curves, then the names."""
+    figure = figure_of(axes[0])
+    figure.draw_without_rendering()
+    rows = min(axis.get_window_extent().height for axis in axes) / (ROW * figure.dpi / 72)
+    bounds = [_over_and_under(panel) for panel in contents]
+    limits = _limits(contents, bounds, rows)
+    for axis, panel, (over, under) in zip(axes, contents, bounds, strict=True):
+        axis.set_ylim(*limits)
+        ranks = _ranks(panel)
+        ends = panel.ends.sort_values("loading", key=abs, ascending=False, kind="stable")
+        for direction, genes in ends.groupby("direction"):
+            points = np.column_stack([ranks[genes.index], genes["loading"]])
+            below = direction == "negative"
+            stack(axis, points, genes.index.tolist(), below=below, inner=under if below else over)
+
+
+def _over_and_under(panel: Panel) -> tuple[float, float]:
+    """Levels of the curve where the columns of names begin: names above and below them do not cover it."""
+    ranked = np.sort(panel.effects.to_numpy())
+    i = min(max(int(COLUMN / 2 * len(ranked)), len(panel.ends) // 2), len(ranked) // 2)
+    return max(ranked[-1 - i], 0), min(ranked[i], 0)
+
+
+def _limits(contents: Sequence[Panel], bounds: Sequence[tuple[float, float]], rows: float) -> tuple[float, float]:
+    low = 1.05 * min(panel.effects.min() for panel in contents)
+    high = 1.05 * max(panel.effects.max() for panel in contents)
+    # A wider scale makes a row larger, so the room is found in steps; it ends where names would take nearly all of it.
+    for _ in range(_N_WIDENINGS):
+        row = (high - low) / rows
+        for panel, (over, under) in zip(contents, bounds, strict=True):
+            count = panel.ends["direction"].value_counts()
+            high = max(high, over + row * count.get("positive", 0))
+            low = min(low, under - row * count.get("negative", 0))
+    return low, high
+
+
+def _colors(genes: pd.DataFrame) -> list[str]:
+    """By direction, pale where the sign is not known."""
+    pale = genes["qvalue"] > _Q if "qvalue" in genes else np.zeros(len(genes), dtype=bool)
+    return [(_PALE if p else COLORS)[direction] for p, direction in zip(pale, genes["direction"], strict=True)]
+
+
+def _areas(genes: pd.DataFrame) -> Floats:
+    if "qvalue" not in genes:
+        return np.full(len(genes), np.mean(_AREAS))
+    return _area_of(genes["qvalue"].to_numpy())
+
+
+def _area_of(q: Floats) -> Floats:
+    digits = np.minimum(-np.log10(np.maximum(q, np.finfo(float).tiny)), _MOST_DIGITS)
+    return _AREAS[0] + (_AREAS[1] - _AREAS[0]) * digits / _MOST_DIGITS
+
+
+def _reach(ends: pd.DataFrame, margin: float) -> tuple[float, float]:
+    """Limits that hold all values and whiskers, but no whisker much longer than the longest bar."""
+    whiskers = _Z * ends["se"] if "se" in ends else 0
+    longest = 1.5 * ends["loading"].abs().max()
+    low = max((ends["loading"] - whiskers).min(), -longest)
+    high = min((ends["loading"] + whiskers).max(), longest)
+    return min(0, margin * low), max(0, margin * high)
+
+
+def _explain(axis: Axes, ends: pd.DataFrame, kind: Kind) -> None:
+    """Legend of whiskers, pale colours and areas, under the panels of a new figure."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    if "se" not in ends:
+        return
+    handles: list[Artist] = [Line2D([], [], color="0.2", linewidth=0.7, label="95 % interval")]
+    if (ends["qvalue"] > _Q).any():
+        handles.append(Patch(color="0.8", label=f"q > {_Q}"))
+    if kind == "dot":
+        for q, label in ((_Q, f"q = {_Q}"), (1e-5, "q = 1e-5"), (0, f"q < 1e-{_MOST_DIGITS}")):
+            size = float(np.sqrt(_area_of(np.array(q))))
+            handles.append(Line2D([], [], color="0.5", marker="o", linestyle="", markersize=size, label=label))
+    figure = figure_of(axis)
+    width, height = figure.get_size_inches()
+    ncols = int(np.clip(width / _LEGEND_ENTRY[0], 1, len(handles)))
+    figure.legend(handles=handles, loc="outside lower center", ncols=ncols, frameon=False, fontsize=7)
+    figure.set_size_inches(width, height + _LEGEND_ENTRY[1] * -(-len(handles) // ncols))

@@ -1,0 +1,58 @@
+"""What plots of loadings call genes, factors and units."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from sc_ldvae import get
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+
+    from sc_ldvae.assess import Method
+    from sc_ldvae.get._loadings import Per
+
+
+def unit_of(per: Per, *, log2: bool) -> str:
+    """Two lines: the kind of fold change, and what it is for."""
+    step = "standard deviation" if per == "sd" else "unit"
+    return f"{'log2' if log2 else 'ln'} fold change\nper {step} of the factor"
+
+
+def factor_titles(adata: AnnData, key: str, rotation: Method | None) -> dict[str, str]:
+    """``'Factor 1'`` for ``'ldvae1'``, and so on; with the rotation, if there is one."""
+    suffix = "" if rotation is None else f" ({rotation})"
+    names = get.factors(adata, key=key).index
+    return {name: f"Factor {k}{suffix}" for k, name in enumerate(names, start=1)}
+
+
+def check_genes(fitted: pd.Index[str], genes: Sequence[str] | str) -> pd.Index[str]:
+    """The genes as an index.
+
+    Raises
+    ------
+    ValueError
+        If there is none, if one was not fitted or has left the object, or if one is named twice.
+    """
+    chosen = pd.Index([genes] if isinstance(genes, str) else list(genes), dtype=object)
+    if not len(chosen):
+        msg = "genes is empty. Name at least one gene."
+        raise ValueError(msg)
+    unknown = chosen[~chosen.isin(fitted)]
+    if len(unknown):
+        msg = f"genes holds {unknown[0]!r}, which is not among the {len(fitted)} fitted genes of the object."
+        raise ValueError(msg)
+    check_once(chosen, "genes")
+    return chosen
+
+
+def check_once(names: pd.Index[str], argument: str) -> None:
+    """Refuse names that are given twice."""
+    repeated = names[names.duplicated()]
+    if len(repeated):
+        msg = f"{argument} holds {repeated[0]!r} more than once. Name each once."
+        raise ValueError(msg)
