@@ -51,6 +51,7 @@ ROOMS = {
         "differential_expression",
         "elbo",
         "enrichment",
+        "explained_deviance",
         "ldvae",
         "marginal_log_likelihood",
         "normalized_expression",
@@ -58,6 +59,8 @@ ROOMS = {
         "project",
         "reconstruction_error",
         "rotate",
+        "select_n_latent",
+        "stability",
     ],
 }
 WRITTEN_BY_USERS = [
@@ -162,7 +165,7 @@ def test_docstring_documents_every_parameter(room: str, name: str) -> None:
     if not parameters:
         return
     text = section(documented.__doc__ or "", "Parameters")
-    names = [name.strip() for line in re.findall(r"^\S.*$", text, flags=re.MULTILINE) for name in line.split(",")]
+    names = [name.strip(" *") for line in re.findall(r"^\S.*$", text, flags=re.MULTILINE) for name in line.split(",")]
     assert names == parameters
 
 

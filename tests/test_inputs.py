@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 ADDED = {
     "obs": ["ldvae_library", "ldvae_held_out"],
     "obsm": ["X_ldvae", "X_ldvae_variance"],
-    "varm": ["ldvae_loadings"],
+    "varm": ["ldvae_loadings", "ldvae_loadings_se"],
     "uns": ["ldvae"],
 }
 ADDED_AS_FOO = {
     "obs": ["foo_library", "foo_held_out"],
     "obsm": ["foo", "foo_variance"],
-    "varm": ["foo"],
+    "varm": ["foo", "foo_se"],
     "uns": ["foo"],
 }
 
@@ -262,6 +262,7 @@ def test_types_and_shapes_of_what_is_added(reference: AnnData) -> None:
         (reference.obsm["X_ldvae"], (120, 3)),
         (reference.obsm["X_ldvae_variance"], (120, 3)),
         (reference.varm["ldvae_loadings"], (40, 3)),
+        (reference.varm["ldvae_loadings_se"], (40, 3)),
     ):
         assert (type(values), values.dtype, values.shape) == (np.ndarray, np.float32, shape)
     assert reference.obs["ldvae_library"].dtype == np.float32

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 
 from sc_ldvae.fit._deviance import Decoded, explained_deviance
 from sc_ldvae.fit._engine import engine_of
+from sc_ldvae.fit._errors import loadings_covariance
 from sc_ldvae.fit._fold import fold_decoder, fold_encoder
 from sc_ldvae.fit._scores import mean_elbo, posterior
 from sc_ldvae.fit._start import proportions
@@ -35,6 +36,7 @@ class Factors:
     """What is left of a model, and what it says of the cells of the fit."""
 
     decoder: Decoder
+    loadings_covariance: Floats
     encoders: dict[str, dict[str, Floats]]
     library_prior: dict[str, Floats] | None
     latent: Floats
@@ -59,7 +61,7 @@ def canonical(model: LDVAE, counts: csr_matrix, cells: Cells, held_out: Mask, op
     options
         Arguments of the model's constructor.
     """
-    decoder = fold_decoder(model).canonical(_level_blocks(model))
+    decoder = canonical_decoder(model)
     encoders = {"z": fold_encoder(model.z_encoder)}
     if model.l_encoder is not None:
         encoders["library"] = fold_encoder(model.l_encoder)
@@ -67,9 +69,7 @@ def canonical(model: LDVAE, counts: csr_matrix, cells: Cells, held_out: Mask, op
 
     stored = unfolded(decoder, encoders, prior, options)
     everyone, others = torch.arange(len(held_out)), torch.as_tensor(np.flatnonzero(held_out))
-    with engine_of(stored, cells) as engine:
-        latent, _, library = (part.double().numpy() for part in posterior(stored, engine, cells, everyone))
-    decoded = Decoded(counts, latent, _covariates(stored, cells), library, _theta_groups(stored, cells))
+    decoded = decoded_cells(stored, counts, cells)
     total, shares = deviance_on_held_out(decoder, decoded, held_out)
     order, signs = _canonical_order(shares, decoder, model)
     decoder, encoders["z"] = decoder.reordered(order, signs), _reordered(encoders["z"], order, signs)
@@ -79,7 +79,23 @@ def canonical(model: LDVAE, counts: csr_matrix, cells: Cells, held_out: Mask, op
     with engine_of(stored, cells) as engine:
         latent, variance, library = (part.numpy() for part in posterior(stored, engine, cells, everyone))
         elbo_held_out = mean_elbo(engine, others, DRAWS) if len(others) else None
-    return Factors(decoder, encoders, prior, latent, variance, library, shares[order], total, elbo_held_out)
+    decoded = replace(decoded, latent=latent, library=library).rows(np.flatnonzero(~held_out))
+    composition = model.latent_distribution == "ln"
+    covariance = loadings_covariance(decoder, decoded, _level_blocks(model), composition=composition)
+    return Factors(decoder, covariance, encoders, prior, latent, variance, library, shares[order], total, elbo_held_out)
+
+
+def decoded_cells(model: LDVAE, counts: csr_matrix, cells: Cells) -> Decoded:
+    """All cells at the posterior means of latent and library, on the model's device; `counts` are those of `cells`."""
+    everyone = torch.arange(cells.counts.n_obs, device=cells.counts.values.device)
+    with engine_of(model, cells) as engine:
+        latent, _, library = (part.double().cpu().numpy() for part in posterior(model, engine, cells, everyone))
+    return Decoded(counts, latent, _covariates(model, cells), library, _theta_groups(model, cells))
+
+
+def canonical_decoder(model: LDVAE) -> Decoder:
+    """The folded decoder, every constant that its distribution can't see taken out; factors as the model has them."""
+    return fold_decoder(model).canonical(_level_blocks(model))
 
 
 def deviance_on_held_out(decoder: Decoder, decoded: Decoded, held_out: Mask) -> tuple[float, Floats]:

@@ -10,9 +10,12 @@ import numpy as np
 from sc_ldvae.nn._fused import deviances
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
 
+    from sc_ldvae._typing import Mask
     from sc_ldvae.record import Decoder
 
     Floats = NDArray[np.floating[Any]]
@@ -53,20 +56,46 @@ def explained_deviance(
     -------
     The total, ``1 - deviance(fit) / deviance(null)``, and each factor's share, n_latent.
     """
-    sums = np.zeros(2 + cells.latent.shape[1])
+    n_latent = cells.latent.shape[1]
+    without = np.vstack([np.zeros(n_latent, dtype=bool), np.eye(n_latent, dtype=bool)])
+    sums = np.zeros(1 + len(without))
+    for part in deviances_without(decoder, cells, without, null_proportions, latent_mean):
+        sums += part.sum(0)
+    null, fit, others = sums[0], sums[1], sums[2:]
+    return float(1 - fit / null), (others - fit) / null
+
+
+def deviances_without(
+    decoder: Decoder, cells: Decoded, without: Mask, null_proportions: Floats, latent_mean: Floats
+) -> Iterator[Floats]:
+    """Deviance of each cell under the null, and under the decoder without each set of factors, some cells at a time.
+
+    Parameters
+    ----------
+    decoder, cells
+        Of the same frame.
+    without
+        Factors that are set to their mean, n_sets x n_latent.
+    null_proportions, latent_mean
+        n_genes and n_latent.
+
+    Yields
+    ------
+    Cells x (1 + n_sets).
+    """
     for start in range(0, cells.counts.shape[0], _CHUNK):
-        chunk = cells.rows(slice(start, start + _CHUNK))
-        sums += _chunk_deviances(decoder, chunk, null_proportions, latent_mean).sum(0)
-    null, fit, without = sums[0], sums[1], sums[2:]
-    return float(1 - fit / null), (without - fit) / null
+        yield _chunk_deviances(
+            decoder, cells.rows(slice(start, start + _CHUNK)), without, null_proportions, latent_mean
+        )
 
 
-def _chunk_deviances(decoder: Decoder, cells: Decoded, null_proportions: Floats, latent_mean: Floats) -> Floats:
-    """Deviance of each cell under the null, the fit, and the fit without each factor, in single precision."""
+def _chunk_deviances(
+    decoder: Decoder, cells: Decoded, without: Mask, null_proportions: Floats, latent_mean: Floats
+) -> Floats:
     eta = decoder.log_proportion(cells.latent, cells.covariates)
     theta = decoder.theta(cells.latent, cells.covariates, cells.theta_group)
     not_inflated = decoder.not_inflated(cells.latent, cells.covariates)
-    out = np.empty((len(eta), 2 + cells.latent.shape[1]))
+    out = np.empty((len(eta), 1 + len(without)))
     deviances(
         cells.counts.indptr,
         cells.counts.indices,
@@ -76,6 +105,7 @@ def _chunk_deviances(decoder: Decoder, cells: Decoded, null_proportions: Floats,
         _single(eta),
         _single(cells.latent - latent_mean),
         _single(decoder.log_proportion.loadings.T),
+        without,
         None if theta is None else _single(theta),
         _single(not_inflated) if isinstance(not_inflated, np.ndarray) else None,
         out,

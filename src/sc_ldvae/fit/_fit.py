@@ -24,6 +24,16 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Trained:
+    """A trained model in evaluation mode, the cells it was trained among, and how the training went."""
+
+    model: LDVAE
+    cells: Cells
+    history: History
+    stop_reason: str
+
+
+@dataclass(frozen=True)
 class Fitted:
     """Canonical factors, and how the fit went."""
 
@@ -43,7 +53,26 @@ def fit(
     device: torch.device,
     rng: np.random.Generator,
 ) -> Fitted:
-    """Fit the model to checked counts.
+    """Fit the model to checked counts: train it, and bring its factors into canonical form.
+
+    The arguments are those of `trained`.
+    """
+    done = trained(counts, annotations, held_out, options, schedule, device=device, rng=rng)
+    factors = canonical(done.model, counts, done.cells, held_out, options)
+    return Fitted(factors, held_out, done.history, done.stop_reason)
+
+
+def trained(
+    counts: csr_matrix,
+    annotations: Mapping[str, torch.Tensor],
+    held_out: Mask,
+    options: Mapping[str, Any],
+    schedule: Schedule,
+    *,
+    device: torch.device,
+    rng: np.random.Generator,
+) -> Trained:
+    """Train the model on checked counts.
 
     Parameters
     ----------
@@ -68,7 +97,7 @@ def fit(
     generator = torch.Generator(device).manual_seed(_seed(rng))
     with engine_of(model, cells.to(device), 1 / len(training)) as engine:
         history, stop_reason = train(model, engine, training, others, schedule, generator)
-    return Fitted(canonical(model, counts, cells, held_out, options), held_out, history, stop_reason)
+    return Trained(model, cells, history, stop_reason)
 
 
 def _started_model(

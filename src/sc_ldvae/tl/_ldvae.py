@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from sc_ldvae._modality import pick_modality
 from sc_ldvae._typing import UNSET
 
@@ -137,6 +135,9 @@ def ldvae(
     ``varm['ldvae_loadings']`` (``varm[key_added]``)
         Loadings, n_vars x n_latent: effect of one unit of a factor on the log expression proportion (natural log),
         relative to the average fitted gene; zero for genes that were not fitted.
+    ``varm['ldvae_loadings_se']`` (``varm[key_added + '_se']``)
+        Their standard errors, n_vars x n_latent, from the observed Fisher information of each gene's counts, given the
+        latent; zero for genes that were not fitted.
     ``obs['ldvae_library']`` (``obs[key_added + '_library']``)
         Library: total counts of a cell over the fitted genes that the model scales by.
     ``obs['ldvae_held_out']`` (``obs[key_added + '_held_out']``)
@@ -177,55 +178,23 @@ def ldvae(
     """
     # A copy, for debuggers and coverage tools add to the original.
     asked = dict(locals())
-    from sc_ldvae import fit, record
+    from sc_ldvae import record
     from sc_ldvae.tl import _arguments as door
+    from sc_ldvae.tl._request import Request
     from sc_ldvae.tl._result import entries
 
     adata = pick_modality(data, modality)
     door.check_object(adata)
     door.check_key(key_added)
-    door.check_whole(n_latent=n_latent, n_hidden=n_hidden, n_layers_encoder=n_layers_encoder)
-    door.check_whole(max_epochs=max_epochs, batch_size=batch_size)
-    door.check_lr(lr)
+    door.check_whole(n_latent=n_latent)
     mask = door.gene_mask(adata, mask_var)
     door.check_n_latent(n_latent, int(mask.sum()))
-    annotations = door.annotations_of(
-        adata,
-        batch_key=batch_key,
-        labels_key=labels_key,
-        categorical_covariate_keys=categorical_covariate_keys,
-        continuous_covariate_keys=continuous_covariate_keys,
-        size_factor_key=size_factor_key,
-    )
     generator = door.generator_of(rng, random_state)
     held_out = door.split(adata, train_size, generator)
-    options = {
-        "n_latent": int(n_latent),
-        "n_hidden": n_hidden,
-        "n_layers_encoder": n_layers_encoder,
-        "dropout_rate": dropout_rate,
-        "dispersion": dispersion,
-        "log_variational": log_variational,
-        "gene_likelihood": gene_likelihood,
-        "use_batch_norm": use_batch_norm,
-        "bias": bias,
-        "latent_distribution": latent_distribution,
-        "use_observed_lib_size": use_observed_lib_size or size_factor_key is not None,
-    }
-    max_epochs = max_epochs or fit.default_max_epochs(int((~held_out).sum()), batch_size)
-    counts = door.counts_of(adata, layer, np.flatnonzero(mask))
-    annotations = annotations.in_counts_of(counts)
-    fitted = fit.fit(
-        counts,
-        annotations.tensors(),
-        held_out,
-        options | annotations.sizes(),
-        fit.Schedule(max_epochs, batch_size, lr, early_stopping=early_stopping, progress=progress),
-        device=door.device_of(device),
-        rng=generator,
-    )
+    request = Request.of(adata, mask, asked)
+    fitted = request.fit(n_latent, held_out, generator, progress=progress)
     result = data.copy() if copy else data
     adata = pick_modality(result, modality)
     keys = record.Keys.named(key_added)
-    record.write(adata, entries(fitted, keys, mask, adata.var_names, annotations, asked))
+    record.write(adata, entries(fitted, keys, mask, adata.var_names, request.annotations, asked))
     return result if copy else None

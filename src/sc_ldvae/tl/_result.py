@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sc_ldvae._typing import Unset
-from sc_ldvae.record import SCHEMA_VERSION, Keys
+from sc_ldvae.record import SCHEMA_VERSION, Keys, packed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,14 +27,15 @@ def entries(
 ) -> dict[str, dict[str, Any]]:
     """Values to set, by attribute of the AnnData and key."""
     factors = fitted.factors
-    loadings = np.zeros((len(mask), factors.latent.shape[1]), dtype=np.float32)
+    loadings, errors = (np.zeros((len(mask), factors.latent.shape[1]), dtype=np.float32) for _ in range(2))
     loadings[mask] = factors.decoder.log_proportion.loadings
+    errors[mask] = np.sqrt(np.diagonal(factors.loadings_covariance, axis1=1, axis2=2))
     return {
         "obsm": {
             keys.latent: factors.latent,
             keys.variance: factors.variance,
         },
-        "varm": {keys.loadings: loadings},
+        "varm": {keys.loadings: loadings, keys.loadings_se: errors},
         "obs": {
             keys.library: factors.library,
             keys.held_out: fitted.held_out,
@@ -54,6 +55,7 @@ def _record(
         "params": _storable(asked),
         "genes": genes.to_numpy().astype(str),
         "decoder": factors.decoder.to_dict(),
+        "loadings_covariance": packed(factors.loadings_covariance),
         "encoder": factors.encoders,
         "history": history,
         "explained_deviance": factors.explained_deviance,

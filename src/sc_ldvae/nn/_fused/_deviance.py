@@ -1,4 +1,4 @@
-"""Deviance of counts under a decoder, and under it without each of its factors."""
+"""Deviance of counts under a decoder, and under it without some of its factors."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from sc_ldvae.nn._fused._rows_of_counts import softmax
 
 
 @kernel
-def deviances(indptr, genes, counts, library, null, eta, centred, loadings, theta, not_inflated, out):
-    """Fill each cell's deviance under the null, the decoder, and the decoder without each factor.
+def deviances(indptr, genes, counts, library, null, eta, centred, loadings, without, theta, not_inflated, out):
+    """Fill each cell's deviance under the null, and under the decoder without each set of factors.
 
     Parameters
     ----------
@@ -24,12 +24,14 @@ def deviances(indptr, genes, counts, library, null, eta, centred, loadings, thet
         Log proportions up to a constant, genes and n_cells x genes.
     centred, loadings
         Latent from its mean, n_cells x factors, and loadings, factors x genes: what a factor adds to `eta`.
+    without
+        Which factors each set holds, n_sets x factors, boolean.
     theta
         Inverse dispersions, n_cells x genes; None for Poisson.
     not_inflated
         Share of the counts that zero inflation leaves, n_cells x genes; None without.
     out
-        Filled: n_cells x (2 + factors), double precision.
+        Filled: n_cells x (1 + n_sets), double precision.
     """
     n, n_genes = eta.shape
     row, proportions = np.empty(n_genes, eta.dtype), np.empty(n_genes, eta.dtype)
@@ -40,10 +42,12 @@ def deviances(indptr, genes, counts, library, null, eta, centred, loadings, thet
             base = null if i == 0 else eta[cell]
             for g in range(n_genes):
                 row[g] = base[g]
-            if i > 1:
-                change, effect = centred[cell, i - 2], loadings[i - 2]
-                for g in range(n_genes):
-                    row[g] -= change * effect[g]
+            if i > 0:
+                for k in range(len(loadings)):
+                    if without[i - 1, k]:
+                        change, effect = centred[cell, k], loadings[k]
+                        for g in range(n_genes):
+                            row[g] -= change * effect[g]
             softmax(row, x_genes, proportions, logs)
             for g in range(n_genes):
                 proportions[g] *= library[cell]

@@ -1,0 +1,51 @@
+"""Factors of one fit beside those of another."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+if TYPE_CHECKING:
+    from sc_ldvae._typing import Floats, Positions
+
+
+def directions(loadings: Floats, weights: Floats) -> Floats:
+    """Loadings as unit vectors, such that inner products are cosines between factors, n_genes x n_latent.
+
+    Parameters
+    ----------
+    loadings
+        n_genes x n_latent.
+    weights
+        Weight of each gene, n_genes. A constant over all genes, which the softmax does not see, is taken out under it.
+    """
+    centred = loadings.astype(np.float64) - np.average(loadings, axis=0, weights=weights)
+    scaled = centred * np.sqrt(weights)[:, None]
+    return scaled / np.maximum(np.linalg.norm(scaled, axis=0), np.finfo(np.float64).tiny)
+
+
+def matched(own: Floats, other: Floats) -> tuple[Positions, Floats]:
+    """The other fit's factor for each of ours, one to one, and its cosine, n_latent each.
+
+    By the Hungarian method: the assignment with the largest sum of absolute cosines [Kuhn55]_.
+
+    Parameters
+    ----------
+    own, other
+        `directions` of two fits with equally many factors.
+
+    References
+    ----------
+    .. [Kuhn55] Kuhn (1955). The Hungarian method for the assignment problem. Naval Research Logistics 2:83.
+    """
+    cosines = own.T @ other
+    rows, partners = linear_sum_assignment(-np.abs(cosines))
+    return partners, cosines[rows, partners]
+
+
+def spanned(own: Floats, other: Floats) -> Floats:
+    """Cosine of each of our factors with the space that the other fit's factors span, n_latent."""
+    basis, _ = np.linalg.qr(other)
+    return np.linalg.norm(basis.T @ own, axis=0)

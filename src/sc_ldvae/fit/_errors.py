@@ -1,0 +1,90 @@
+"""How far the loadings may be off: the observed Fisher information of each gene's counts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.special import softmax
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from sc_ldvae.fit._deviance import Decoded
+    from sc_ldvae.record import Decoder
+
+    Floats = NDArray[np.floating[Any]]
+
+_CHUNK = 256
+# Smallest information: as if a loading were known to be within 10 of zero. Genes without counts have no other.
+_LEAST = 0.01
+
+
+def loadings_covariance(
+    decoder: Decoder, cells: Decoded, level_blocks: list[slice], *, composition: bool
+) -> NDArray[np.float64]:
+    """Covariance of the estimates of each gene's loadings, n_genes x n_latent x n_latent.
+
+    Given the posterior means of the cells, each gene is a regression of its counts on them, and the inverse of minus
+    the second derivative of its log-likelihood is the covariance of its coefficients. The intercept and the effects of
+    covariates are among them, so what they take from the loadings is accounted for. Dispersion, zero inflation and
+    library are taken as known.
+
+    Parameters
+    ----------
+    decoder
+        Canonical.
+    cells
+        Those that were trained on.
+    level_blocks
+        Columns of the covariates that belong to one category each.
+    composition
+        Whether the factors sum to one ('ln'): then they leave nothing for an intercept to explain.
+    """
+    n_latent = cells.latent.shape[1]
+    inputs = _inputs(cells, level_blocks, composition=composition)
+    rows, columns = np.tril_indices(inputs.shape[1])
+    n_genes = len(decoder.log_proportion.intercept)
+    triangles = np.zeros((n_genes, len(rows)))
+    for start in range(0, len(inputs), _CHUNK):
+        chunk = slice(start, start + _CHUNK)
+        own = inputs[chunk]
+        triangles += _information(decoder, cells.rows(chunk)).T @ (own[:, rows] * own[:, columns])
+    information = np.empty((n_genes, inputs.shape[1], inputs.shape[1]))
+    information[:, rows, columns] = information[:, columns, rows] = triangles
+    values, vectors = np.linalg.eigh(information)
+    scaled = vectors[:, :n_latent] / np.sqrt(np.maximum(values, _LEAST))[:, None]
+    return scaled @ scaled.transpose(0, 2, 1)
+
+
+def _inputs(cells: Decoded, level_blocks: list[slice], *, composition: bool) -> NDArray[np.float32]:
+    """What a gene's log proportion is regressed on, n_obs x columns, without columns that others determine."""
+    determined = [block.start for block in level_blocks]
+    covariates = np.delete(cells.covariates, determined, axis=1)
+    ones = np.ones((len(cells.latent), 0 if composition else 1))
+    return np.hstack([cells.latent, covariates, ones]).astype(np.float32)
+
+
+def _information(decoder: Decoder, cells: Decoded) -> NDArray[np.float32]:
+    """Minus the second derivative of each count's log-likelihood by its log mean, n_obs x n_genes."""
+    proportions = softmax(decoder.log_proportion(cells.latent, cells.covariates).astype(np.float32), axis=1)
+    mean = cells.library[:, None].astype(np.float32) * proportions
+    theta = decoder.theta(cells.latent, cells.covariates, cells.theta_group)
+    if theta is None:
+        return mean
+    theta = theta.astype(np.float32)
+    counts = cells.counts.toarray()
+    share = theta / (theta + mean)
+    information = share * mean * (counts + theta) / (theta + mean)
+    if decoder.zero_inflation is None:
+        return information
+    return np.where(counts > 0, information, _at_zeros(decoder, cells, theta, mean))
+
+
+def _at_zeros(decoder: Decoder, cells: Decoded, theta: Floats, mean: Floats) -> Floats:
+    """The same for a count of zero that may be an extra one."""
+    not_inflated = np.asarray(decoder.not_inflated(cells.latent, cells.covariates), np.float32)
+    slope = theta * mean / (theta + mean)
+    counted = not_inflated * np.exp(-theta * np.log1p(mean / theta))
+    counted /= 1 - not_inflated + counted
+    return counted * (slope * theta / (theta + mean) - (1 - counted) * slope**2)

@@ -1,0 +1,209 @@
+"""Which factors would come back from other cells."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from itertools import combinations
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+
+from sc_ldvae import record
+from sc_ldvae._modality import obs_of, pick_modality
+from sc_ldvae._typing import UNSET
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import torch
+    from anndata import AnnData
+
+    from sc_ldvae._typing import Data, Floats, Seed, Unset
+    from sc_ldvae.assess import Method
+    from sc_ldvae.tl._request import Request
+    from sc_ldvae.tl._resample import Resampled, Subsample
+
+_FEWEST_CELLS = 8
+
+
+def stability(
+    data: Data,
+    n_seeds: int = 10,
+    *,
+    subsample: Subsample | None = "halves",
+    rotation: Method | None = None,
+    key: str = record.DEFAULT,
+    modality: str | None = None,
+    layer: str | Unset | None = UNSET,
+    device: str | torch.device = "auto",
+    rng: Seed = 0,
+    key_added: str | None = None,
+    copy: bool = False,
+    progress: bool = True,
+) -> Data | None:
+    """Refit with other seeds and other cells, and score how well each factor comes back.
+
+    Every refit has the settings of the fit. Its factors are matched to those of the fit one to one, up to sign, by the
+    Hungarian method on the cosines of their loadings, in which a gene weighs as much as it is measured (its Fisher
+    information in an average cell). A factor's score comes from pairs of refits: the mean cosine between what matches
+    it in the one and in the other. With disjoint halves of the cells the two have no cell in common, so noise gets a
+    score near 0; what halves have in common is extrapolated to all cells (Spearman-Brown). Among seeds alone, the score
+    says little: fits start from the data, so they agree even where the data are noise.
+
+    Parameters
+    ----------
+    data
+        Fitted AnnData with raw counts, or MuData with such a `modality`.
+    n_seeds
+        Number of refits.
+    subsample
+        Cells of the refits: ``'halves'``, random halves in disjoint pairs, with half of each batch; ``'bootstrap'``, as
+        many as there are, drawn with replacement; None, those of the fit: seeds alone differ.
+    rotation
+        Compare after a rotation of each refit's and the fit's loadings, ``'varimax'`` or ``'promax'``: scores belong to
+        the rotated factors, in the order of ``get.loadings(rotation=...)``.
+    key
+        The `key_added` of the fit.
+    modality
+        Modality of a MuData.
+    layer
+        Layer of raw counts, X for None; the layer of the fit by default.
+    device
+        As in :func:`ldvae`.
+    rng
+        Seed or generator of samples and refits.
+    key_added
+        Name of the result in place of ``'ldvae_stability'`` (of `key` and ``'_stability'``).
+    copy
+        Return a changed copy and leave `data` as it is.
+    progress
+        Show a progress bar of the refits.
+
+    Returns
+    -------
+    None, or the copy. ``uns['ldvae_stability']`` gets a dict of arrays:
+
+    ``score``
+        Expected cosine between the factor and its match in a fit to as many other cells, 0 to 1, n_latent.
+    ``replication``
+        Signed cosine of the factor's matches in each pair of refits, n_pairs x n_latent.
+    ``cosine``
+        Absolute cosine of each refit's match with the factor itself, n_seeds x n_latent. Larger, for refits share cells
+        with the fit.
+    ``span``
+        Mean cosine of the factor's match in one refit with the space of all factors of the other, n_latent. A low score
+        with a large span: the factor comes back mixed with others; with a small span: it does not come back.
+    ``splits``
+        Whether in most refits two or more factors share it (cosines of at least 0.5), n_latent.
+    ``merges``
+        Whether in most refits one factor stands for this and another one, n_latent.
+    ``consensus``, ``consensus_sd``
+        Mean and standard deviation of the matched loadings over refits, n_genes x n_latent, in the order of
+        ``uns['ldvae']['genes']``.
+    ``params``
+        `n_seeds`, `subsample` and `rotation` (empty: none).
+
+    Raises
+    ------
+    ValueError
+        If there is no such fit, if counts are missing, if there are too few cells, if `n_seeds` is below 2 or odd for
+        halves, or if the fit is rotated (take the stability of the first with `rotation`). `data` is not changed.
+    TypeError
+        If `n_seeds` is no integer.
+
+    See Also
+    --------
+    sc_ldvae.pl.stability : Plot the result.
+    sc_ldvae.get.stability : The result as a frame.
+
+    Examples
+    --------
+    >>> import sc_ldvae
+    >>> adata = sc_ldvae.datasets.simulate(n_obs=200, n_vars=50, n_latent=3)
+    >>> sc_ldvae.tl.ldvae(adata, n_latent=3, max_epochs=2, progress=False)
+    >>> sc_ldvae.tl.stability(adata, n_seeds=2, progress=False)
+    >>> adata.uns["ldvae_stability"]["score"].shape
+    (3,)
+    """
+    from tqdm import tqdm
+
+    from sc_ldvae import assess
+    from sc_ldvae.tl import _arguments as door
+    from sc_ldvae.tl._per_factor import with_table
+    from sc_ldvae.tl._request import Request
+
+    door.check_key(key_added)
+    door.check_whole(n_seeds=n_seeds)
+    adata = pick_modality(data, modality)
+    stored = record.read(adata, key)
+    _check(adata, stored, n_seeds, subsample, rotation)
+    request = Request.of_record(adata, stored, layer, device)
+    generator = np.random.default_rng(rng)
+    information = assess.gene_information(stored.decoder, float(record.state_of(adata, stored).library.mean()))
+
+    def shown(loadings: Floats) -> Floats:
+        if rotation is None:
+            return loadings
+        return loadings @ np.linalg.inv(assess.ROTATIONS[rotation](loadings, information)).T
+
+    samples = _samples(adata, stored, n_seeds, subsample, generator)
+    with tqdm(samples, desc="Refits", unit="fit", total=n_seeds, disable=not progress) as bar:
+        refits = [shown(_refit(request, stored.n_latent, sample, generator)) for sample in bar]
+    pairs = list(combinations(range(n_seeds), 2))
+    if subsample == "halves":
+        pairs = [(first, first + 1) for first in range(0, n_seeds, 2)]
+    own = shown(stored.decoder.log_proportion.loadings.astype(np.float64))
+    found = assess.stability(own, refits, pairs, information, halves=subsample == "halves")
+    result: dict[str, Any] = asdict(found) | {
+        "params": {"n_seeds": n_seeds, "subsample": subsample or "", "rotation": rotation or ""}
+    }
+    return with_table(data, modality, f"{key}_stability" if key_added is None else key_added, result, copy=copy)
+
+
+def _check(
+    adata: AnnData, stored: record.Record, n_seeds: int, subsample: Subsample | None, rotation: Method | None
+) -> None:
+    from sc_ldvae.assess import ROTATIONS
+    from sc_ldvae.tl._resample import Subsample
+
+    if subsample is not None and subsample not in get_args(Subsample):
+        msg = f"subsample={subsample!r} is unknown. Choose 'halves', 'bootstrap' or None."
+        raise ValueError(msg)
+    if n_seeds < 2 or (subsample == "halves" and n_seeds % 2):  # noqa: PLR2004  a comparison has two sides
+        msg = f"n_seeds is {n_seeds}, but refits are compared in pairs. Give an even number of at least 2."
+        raise ValueError(msg)
+    if rotation is not None and rotation not in ROTATIONS:
+        msg = f"rotation={rotation!r} is unknown. Choose one of {', '.join(map(repr, ROTATIONS))}, or None."
+        raise ValueError(msg)
+    if rotation is not None and stored.param("latent_distribution") == "ln":
+        msg = f"rotation={rotation!r}: with latent_distribution='ln' factors are shares of one. Leave it out."
+        raise ValueError(msg)
+    if stored.rotation is not None:
+        msg = (
+            f"key={stored.keys.uns!r} is a rotated fit, which can't be fitted again. Take the stability of the first fit, "
+            "with rotation= for its rotated factors."
+        )
+        raise ValueError(msg)
+    if adata.n_obs < _FEWEST_CELLS:
+        msg = f"data has {adata.n_obs} cells, too few to fit samples of them. Stability needs at least {_FEWEST_CELLS}."
+        raise ValueError(msg)
+
+
+def _samples(
+    adata: AnnData, stored: record.Record, n_seeds: int, subsample: Subsample | None, rng: np.random.Generator
+) -> Iterator[Resampled]:
+    from sc_ldvae.tl._resample import resampled
+
+    obs, batch = obs_of(adata), stored.design.batch
+    strata = np.zeros(len(obs), dtype=np.int64) if batch is None else batch.codes(obs)
+    held_out = np.asarray(obs.get(stored.keys.held_out, np.zeros(len(obs))), dtype=bool)
+    # Cells that were projected are all held out: then there are no others to train on.
+    return resampled(n_seeds, subsample, strata, held_out & ~held_out.all(), rng)
+
+
+def _refit(request: Request, n_latent: int, sample: Resampled, rng: np.random.Generator) -> Floats:
+    """Loadings, n_genes x n_latent."""
+    from sc_ldvae.fit import canonical_decoder
+
+    done = request.trained(n_latent, sample.training, sample.others, rng)
+    return canonical_decoder(done.model).log_proportion.loadings
