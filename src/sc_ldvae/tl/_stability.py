@@ -180,7 +180,7 @@ def _check(
         raise ValueError(msg)
     if stored.rotation is not None:
         msg = (
-            f"key={stored.keys.uns!r} is a rotated fit, which can't be fitted again. Take the stability of the first fit, "
+            f"key={stored.keys.uns!r} is a rotated fit, which can't be fitted again. Take the stability of the first, "
             "with rotation= for its rotated factors."
         )
         raise ValueError(msg)
