@@ -13,6 +13,7 @@ from benchmarks.integration import integration
 from benchmarks.methods import METHODS
 from benchmarks.runs import Session
 from benchmarks.smoke import smoke
+from benchmarks.stability import stability
 from benchmarks.tasks import tasks
 
 
@@ -34,6 +35,8 @@ def main() -> None:
         tasks(session, repeats=asked.repeats)
     if command in ("integration", "all"):
         integration(session)
+    if command in ("stability", "all"):
+        stability(session)
     if command == "smoke":
         smoke(session)
 
@@ -47,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
         "first-call": "the first call in a fresh process",
         "tasks": "differential and normalised expression after the fit, beside scvi-tools with the same weights",
         "integration": "two studies with the same cell types: mixing and cell types",
+        "stability": "factors that come back, beside LinearSCVI; what the score predicts; seconds of asking",
         "smoke": "everything on tiny data",
         "all": "all of these but smoke",
     }

@@ -75,6 +75,20 @@ def scaling(table: pd.DataFrame, path: Path) -> None:
         figure.savefig(path, dpi=200)
 
 
+def prediction(table: pd.DataFrame, path: Path) -> None:
+    """Cosine with the other half's factor against the score, a point per factor."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure((4.6, 4.2), layout="constrained")
+        ax = figure.add_subplot()
+        ax.axline((0, 0), slope=1, color="0.6", linewidth=0.8)
+        for name, part in table.groupby("data", sort=False):
+            ax.scatter(part["score"], part["cosine"], s=14, alpha=0.8, linewidths=0, label=name)
+        ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="score, from one half of the cells")
+        ax.set_ylabel("cosine with the factor of the other half")
+        ax.legend(frameon=False, fontsize=8)
+        figure.savefig(path, dpi=200)
+
+
 def _elbo_panel(ax: Axes, name: str, runs: pd.DataFrame) -> None:
     finals = {}
     for method, part in runs[runs["curve"].notna()].groupby("method", sort=False):
