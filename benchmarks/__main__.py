@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from benchmarks import fit, scale, step
+from benchmarks.calibration import calibration
 from benchmarks.data import DATA_SETS
 from benchmarks.first_call import first_call
 from benchmarks.integration import integration
@@ -37,6 +38,8 @@ def main() -> None:
         integration(session)
     if command in ("stability", "all"):
         stability(session)
+    if command in ("calibration", "all"):
+        calibration(session)
     if command == "smoke":
         smoke(session)
 
@@ -51,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         "tasks": "differential and normalised expression after the fit, beside scvi-tools with the same weights",
         "integration": "two studies with the same cell types: mixing and cell types",
         "stability": "factors that come back, beside LinearSCVI; what the score predicts; seconds of asking",
+        "calibration": "intervals of loadings and numbers of factors against simulations",
         "smoke": "everything on tiny data",
         "all": "all of these but smoke",
     }
