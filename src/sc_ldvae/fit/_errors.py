@@ -59,8 +59,12 @@ def loadings_covariance(
 
 def _inputs(cells: Decoded, level_blocks: list[slice], *, composition: bool) -> NDArray[np.float32]:
     """What a gene's log proportion is regressed on, n_obs x columns, without columns that others determine."""
-    determined = [block.start for block in level_blocks]
-    covariates = np.delete(cells.covariates, determined, axis=1)
+    covariates = cells.covariates.copy()
+    # Effects of levels sum to zero. It matters where factors stand for the intercept: else they would be those of cells
+    # of the first level.
+    for block in level_blocks:
+        covariates[:, block] -= covariates[:, [block.start]]
+    covariates = np.delete(covariates, [block.start for block in level_blocks], axis=1)
     ones = np.ones((len(cells.latent), 0 if composition else 1))
     return np.hstack([cells.latent, covariates, ones]).astype(np.float32)
 
