@@ -57,7 +57,7 @@ def _beside(session: Session) -> None:
                     "benchmarks.stability:refit",
                     path=str(path),
                     method=method,
-                    kind=kind,
+                    differ=kind,
                     index=i,
                     threads=session.threads,
                 )
@@ -90,13 +90,13 @@ def _cosines(fits: list[np.ndarray], kind: str, weights: np.ndarray) -> dict[str
     return result
 
 
-def refit(path: str, method: str, kind: str, index: int, threads: int) -> dict[str, Any]:
+def refit(path: str, method: str, differ: str, index: int, threads: int) -> dict[str, Any]:
     """Loadings of one fit, and the weights of the genes."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(threads)
     adata = ad.read_h5ad(path)
     information = _information(adata)
-    adata = adata[_cells(adata.n_obs, kind, index)].copy()
+    adata = adata[_cells(adata.n_obs, differ, index)].copy()
     adata.obs_names_make_unique()
     if method == "pca":
         sc.pp.normalize_total(adata)

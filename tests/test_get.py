@@ -79,7 +79,7 @@ def test_unknown_factors_are_refused(factor: float | str, fitted: AnnData) -> No
 
 @pytest.mark.parametrize("n_genes", [1, 4, 30, 1000])
 def test_top_genes_are_the_extremes(n_genes: int, fitted: AnnData) -> None:
-    table = get.top_genes(fitted, n_genes)
+    table = get.top_genes(fitted, n_genes, by="loading")
     assert table.index.names == ["factor", "gene"]
     table = table[["direction", "rank", "loading"]]
     rows = []
@@ -93,6 +93,47 @@ def test_top_genes_are_the_extremes(n_genes: int, fitted: AnnData) -> None:
         for direction, extremes in (("positive", highest), ("negative", lowest)):
             rows += [(name, gene, direction, rank, value) for rank, (value, gene) in enumerate(extremes, start=1)]
     assert list(table.reset_index().itertuples(index=False, name=None)) == rows
+
+
+@pytest.mark.parametrize("n_genes", [4, 1000])
+@pytest.mark.parametrize("options", [{}, {"rotation": "varimax", "per": "sd"}], ids=["plain", "rotated"])
+def test_top_genes_are_those_whose_intervals_end_farthest_from_zero(
+    n_genes: int, options: dict[str, Any], fitted: AnnData
+) -> None:
+    loadings, errors = get.loadings(fitted, **options), get.loadings_se(fitted, **options)
+    table = get.top_genes(fitted, n_genes, **options)
+    assert (table["rank"].to_numpy() <= n_genes).all()
+    by_loading = get.top_genes(fitted, n_genes, by="loading", **options)
+    assert table.index.tolist() != by_loading.index.tolist()
+    for name in NAMES:
+        for direction, sign in (("positive", 1), ("negative", -1)):
+            least = (sign * loadings[name] - 1.96 * errors[name])[sign * loadings[name] > 0]
+            rows = table.loc[name][lambda rows, which=direction: rows["direction"] == which]
+            assert rows.index.tolist() == least.sort_values(ascending=False).index[:n_genes].tolist()
+            assert rows["rank"].tolist() == list(range(1, len(rows) + 1))
+
+
+def test_a_large_loading_with_a_large_error_comes_last(fitted: AnnData) -> None:
+    adata = fitted.copy()
+    adata.varm["ldvae_loadings"][7, 0] = 100
+    adata.uns["ldvae"]["loadings_covariance"][7, 0] = 100.0**2
+    ranks = get.top_genes(adata, 1000, factors=[1]).loc["ldvae1"].query("direction == 'positive'")["rank"]
+    assert ranks["gene7"] == ranks.max()
+    assert get.top_genes(adata, 1, factors=[1], by="loading").index[0] == ("ldvae1", "gene7")
+    del adata.uns["ldvae"]["loadings_covariance"]
+    assert get.top_genes(adata, 1, factors=[1]).index[0] == ("ldvae1", "gene7")
+
+
+def test_top_genes_are_ranked_by_one_of_two(fitted: AnnData) -> None:
+    with pytest.raises(ValueError, match=r"^by='se' is unknown\. Choose 'bound' or 'loading'\."):
+        get.top_genes(fitted, by="se")
+
+
+@pytest.mark.parametrize("factors", [[2, 2], ["ldvae2", 2]], ids=["number", "name"])
+def test_factors_are_named_once(factors: list[int | str], fitted: AnnData) -> None:
+    for getter in (get.loadings, get.loadings_se, get.top_genes):
+        with pytest.raises(ValueError, match=r"^factors holds 'ldvae2' more than once\. Name each once\."):
+            getter(fitted, factors=factors)
 
 
 def test_a_gene_stands_in_the_direction_of_its_sign(fitted: AnnData) -> None:
@@ -142,7 +183,7 @@ def test_rotated_and_scaled(method: str, per: str, log2: bool, fitted: AnnData) 
         assert frame.columns.tolist() == NAMES
         np.testing.assert_allclose(frame, values, rtol=1e-4, atol=1e-5)
         pd.testing.assert_frame_equal(getter(fitted, [3, 1], **options), frame[["ldvae3", "ldvae1"]])
-    table = get.top_genes(fitted, 1, factors=[2], **options)
+    table = get.top_genes(fitted, 1, factors=[2], by="loading", **options)
     np.testing.assert_allclose(table["loading"], [expected[:, 1].max(), expected[:, 1].min()], rtol=1e-4)
 
 

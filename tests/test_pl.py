@@ -69,12 +69,14 @@ def assert_all_inside(figure: Figure) -> None:
 
 
 @pytest.mark.parametrize("n_genes", [1, 4, 10])
-def test_bars_are_the_top_genes(n_genes: int, fitted: AnnData) -> None:
-    axes = pl.loadings(fitted, n_genes=n_genes, show=False)
+@pytest.mark.parametrize("by", ["bound", "loading"])
+def test_bars_are_the_top_genes(n_genes: int, by: str, fitted: AnnData) -> None:
+    axes = pl.loadings(fitted, n_genes=n_genes, by=by, show=False)
     assert len(axes) == 3
     for k, axis in enumerate(axes):
         loadings = get.loadings(fitted).iloc[:, k].sort_values(ascending=False)
-        expected = [*loadings.head(n_genes).items(), *loadings.tail(n_genes).items()]
+        genes = get.top_genes(fitted, n_genes, by=by).loc[f"ldvae{k + 1}"].index
+        expected = list(loadings[loadings.index.isin(genes)].items())
         assert labels_of(axis) == [gene for gene, _ in expected]
         bars = axis.patches
         assert [bar.get_width() for bar in bars] == pytest.approx([value for _, value in expected], rel=1e-6)
@@ -121,7 +123,8 @@ def test_factors_are_chosen(factors: object, numbers: list[int], fitted: AnnData
     axes = pl.loadings(fitted, factors, show=False)
     assert [axis.get_title().split()[:2] for axis in axes] == [["Factor", str(number)] for number in numbers]
     for axis, number in zip(axes, numbers, strict=True):
-        assert labels_of(axis)[0] == get.top_genes(fitted, 1, factors=[number]).index[0][1]
+        assert labels_of(axis)[0] == get.loadings(fitted).iloc[:, number - 1][labels_of(axis)].idxmax()
+        assert set(labels_of(axis)) == set(get.top_genes(fitted, factors=[number]).index.get_level_values("gene"))
 
 
 def test_key_names_the_fit(simulated: AnnData, fit_quickly: Callable[..., AnnData]) -> None:

@@ -159,7 +159,13 @@ def covariate_effects(data: Data, *, key: str = record.DEFAULT, modality: str | 
 
 
 def factor_positions(fit: record.Record, factors: Sequence[int | str] | None) -> list[int]:
-    """Positions from 0 of factors that are named by number from 1 or by name."""
+    """Positions from 0 of factors that are named by number from 1 or by name; all of them for None.
+
+    Raises
+    ------
+    ValueError
+        If the fit has no such factor, or one is named twice.
+    """
     names = fit.factor_names
     if factors is None:
         return list(range(len(names)))
@@ -168,7 +174,9 @@ def factor_positions(fit: record.Record, factors: Sequence[int | str] | None) ->
     if unknown:
         msg = f"factors holds {unknown[0]!r}, but factors are 1 to {len(names)}, or {names[0]!r} to {names[-1]!r}."
         raise ValueError(msg)
-    return [known[factor] for factor in factors]
+    positions = [known[factor] for factor in factors]
+    check_once(pd.Index([names[k] for k in positions], dtype=object), "factors")
+    return positions
 
 
 def gene_positions(fit: record.Record, genes: Sequence[str] | str | None) -> Positions:
@@ -187,8 +195,13 @@ def gene_positions(fit: record.Record, genes: Sequence[str] | str | None) -> Pos
     if unknown:
         msg = f"genes holds {unknown[0]!r}, which is not among the {len(known)} genes of the fit."
         raise ValueError(msg)
-    repeated = pd.Series(wanted, dtype=object).duplicated()
-    if repeated.any():
-        msg = f"genes holds {wanted[repeated.argmax()]!r} more than once. Name each gene once."
-        raise ValueError(msg)
+    check_once(pd.Index(wanted, dtype=object), "genes")
     return np.array([known[gene] for gene in wanted], dtype=np.intp)
+
+
+def check_once(names: pd.Index[str], argument: str) -> None:
+    """Refuse names that are given twice."""
+    repeated = names[names.duplicated()]
+    if len(repeated):
+        msg = f"{argument} holds {repeated[0]!r} more than once. Name each once."
+        raise ValueError(msg)

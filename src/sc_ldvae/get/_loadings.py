@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from sc_ldvae._typing import Data, Floats, Mask, Positions
 
 Per: TypeAlias = Literal["unit", "sd"]
+By: TypeAlias = Literal["bound", "loading"]
+
+# Standard errors on either side of a 95 % interval.
+HALF_INTERVAL = 1.96
 
 
 def loadings(
@@ -132,6 +136,7 @@ def top_genes(
     n_genes: int = 10,
     *,
     factors: Sequence[int | str] | None = None,
+    by: By = "bound",
     rotation: assess.Method | None = None,
     per: Per = "unit",
     log2: bool = False,
@@ -139,6 +144,9 @@ def top_genes(
     modality: str | None = None,
 ) -> pd.DataFrame:
     """Genes with the largest and the smallest loadings of each factor.
+
+    Rare genes can have large loadings that are little more than noise. Ranked by what they are at the least, genes come
+    first whose loadings are large beyond doubt [Harrison19]_.
 
     Parameters
     ----------
@@ -148,6 +156,10 @@ def top_genes(
         Number of genes per factor and direction.
     factors
         Factors by number from 1 or by name; all if None.
+    by
+        Rank genes by the size of what the loading is at least, the end of its 95 % interval that is nearer to zero
+        (``'bound'``: 1.96 standard errors less; genes whose interval holds zero come after all others), or by that of
+        the loading itself (``'loading'``, which fits without errors have in any case).
     rotation, per, log2
         As in :func:`loadings`.
     key
@@ -158,7 +170,7 @@ def top_genes(
     Returns
     -------
     One row per factor, direction and gene, indexed by factor and gene, with the columns `direction` (``'positive'``,
-    ``'negative'``), `rank` (1 is the most extreme) and `loading`. A gene stands in the direction of its sign only.
+    ``'negative'``), `rank` (1 is the first) and `loading`. A gene stands in the direction of its sign only.
     Where the fit has errors, also `se` (standard error of the loading), `lfsr` (local false sign rate: probability that
     the loading is zero or of the other sign) and `qvalue` (mean `lfsr` of the factor's loadings that are at least as
     sure).
@@ -166,7 +178,12 @@ def top_genes(
     Raises
     ------
     ValueError
-        As :func:`loadings`, and if `n_genes` is below one.
+        As :func:`loadings`, if `n_genes` is below one, or if `by` is unknown.
+
+    References
+    ----------
+    .. [Harrison19] Harrison, Pattison, Powell, Beilharz (2019). Topconfects: a package for confident effect sizes in
+       differential expression analysis provides a more biologically useful ranked gene list. Genome Biology 20:67.
 
     Examples
     --------
@@ -179,6 +196,9 @@ def top_genes(
     if n_genes < 1:
         msg = f"n_genes must be at least 1, but is {n_genes}."
         raise ValueError(msg)
+    if by not in get_args(By):
+        msg = f"by={by!r} is unknown. Choose 'bound' or 'loading'."
+        raise ValueError(msg)
     view = _View.of(data, rotation, per, key, modality, log2=log2)
     frame = view.loadings(factors)
     errors = None if view.fit.loadings_covariance is None else view.errors(factors)
@@ -189,13 +209,19 @@ def top_genes(
         if errors is not None:
             genes["se"] = errors[factor].to_numpy()
             genes["lfsr"], genes["qvalue"] = assess.signs(values, errors[factor].to_numpy())
+        doubt = HALF_INTERVAL * genes["se"].to_numpy() if by == "bound" and "se" in genes else 0
         for direction, sign in (("positive", 1), ("negative", -1)):
-            ranked = np.argsort(-sign * values, kind="stable")[:n_genes]
-            table = genes.iloc[ranked[sign * values[ranked] > 0]]
+            ranked = np.argsort(doubt - sign * values, kind="stable")
+            table = genes.iloc[ranked[sign * values[ranked] > 0][:n_genes]]
             ranks = np.arange(1, len(table) + 1)
             tables.append(table.assign(factor=str(factor), direction=direction, rank=ranks))
     columns = ["factor", "gene", "direction", "rank", *genes.columns[1:]]
     return pd.concat(tables, ignore_index=True)[columns].set_index(["factor", "gene"])
+
+
+def latent_of(adata: AnnData, rotation: assess.Method | None, key: str) -> Floats:
+    """Latent of the factors that :func:`loadings` gives, n_obs x n_latent."""
+    return _View.of(adata, rotation, "unit", key, None, log2=False).latent()
 
 
 def rotation_of(adata: AnnData, fit: record.Record, method: str, argument: str) -> Floats:
@@ -251,6 +277,13 @@ class _View:
         shown = self.fit.shown_decoder.log_proportion.loadings[self._rows()]
         return self._frame(shown @ np.linalg.inv(self.turn).T, factors)
 
+    def latent(self) -> Floats:
+        """Of the factors as they are asked for, n_obs x n_latent."""
+        latent = record.state_of(self.adata, self.fit).latent
+        for matrix in (self.fit.rotation, self.turn):
+            latent = latent if matrix is None else latent @ matrix
+        return latent
+
     def errors(self, factors: Sequence[int | str] | None) -> pd.DataFrame:
         covariance = self.fit.loadings_covariance
         if covariance is None:
@@ -276,12 +309,7 @@ class _View:
     def _unit(self) -> Floats | float:
         """What one unit of the factors is multiplied by, n_latent or a number."""
         base = np.log2(np.e) if self.log2 else 1.0
-        if self.per == "unit":
-            return base
-        latent = record.state_of(self.adata, self.fit).latent
-        for matrix in (self.fit.rotation, self.turn):
-            latent = latent if matrix is None else latent @ matrix
-        return base * latent.std(axis=0, dtype=np.float64)
+        return base if self.per == "unit" else base * self.latent().std(axis=0, dtype=np.float64)
 
     def _fitted(self) -> Mask:
         """Which of var_names were fitted."""

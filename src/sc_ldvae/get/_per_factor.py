@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ from sc_ldvae import record
 from sc_ldvae.get._frames import factor_positions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from anndata import AnnData
 
@@ -27,18 +27,53 @@ def stored_table(
         If there is no such fit or table, or if it says nothing of a factor that is named.
     """
     fit = record.read(adata, key)
-    stored = adata.uns.get(name, {})
-    if not all(column in stored for column in ("factor", *columns)):
-        msg = f"uns[{name!r}] holds no result of sc_ldvae.tl.{tool}. Call it first, or name its result with key_added=."
-        raise ValueError(msg)
+    stored = stored_result(adata, name, tool, ("factor", *columns))
     frame = pd.DataFrame({column: _plain(stored[column]) for column in ("factor", *columns)})
-    chosen = list(dict.fromkeys(fit.factor_names[k] for k in factor_positions(fit, factors)))
+    chosen = [fit.factor_names[k] for k in factor_positions(fit, factors)]
     absent = [factor for factor in chosen if factor not in set(frame["factor"])]
     if factors is not None and absent:
         msg = f"factors holds {absent[0]!r}, which is not in uns[{name!r}]. Call sc_ldvae.tl.{tool} for it."
         raise ValueError(msg)
     frame = frame[frame["factor"].isin(chosen)]
     return frame.assign(factor=pd.Categorical(frame["factor"], categories=chosen))
+
+
+def stored_result(adata: AnnData, name: str, tool: str, parts: Sequence[str]) -> Mapping[str, Any]:
+    """What the tool left in ``adata.uns[name]``.
+
+    Raises
+    ------
+    ValueError
+        If one of `parts` is not there.
+    """
+    stored = adata.uns.get(name, {})
+    if not all(part in stored for part in parts):
+        msg = f"uns[{name!r}] holds no result of sc_ldvae.tl.{tool}. Call it first, or name its result with key_added=."
+        raise ValueError(msg)
+    return stored
+
+
+def arrays_per_factor(fit: record.Record, name: str, tool: str, stored: Mapping[str, Any], part: str) -> np.ndarray:
+    """An array of such a result, whose last axis is that of the factors.
+
+    Raises
+    ------
+    ValueError
+        If the fit has another number of factors.
+    """
+    array = np.asarray(stored[part])
+    if array.shape[-1] != fit.n_latent:
+        msg = (
+            f"uns[{name!r}] is of {array.shape[-1]} factors, but the fit in uns[{fit.keys.uns!r}] has {fit.n_latent}. "
+            f"Call sc_ldvae.tl.{tool} again, or name the fit with key=."
+        )
+        raise ValueError(msg)
+    return array
+
+
+def plain_params(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters as plain strings, numbers and booleans: files give them back in various types."""
+    return {name: np.asarray(value).item() for name, value in params.items()}
 
 
 def strongest_first(frame: pd.DataFrame, strength: pd.Series, index: str) -> pd.DataFrame:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, get_args
 import numpy as np
 import pandas as pd
 
+from sc_ldvae.get._loadings import HALF_INTERVAL
 from sc_ldvae.pl._figure import figure_of, panels
 from sc_ldvae.pl._names import COLUMN, ROW, stack
 
@@ -22,7 +23,6 @@ Kind: TypeAlias = Literal["bar", "rank", "dot"]
 
 COLORS = {"positive": "#b2182b", "negative": "#2166ac"}
 _PALE = {"positive": "#e8b9be", "negative": "#b3cce3"}
-_Z = 1.96
 _Q = 0.05
 # Inches.
 _WIDTH = 1.6
@@ -99,7 +99,9 @@ def _draw_rows(axis: Axes, panel: Panel, kind: Kind) -> None:
     else:
         axis.scatter(values, rows, s=_areas(genes), color=colors, linewidths=0, zorder=3)
     if "se" in genes:
-        axis.errorbar(values, rows, xerr=_Z * genes["se"].to_numpy(), fmt="none", ecolor="0.2", elinewidth=0.7)
+        axis.errorbar(
+            values, rows, xerr=HALF_INTERVAL * genes["se"].to_numpy(), fmt="none", ecolor="0.2", elinewidth=0.7
+        )
     axis.axvline(0, color="0.3", linewidth=0.8)
     axis.set_yticks(rows, genes.index, fontsize=8)
     axis.set_ylim(rows.max(initial=0) + 0.6, -0.6)
@@ -182,7 +184,7 @@ def _area_of(q: Floats) -> Floats:
 
 def _reach(ends: pd.DataFrame, margin: float) -> tuple[float, float]:
     """Limits that hold all values and whiskers, but no whisker much longer than the longest bar."""
-    whiskers = _Z * ends["se"] if "se" in ends else 0
+    whiskers = HALF_INTERVAL * ends["se"] if "se" in ends else 0
     longest = 1.5 * ends["loading"].abs().max()
     low = max((ends["loading"] - whiskers).min(), -longest)
     high = min((ends["loading"] + whiskers).max(), longest)

@@ -10,7 +10,7 @@ from sc_ldvae import get, record
 from sc_ldvae._modality import pick_modality
 from sc_ldvae.pl._ends import Panel, check_kind, draw
 from sc_ldvae.pl._figure import finish
-from sc_ldvae.pl._wording import check_once, factor_titles, unit_of
+from sc_ldvae.pl._wording import factor_titles, unit_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from sc_ldvae._typing import Ax, Data
     from sc_ldvae.assess import Method
-    from sc_ldvae.get._loadings import Per
+    from sc_ldvae.get._loadings import By, Per
     from sc_ldvae.pl._ends import Kind
 
 
@@ -30,6 +30,7 @@ def loadings(
     n_genes: int = 10,
     *,
     kind: Kind = "bar",
+    by: By = "bound",
     rotation: Method | None = None,
     per: Per = "unit",
     log2: bool = False,
@@ -61,6 +62,9 @@ def loadings(
     kind
         ``'bar'``; ``'dot'``, with areas by -log10 of the q-value down to 1e-10, if it is known; or ``'rank'``, all
         genes as points by the rank of their loading, with the names of those at both ends.
+    by
+        Choose genes by what their loading is at least (``'bound'``), if the fit has errors, or by the loading itself
+        (``'loading'``), as :func:`sc_ldvae.get.top_genes` does.
     rotation, per, log2
         Factors and unit, as in :func:`sc_ldvae.get.loadings`.
     key
@@ -83,8 +87,8 @@ def loadings(
     Raises
     ------
     ValueError
-        If there is no such fit, factor, kind, rotation or unit, if a factor is named twice, if `n_genes` is below one,
-        or if `ax` has another number of axes.
+        If there is no such fit, factor, kind, order of genes (`by`), rotation or unit, if a factor is named twice, if
+        `n_genes` is below one, or if `ax` has another number of axes.
 
     See Also
     --------
@@ -104,8 +108,7 @@ def loadings(
         factors = [factors]
     adata = pick_modality(data, modality)
     frame = get.loadings(adata, factors, rotation=rotation, per=per, log2=log2, key=key)
-    check_once(frame.columns, "factors")
-    table = get.top_genes(adata, n_genes, factors=factors, rotation=rotation, per=per, log2=log2, key=key)
+    table = get.top_genes(adata, n_genes, factors=factors, by=by, rotation=rotation, per=per, log2=log2, key=key)
     explained = get.factors(adata, key=key)["explained_deviance"]
     titles = factor_titles(adata, key, rotation)
     contents = [

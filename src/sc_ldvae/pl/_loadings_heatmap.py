@@ -9,7 +9,7 @@ import numpy as np
 from sc_ldvae import get, record
 from sc_ldvae._modality import pick_modality
 from sc_ldvae.pl._figure import finish, panels
-from sc_ldvae.pl._wording import check_genes, check_once, factor_titles, unit_of
+from sc_ldvae.pl._wording import check_genes, factor_titles, unit_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -115,7 +115,6 @@ def loadings_heatmap(
         raise ValueError(msg)
     adata = pick_modality(data, modality)
     frame = get.loadings(adata, factors, rotation=rotation, per=per, log2=log2, key=key)
-    check_once(frame.columns, "factors")
     if genes is None:
         table = get.top_genes(adata, n_genes, factors=factors, rotation=rotation, per=per, log2=log2, key=key)
         frame = frame.loc[table.index.get_level_values("gene").unique()]

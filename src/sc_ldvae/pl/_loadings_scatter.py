@@ -82,8 +82,8 @@ def loadings_scatter(
     Raises
     ------
     ValueError
-        If there is no such fit, factor, gene, rotation or unit, if a gene is named twice, or if `n_genes` is below
-        one.
+        If there is no such fit, factor, gene, rotation or unit, if `x` is `y`, if a gene is named twice, or if
+        `n_genes` is below one.
 
     Examples
     --------

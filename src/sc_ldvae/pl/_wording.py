@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from sc_ldvae import get
+from sc_ldvae.get._frames import check_once
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,11 +49,3 @@ def check_genes(fitted: pd.Index[str], genes: Sequence[str] | str) -> pd.Index[s
         raise ValueError(msg)
     check_once(chosen, "genes")
     return chosen
-
-
-def check_once(names: pd.Index[str], argument: str) -> None:
-    """Refuse names that are given twice."""
-    repeated = names[names.duplicated()]
-    if len(repeated):
-        msg = f"{argument} holds {repeated[0]!r} more than once. Name each once."
-        raise ValueError(msg)
