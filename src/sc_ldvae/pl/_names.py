@@ -52,10 +52,10 @@ def stack(axis: Axes, points: Floats, names: Sequence[str], *, below: bool, inne
     sign, edge = (-1, frame.y0) if below else (1, frame.y1)
     least = sign * axis.transData.transform((0, inner))[1] + row / 2
     levels = sign * _spread(sign * pixels[:, 1], row, least, sign * edge - row / 2)
-    # Clear of the points, if that leaves room for the names.
+    # Clear of the points, if that leaves room for the names, and for labels of ticks that are yet to widen.
     width = 2 * max(_half_size(axis, name)[0] for name in names) * per_point
     inmost = (frame.x1 - pixels[:, 0].min() if below else pixels[:, 0].max() - frame.x0) / frame.width
-    share = max(COLUMN, min(inmost + COLUMN / 2, 1 - width / frame.width, 0.5))
+    share = max(COLUMN, min(inmost + COLUMN / 2, 1 - COLUMN / 4 - width / frame.width, 0.5))
     column = frame.x1 - share * frame.width if below else frame.x0 + share * frame.width
     for name, point, pixel, level in zip(names, points, pixels, levels, strict=True):
         offset = (np.array([column, level]) - pixel) / per_point
