@@ -44,7 +44,8 @@ def explained_deviance(
     The encoder reads the counts that it is judged by, so a factor that only copies noise seems to explain a little,
     even in cells that were held out from the fit. With `thinned` it does not: each count is split at random, the latent
     comes from one part and the deviance from the other (binomial thinning, also called count splitting) [Neufeld24]_.
-    The parts of overdispersed counts are not quite independent, which leaves a little optimism.
+    The parts of overdispersed counts are not quite independent, which leaves a little optimism, and the loadings have
+    seen both parts of cells that were not held out.
 
     Parameters
     ----------
@@ -92,7 +93,8 @@ def explained_deviance(
     Raises
     ------
     ValueError
-        If there is no such fit or column, if no cell was held out, or if counts are missing. `data` is not changed.
+        If there is no such fit or column, if no cell was held out or has a group, if counts are missing, or if thinning
+        leaves none. `data` is not changed.
 
     See Also
     --------
@@ -126,6 +128,7 @@ def explained_deviance(
     codes, names = (np.full(adata.n_obs, -1), []) if groupby is None else grouped(adata, groupby)
     judged = _judged(adata, fit, layer) if thinned is None else _thinned(adata, fit, layer, thinned, rng)
     scored = scored & (np.diff(judged.decoded.counts.indptr) > 0)
+    _check_some(scored, codes, groupby, thinned)
     with tqdm(total=int(scored.sum()), unit="cell", disable=not progress) as bar:
         per_cell = _deviances(fit, judged, np.flatnonzero(scored), others, bar)
     result: dict[str, Any] = _shares(per_cell.sum(0), fit.n_latent) | {
@@ -158,6 +161,15 @@ def _scored(adata: AnnData, fit: record.Record, cells: Scored) -> tuple[Mask, Ma
         msg = "cells='held_out', but no cell was held out from the fit. Pass cells='all'."
         raise ValueError(msg)
     return held_out if cells == "held_out" else every, every if held_out.all() else ~held_out
+
+
+def _check_some(scored: Mask, codes: np.ndarray, groupby: str | None, thinned: float | None) -> None:
+    if not scored.any():
+        msg = f"thinned={thinned} leaves no count to judge by. Give a share nearer to 0.5."
+        raise ValueError(msg)
+    if groupby is not None and not (codes[scored] >= 0).any():
+        msg = f"groupby: obs[{groupby!r}] has no group for any of the {scored.sum()} cells. Fill it, or leave it out."
+        raise ValueError(msg)
 
 
 def _judged(adata: AnnData, fit: record.Record, layer: str | Unset | None) -> _Judged:
