@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.linalg import orth
 from scipy.optimize import linear_sum_assignment
 
 if TYPE_CHECKING:
@@ -47,5 +48,5 @@ def matched(own: Floats, other: Floats) -> tuple[Positions, Floats]:
 
 def spanned(own: Floats, other: Floats) -> Floats:
     """Cosine of each of our factors with the space that the other fit's factors span, n_latent."""
-    basis, _ = np.linalg.qr(other)
-    return np.linalg.norm(basis.T @ own, axis=0)
+    # Factors without loadings, or alike ones, span nothing of their own.
+    return np.linalg.norm(orth(other).T @ own, axis=0)
