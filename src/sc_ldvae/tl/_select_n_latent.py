@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,7 +13,7 @@ from sc_ldvae._modality import pick_modality
 from sc_ldvae._typing import UNSET
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from sc_ldvae._typing import Bar, Data, Floats, Mask, Seed, Unset
     from sc_ldvae.tl._request import Request
@@ -142,8 +143,7 @@ def select_n_latent(
     with tqdm(total=2 * n_seeds * len(grid), desc="Fits", unit="fit", disable=not progress) as bar:
         scans = [_scan(request, grid, generator, bar) for _ in range(n_seeds)]
     table = _table(grid, scans)
-    params: dict[str, Any] = {name: value for name, value in options.items() if isinstance(value, str | int | float)}
-    result = table | _recommended(table) | {"params": {"n_seeds": n_seeds} | params}
+    result = table | _recommended(table) | {"params": {"n_seeds": n_seeds} | _storable(options)}
     return with_table(data, modality, key_added, result, copy=copy)
 
 
@@ -182,20 +182,27 @@ def _asked(options: Mapping[str, Any]) -> dict[str, Any]:
     return defaults | dict(options)
 
 
+def _storable(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that were given and have a form in a file, as the record of a fit has them."""
+    given = {name: value for name, value in options.items() if value is not None and name != "device"}
+    return {name: value if isinstance(value, str | int | float) else np.asarray(value) for name, value in given.items()}
+
+
 def _grid(n_latent: Iterable[int], n_genes: int) -> list[int]:
     from sc_ldvae.tl import _arguments as door
 
-    if isinstance(n_latent, int | np.integer):
+    if not isinstance(n_latent, Iterable):
         msg = f"n_latent must hold several numbers to compare, such as range(2, 21, 2), but is {n_latent}."
         raise TypeError(msg)
-    grid = sorted(set(n_latent))
-    if not grid:
+    numbers = list(n_latent)
+    if not numbers:
         msg = "n_latent holds no number. Give the numbers of factors to compare, such as range(2, 21, 2)."
         raise ValueError(msg)
-    for number in grid:
+    for number in numbers:
         door.check_whole(n_latent=number)
+    grid = sorted({int(number) for number in numbers})
     door.check_n_latent(grid[-1], n_genes)
-    return [int(number) for number in grid]
+    return grid
 
 
 def _scan(request: Request, grid: list[int], rng: np.random.Generator, bar: Bar) -> _Scan:
@@ -272,7 +279,7 @@ def _recommended(table: Mapping[str, Any]) -> dict[str, Any]:
             f"{behind[chosen]:.2f} +- {error[chosen]:.2f} nats per cell behind {grid[best]} factors"
         )
     reason += f"; {table['n_stable'][chosen]:.1f} of them come back in the other half of the cells."
-    if chosen in (0, len(grid) - 1) and len(grid) > 1:
+    if len(grid) > 1 and (chosen == len(grid) - 1 or 1 < grid[chosen] == grid[0]):
         end = "smallest" if chosen == 0 else "largest"
         reason += f" It is the {end} number that was tried: widen the range."
     return {"recommended": int(grid[chosen]), "reason": reason}
