@@ -188,7 +188,7 @@ def _storable(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value if isinstance(value, str | int | float) else np.asarray(value) for name, value in given.items()}
 
 
-def _grid(n_latent: Iterable[int], n_genes: int) -> list[int]:
+def _grid(n_latent: Iterable[int] | int, n_genes: int) -> list[int]:
     from sc_ldvae.tl import _arguments as door
 
     if not isinstance(n_latent, Iterable):
