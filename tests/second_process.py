@@ -67,6 +67,16 @@ def enriched(adata: ad.AnnData, key: str) -> pd.DataFrame:
     return get.enrichment(tl.enrichment(adata, net, key=key, copy=True), key=key)
 
 
+def explained(adata: ad.AnnData, key: str, **options: Any) -> dict[str, Any]:
+    tl.explained_deviance(adata, key=key, key_added="result", progress=False, **options)
+    return {name: part for name, part in adata.uns.pop("result").items() if name != "params"}
+
+
+def refitted(adata: ad.AnnData, key: str) -> dict[str, Any]:
+    tl.stability(adata, 2, key=key, key_added="result", progress=False)
+    return {name: part for name, part in adata.uns.pop("result").items() if name != "params"}
+
+
 FUNCTIONS: dict[str, Callable[[ad.AnnData, ad.AnnData, str], Any]] = {
     "project": lambda adata, query, key: entries(projected(adata, query, key), key),
     "elbo": lambda adata, _, key: per_cell(tl.elbo, adata, key, n_samples=2),
@@ -97,6 +107,9 @@ FUNCTIONS: dict[str, Callable[[ad.AnnData, ad.AnnData, str], Any]] = {
     "history": lambda adata, _, key: get.history(adata, key=key),
     "associations": lambda adata, _, key: get.associations(tl.associate(adata, key=key, copy=True), key=key),
     "enrichment": lambda adata, _, key: enriched(adata, key),
+    "explained_deviance-held-out": lambda adata, _, key: explained(adata, key),
+    "explained_deviance-thinned": lambda adata, _, key: explained(adata, key, thinned=0.3, rng=5),
+    "stability": lambda adata, _, key: refitted(adata, key),
 }
 
 
