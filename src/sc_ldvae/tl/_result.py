@@ -52,7 +52,7 @@ def _record(
     record: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "keys": keys.to_dict(),
-        "params": _storable(asked),
+        "params": storable(asked),
         "genes": genes.to_numpy().astype(str),
         "decoder": factors.decoder.to_dict(),
         "loadings_covariance": packed(factors.loadings_covariance),
@@ -78,7 +78,7 @@ def _record(
     return record
 
 
-def _storable(asked: Mapping[str, Any]) -> dict[str, Any]:
+def storable(asked: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments that a file can hold: what was not given is left out, lists of keys become arrays."""
     given = {
         key: value

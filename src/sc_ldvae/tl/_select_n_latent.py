@@ -129,6 +129,7 @@ def select_n_latent(
     from sc_ldvae.tl import _arguments as door
     from sc_ldvae.tl._per_factor import with_table
     from sc_ldvae.tl._request import Request
+    from sc_ldvae.tl._result import storable
 
     adata = pick_modality(data, modality)
     door.check_object(adata)
@@ -143,7 +144,7 @@ def select_n_latent(
     with tqdm(total=2 * n_seeds * len(grid), desc="Fits", unit="fit", disable=not progress) as bar:
         scans = [_scan(request, grid, generator, bar) for _ in range(n_seeds)]
     table = _table(grid, scans)
-    result = table | _recommended(table) | {"params": {"n_seeds": n_seeds} | _storable(options)}
+    result = table | _recommended(table) | {"params": {"n_seeds": n_seeds} | storable(options)}
     return with_table(data, modality, key_added, result, copy=copy)
 
 
@@ -180,12 +181,6 @@ def _asked(options: Mapping[str, Any]) -> dict[str, Any]:
         msg = f"{unknown[0]!r} is no argument that fits to halves take. They take {', '.join(sorted(defaults))}."
         raise TypeError(msg)
     return defaults | dict(options)
-
-
-def _storable(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those that were given and have a form in a file, as the record of a fit has them."""
-    given = {name: value for name, value in options.items() if value is not None and name != "device"}
-    return {name: value if isinstance(value, str | int | float) else np.asarray(value) for name, value in given.items()}
 
 
 def _grid(n_latent: Iterable[int] | int, n_genes: int) -> list[int]:
