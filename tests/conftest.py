@@ -61,6 +61,17 @@ def fitted(simulated: AnnData) -> AnnData:
 
 
 @pytest.fixture(scope="session")
+def assessed(fitted: AnnData) -> AnnData:
+    """With what the tools say of the fit's factors; shared by all tests: change a copy."""
+    adata = fitted.copy()
+    sc_ldvae.tl.explained_deviance(adata, "batch", cells="all", thinned=0.25, progress=False)
+    sc_ldvae.tl.stability(adata, 4, progress=False)
+    sc_ldvae.tl.associate(adata)
+    sc_ldvae.tl.select_n_latent(adata, [1, 2, 4], 1, max_epochs=2, progress=False)
+    return adata
+
+
+@pytest.fixture(scope="session")
 def fit_quickly() -> FitQuickly:
     def fit(data: AnnData | MuData, n_latent: int = 3, **kwargs: Any) -> AnnData | MuData | None:
         return sc_ldvae.tl.ldvae(data, n_latent, **{"max_epochs": 2, "progress": False} | kwargs)

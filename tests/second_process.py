@@ -67,6 +67,11 @@ def enriched(adata: ad.AnnData, key: str) -> pd.DataFrame:
     return get.enrichment(tl.enrichment(adata, net, key=key, copy=True), key=key)
 
 
+def deviance_by_group(adata: ad.AnnData, key: str) -> pd.DataFrame:
+    measured = tl.explained_deviance(adata, "label", cells="all", key=key, copy=True, progress=False)
+    return get.explained_deviance(measured, by_group=True, key=key)
+
+
 def explained(adata: ad.AnnData, key: str, **options: Any) -> dict[str, Any]:
     tl.explained_deviance(adata, key=key, key_added="result", progress=False, **options)
     return {name: part for name, part in adata.uns.pop("result").items() if name != "params"}
@@ -106,6 +111,7 @@ FUNCTIONS: dict[str, Callable[[ad.AnnData, ad.AnnData, str], Any]] = {
     "covariate_effects": lambda adata, _, key: get.covariate_effects(adata, key=key),
     "history": lambda adata, _, key: get.history(adata, key=key),
     "associations": lambda adata, _, key: get.associations(tl.associate(adata, key=key, copy=True), key=key),
+    "explained_deviance": lambda adata, _, key: deviance_by_group(adata, key),
     "enrichment": lambda adata, _, key: enriched(adata, key),
     "explained_deviance-held-out": lambda adata, _, key: explained(adata, key),
     "explained_deviance-thinned": lambda adata, _, key: explained(adata, key, thinned=0.3, rng=5),

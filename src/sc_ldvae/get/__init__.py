@@ -5,16 +5,21 @@ from __future__ import annotations
 from sc_ldvae.get._associations import associations
 from sc_ldvae.get._differential_expression import differential_expression
 from sc_ldvae.get._enrichment import enrichment
+from sc_ldvae.get._explained_deviance import explained_deviance
 from sc_ldvae.get._feature_correlation import feature_correlation
 from sc_ldvae.get._frames import covariate_effects, factors, history
 from sc_ldvae.get._likelihood import latent_library_size, likelihood_parameters
 from sc_ldvae.get._loadings import loadings, loadings_se, top_genes
+from sc_ldvae.get._n_latent import n_latent
+from sc_ldvae.get._stability import consensus_loadings, stability
 
 __all__ = [
     "associations",
+    "consensus_loadings",
     "covariate_effects",
     "differential_expression",
     "enrichment",
+    "explained_deviance",
     "factors",
     "feature_correlation",
     "history",
@@ -22,5 +27,7 @@ __all__ = [
     "likelihood_parameters",
     "loadings",
     "loadings_se",
+    "n_latent",
+    "stability",
     "top_genes",
 ]

@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 from sc_ldvae.pl._covariate_effects import covariate_effects
+from sc_ldvae.pl._explained_deviance import explained_deviance
+from sc_ldvae.pl._factors import factors
 from sc_ldvae.pl._history import history
 from sc_ldvae.pl._loadings import loadings
 from sc_ldvae.pl._loadings_heatmap import loadings_heatmap
 from sc_ldvae.pl._loadings_scatter import loadings_scatter
+from sc_ldvae.pl._n_latent import n_latent
 from sc_ldvae.pl._posterior_predictive import posterior_predictive
+from sc_ldvae.pl._stability import stability
 
-__all__ = ["covariate_effects", "history", "loadings", "loadings_heatmap", "loadings_scatter", "posterior_predictive"]
+__all__ = [
+    "covariate_effects",
+    "explained_deviance",
+    "factors",
+    "history",
+    "loadings",
+    "loadings_heatmap",
+    "loadings_scatter",
+    "n_latent",
+    "posterior_predictive",
+    "stability",
+]

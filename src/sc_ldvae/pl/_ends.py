@@ -82,7 +82,7 @@ def draw(contents: Sequence[Panel], kind: Kind, *, ncols: int, ax: Ax | None) ->
     for axis in axes:
         axis.set_xlim(low, high)
     if ax is None:
-        _explain(axes[0], ends, kind)
+        explain(axes[0], ends, kind)
     return axes
 
 
@@ -191,7 +191,7 @@ def _reach(ends: pd.DataFrame, margin: float) -> tuple[float, float]:
     return min(0, margin * low), max(0, margin * high)
 
 
-def _explain(axis: Axes, ends: pd.DataFrame, kind: Kind) -> None:
+def explain(axis: Axes, ends: pd.DataFrame, kind: Kind) -> None:
     """Legend of whiskers, pale colours and areas, under the panels of a new figure."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from sc_ldvae import get, record
 from sc_ldvae._modality import pick_modality
 from sc_ldvae.pl._ends import Panel, check_kind, draw
 from sc_ldvae.pl._figure import finish
-from sc_ldvae.pl._wording import factor_titles, unit_of
+from sc_ldvae.pl._wording import factor_titles, listed, unit_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from anndata import AnnData
     from matplotlib.axes import Axes
 
     from sc_ldvae._typing import Ax, Data
@@ -104,20 +103,38 @@ def loadings(
     2
     """
     check_kind(kind)
-    if isinstance(factors, int | np.integer | str):
-        factors = [factors]
     adata = pick_modality(data, modality)
+    contents = top_panels(adata, listed(factors), n_genes, by=by, rotation=rotation, per=per, log2=log2, key=key)
+    if rotation is None:
+        explained = get.factors(adata, key=key)["explained_deviance"]
+        contents = {
+            name: panel._replace(title=f"{panel.title}\n{100 * explained[name]:.1f} % of deviance")
+            for name, panel in contents.items()
+        }
+    return finish(draw(list(contents.values()), kind, ncols=ncols, ax=ax), show=show, save=save)
+
+
+def top_panels(
+    adata: AnnData,
+    factors: Sequence[int | str] | None,
+    n_genes: int,
+    *,
+    by: By,
+    rotation: Method | None,
+    per: Per,
+    log2: bool,
+    key: str,
+) -> dict[str, Panel]:
+    """What to draw of each factor, by its name."""
     frame = get.loadings(adata, factors, rotation=rotation, per=per, log2=log2, key=key)
     table = get.top_genes(adata, n_genes, factors=factors, by=by, rotation=rotation, per=per, log2=log2, key=key)
-    explained = get.factors(adata, key=key)["explained_deviance"]
     titles = factor_titles(adata, key, rotation)
-    contents = [
-        Panel(
-            titles[name] if rotation else f"{titles[name]}\n{100 * explained[name]:.1f} % of deviance",
+    return {
+        name: Panel(
+            titles[name],
             f"loading ({unit_of(per, log2=log2)})",
             frame[name],
             table[table.index.get_level_values("factor") == name].droplevel("factor"),
         )
         for name in frame.columns
-    ]
-    return finish(draw(contents, kind, ncols=ncols, ax=ax), show=show, save=save)
+    }

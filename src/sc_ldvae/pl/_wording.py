@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from sc_ldvae import get
@@ -22,6 +23,11 @@ def unit_of(per: Per, *, log2: bool) -> str:
     """Two lines: the kind of fold change, and what it is for."""
     step = "standard deviation" if per == "sd" else "unit"
     return f"{'log2' if log2 else 'ln'} fold change\nper {step} of the factor"
+
+
+def listed(factors: Sequence[int | str] | int | str | None) -> Sequence[int | str] | None:
+    """A single factor as a list."""
+    return [factors] if isinstance(factors, int | np.integer | str) else factors
 
 
 def factor_titles(adata: AnnData, key: str, rotation: Method | None) -> dict[str, str]:

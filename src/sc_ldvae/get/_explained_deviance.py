@@ -1,0 +1,98 @@
+"""Explained deviance of factors as a frame."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from sc_ldvae import record
+from sc_ldvae._modality import pick_modality
+from sc_ldvae.get._per_factor import arrays_per_factor, plain_params, stored_result
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from sc_ldvae._typing import Data
+
+_TOOL = "explained_deviance"
+
+
+def explained_deviance(
+    data: Data,
+    *,
+    by_group: bool = False,
+    key: str = record.DEFAULT,
+    modality: str | None = None,
+    key_added: str | None = None,
+) -> pd.DataFrame:
+    """What :func:`sc_ldvae.tl.explained_deviance` measured, of all cells or by group.
+
+    Parameters
+    ----------
+    data
+        AnnData with such a result, or MuData with such a `modality`.
+    by_group
+        Give the groups of cells that were measured apart.
+    key
+        The `key_added` of the fit.
+    modality
+        Modality of a MuData.
+    key_added
+        The `key_added` of the result, by default ``'<key>_explained_deviance'``.
+
+    Returns
+    -------
+    One row per factor, with `marginal` (share of the null's deviance that returns without the factor) and `cumulative`
+    (share that the factors up to this one explain). With `by_group` one row per group, with `n_cells`, `total` (share
+    that the whole model explains) and a column for the marginal share of each factor.
+
+    ``attrs`` holds `total` and `base` (share that is left when every factor is at its mean), `n_cells`, and the
+    arguments `cells`, `thinned` (0: not) and `groupby`.
+
+    Raises
+    ------
+    ValueError
+        If there is no such fit or result, if the result is of another number of factors, or if groups were not
+        measured.
+
+    See Also
+    --------
+    sc_ldvae.pl.explained_deviance : Plot the result.
+
+    Examples
+    --------
+    >>> import sc_ldvae
+    >>> adata = sc_ldvae.datasets.simulate(n_obs=200, n_vars=50, n_latent=3, n_batches=2)
+    >>> sc_ldvae.tl.ldvae(adata, n_latent=3, max_epochs=2, progress=False)
+    >>> sc_ldvae.tl.explained_deviance(adata, "batch", cells="all", progress=False)
+    >>> sc_ldvae.get.explained_deviance(adata).columns.tolist()
+    ['marginal', 'cumulative']
+    >>> sc_ldvae.get.explained_deviance(adata, by_group=True).columns.tolist()
+    ['n_cells', 'total', 'ldvae1', 'ldvae2', 'ldvae3']
+    """
+    adata = pick_modality(data, modality)
+    fit, name = record.read(adata, key), key_added or f"{key}_{_TOOL}"
+    stored = stored_result(adata, name, _TOOL, ("marginal", "cumulative", "total", "base", "n_cells", "params"))
+    columns = {part: arrays_per_factor(fit, name, _TOOL, stored, part) for part in ("marginal", "cumulative")}
+    frame = pd.DataFrame(columns, index=pd.Index(fit.factor_names, name="factor"))
+    if by_group:
+        frame = _by_group(stored, fit.factor_names, name)
+    frame.attrs.update(total=float(stored["total"]), base=float(stored["base"]), n_cells=int(stored["n_cells"]))
+    frame.attrs.update(plain_params(stored["params"]))
+    return frame
+
+
+def _by_group(stored: Mapping[str, Any], factors: list[str], name: str) -> pd.DataFrame:
+    if "groups" not in stored:
+        msg = f"by_group=True, but uns[{name!r}] has no groups. Call sc_ldvae.tl.{_TOOL} with groupby."
+        raise ValueError(msg)
+    groups = stored["groups"]
+    frame = pd.DataFrame(
+        {"n_cells": np.asarray(groups["n_cells"]), "total": np.asarray(groups["total"])},
+        index=pd.Index(record.strings(groups["name"]), name="group"),
+    )
+    frame[factors] = np.asarray(groups["marginal"])
+    return frame

@@ -1,0 +1,63 @@
+"""Numbers of factors that were compared, as a frame."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from sc_ldvae._modality import pick_modality
+from sc_ldvae.get._per_factor import stored_result
+
+if TYPE_CHECKING:
+    from sc_ldvae._typing import Data
+
+# Files do not keep their order.
+_COLUMNS = ("elbo", "elbo_behind", "elbo_behind_se", "explained_deviance", "stability", "n_stable", "n_active")
+
+
+def n_latent(data: Data, *, key_added: str = "ldvae_n_latent", modality: str | None = None) -> pd.DataFrame:
+    """What :func:`sc_ldvae.tl.select_n_latent` found for each number of factors.
+
+    Parameters
+    ----------
+    data
+        AnnData with such a result, or MuData with such a `modality`.
+    key_added
+        The `key_added` of the result.
+    modality
+        Modality of a MuData.
+
+    Returns
+    -------
+    One row per number of factors, indexed by it, with `elbo` (of held-out halves, in nats per cell), `elbo_behind` and
+    `elbo_behind_se` (how far behind the best, and the standard error of that), `explained_deviance` (of held-out
+    halves), `stability` (mean cosine between the matched factors of two halves), `n_stable` and `n_active` (numbers of
+    factors that come back, and that vary over the cells). ``attrs`` holds the number that is `recommended`, and the
+    `reason`.
+
+    Raises
+    ------
+    ValueError
+        If there is no such result.
+
+    See Also
+    --------
+    sc_ldvae.pl.n_latent : Plot the result.
+
+    Examples
+    --------
+    >>> import sc_ldvae
+    >>> adata = sc_ldvae.datasets.simulate(n_obs=400, n_vars=60, n_latent=2)
+    >>> sc_ldvae.tl.select_n_latent(adata, [1, 2, 4], n_seeds=1, progress=False)
+    >>> frame = sc_ldvae.get.n_latent(adata)
+    >>> frame.index.tolist(), frame.attrs["recommended"]
+    ([1, 2, 4], 2)
+    """
+    parts = ("n_latent", *_COLUMNS, "recommended", "reason")
+    stored = stored_result(pick_modality(data, modality), key_added, "select_n_latent", parts)
+    index = pd.Index(np.asarray(stored["n_latent"]), name="n_latent")
+    frame = pd.DataFrame({column: np.asarray(stored[column]) for column in _COLUMNS}, index=index)
+    frame.attrs |= {"recommended": int(stored["recommended"]), "reason": str(stored["reason"])}
+    return frame
