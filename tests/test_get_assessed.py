@@ -151,13 +151,12 @@ def test_what_was_not_computed_is_refused(getter: Getter, stored: object, assess
 
 
 @of_the_fit
+@pytest.mark.parametrize("change", [{"n_latent": 2}, {"rng": 1}], ids=["another number of factors", "another seed"])
 def test_results_of_another_fit_are_refused(
-    getter: Getter, assessed: ad.AnnData, fit_quickly: Callable[..., ad.AnnData]
+    change: dict[str, int], getter: Getter, assessed: ad.AnnData, fit_quickly: Callable[..., ad.AnnData]
 ) -> None:
-    adata = fit_quickly(assessed, 2, copy=True)
-    sentence = (
-        rf"^uns\['{TOOLS[getter][1]}'\] is of 3 factors, but the fit in uns\['ldvae'\] has 2\. Call sc_ldvae\.tl\."
-    )
+    adata = fit_quickly(assessed, copy=True, **change)
+    sentence = rf"^uns\['{TOOLS[getter][1]}'\] is of another fit than uns\['ldvae'\] holds now\. Call sc_ldvae\.tl\."
     with pytest.raises(ValueError, match=sentence):
         getter(adata)
 

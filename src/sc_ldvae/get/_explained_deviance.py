@@ -9,7 +9,7 @@ import pandas as pd
 
 from sc_ldvae import record
 from sc_ldvae._modality import pick_modality
-from sc_ldvae.get._per_factor import arrays_per_factor, plain_params, stored_result
+from sc_ldvae.get._per_factor import plain_params, stored_result
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,7 +55,7 @@ def explained_deviance(
     Raises
     ------
     ValueError
-        If there is no such fit or result, if the result is of another number of factors, or if groups were not
+        If there is no such fit or result, if the result is of another fit, or if groups were not
         measured.
 
     See Also
@@ -75,8 +75,8 @@ def explained_deviance(
     """
     adata = pick_modality(data, modality)
     fit, name = record.read(adata, key), key_added or f"{key}_{_TOOL}"
-    stored = stored_result(adata, name, _TOOL, ("marginal", "cumulative", "total", "base", "n_cells", "params"))
-    columns = {part: arrays_per_factor(fit, name, _TOOL, stored, part) for part in ("marginal", "cumulative")}
+    stored = stored_result(adata, name, _TOOL, ("marginal", "cumulative", "total", "base", "n_cells", "params"), fit)
+    columns = {part: np.asarray(stored[part]) for part in ("marginal", "cumulative")}
     frame = pd.DataFrame(columns, index=pd.Index(fit.factor_names, name="factor"))
     if by_group:
         frame = _by_group(stored, fit.factor_names, name)

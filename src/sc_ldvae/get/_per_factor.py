@@ -27,7 +27,7 @@ def stored_table(
         If there is no such fit or table, or if it says nothing of a factor that is named.
     """
     fit = record.read(adata, key)
-    stored = stored_result(adata, name, tool, ("factor", *columns))
+    stored = stored_result(adata, name, tool, ("factor", *columns), fit)
     frame = pd.DataFrame({column: _plain(stored[column]) for column in ("factor", *columns)})
     chosen = [fit.factor_names[k] for k in factor_positions(fit, factors)]
     absent = [factor for factor in chosen if factor not in set(frame["factor"])]
@@ -38,37 +38,27 @@ def stored_table(
     return frame.assign(factor=pd.Categorical(frame["factor"], categories=chosen))
 
 
-def stored_result(adata: AnnData, name: str, tool: str, parts: Sequence[str]) -> Mapping[str, Any]:
+def stored_result(
+    adata: AnnData, name: str, tool: str, parts: Sequence[str], fit: record.Record | None = None
+) -> Mapping[str, Any]:
     """What the tool left in ``adata.uns[name]``.
 
     Raises
     ------
     ValueError
-        If one of `parts` is not there.
+        If one of `parts` is not there, or if it is of another fit than `fit`.
     """
     stored = adata.uns.get(name, {})
     if not all(part in stored for part in parts):
         msg = f"uns[{name!r}] holds no result of sc_ldvae.tl.{tool}. Call it first, or name its result with key_added=."
         raise ValueError(msg)
-    return stored
-
-
-def arrays_per_factor(fit: record.Record, name: str, tool: str, stored: Mapping[str, Any], part: str) -> np.ndarray:
-    """An array of such a result, whose last axis is that of the factors.
-
-    Raises
-    ------
-    ValueError
-        If the fit has another number of factors.
-    """
-    array = np.asarray(stored[part])
-    if array.shape[-1] != fit.n_latent:
+    if fit is not None and str(stored.get("fit", fit.fingerprint)) != fit.fingerprint:
         msg = (
-            f"uns[{name!r}] is of {array.shape[-1]} factors, but the fit in uns[{fit.keys.uns!r}] has {fit.n_latent}. "
-            f"Call sc_ldvae.tl.{tool} again, or name the fit with key=."
+            f"uns[{name!r}] is of another fit than uns[{fit.keys.uns!r}] holds now. Call sc_ldvae.tl.{tool} again, or "
+            "name its result with key_added=."
         )
         raise ValueError(msg)
-    return array
+    return stored
 
 
 def plain_params(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from sc_ldvae import record
 from sc_ldvae._modality import pick_modality
-from sc_ldvae.get._per_factor import arrays_per_factor, plain_params, stored_result
+from sc_ldvae.get._per_factor import plain_params, stored_result
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    import numpy as np
     from anndata import AnnData
 
     from sc_ldvae._typing import Data
@@ -49,7 +49,7 @@ def stability(
     Raises
     ------
     ValueError
-        If there is no such fit or result, or if the result is of another number of factors.
+        If there is no such fit or result, or if the result is of another fit.
 
     See Also
     --------
@@ -134,6 +134,6 @@ def _parts(
 ) -> tuple[dict[str, np.ndarray], dict[str, Any], record.Record]:
     """Arrays of the result, its parameters, and the fit."""
     fit, name = record.read(adata, key), key_added or f"{key}_{_TOOL}"
-    stored = stored_result(adata, name, _TOOL, (*names, "params"))
-    parts = {part: arrays_per_factor(fit, name, _TOOL, stored, part) for part in names}
+    stored = stored_result(adata, name, _TOOL, (*names, "params"), fit)
+    parts = {part: np.asarray(stored[part]) for part in names}
     return parts, plain_params(stored["params"]), fit

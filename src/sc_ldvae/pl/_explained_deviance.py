@@ -80,7 +80,7 @@ def explained_deviance(
     Raises
     ------
     ValueError
-        If there is no such fit, if the result is missing that `key_added` names or is of another number of factors, or
+        If there is no such fit, if the result is missing that `key_added` names or is of another fit, or
         if `ax` has another number of axes.
 
     See Also

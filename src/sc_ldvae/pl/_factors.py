@@ -106,7 +106,7 @@ def factors(
     ValueError
         If there is no such fit, factor, order of genes (`by`) or rotation, if a factor is named twice, if `n_genes` or
         `ncols` is below one, if `basis` is not in `obsm` or has less than two columns, if `keys` were not associated or
-        are given together with `rotation`, or if a result is of another number of factors.
+        are given together with `rotation`, or if a result is of another fit.
 
     Examples
     --------

@@ -68,7 +68,7 @@ def stability(
     Raises
     ------
     ValueError
-        If there is no such fit or result, or if the result is of another number of factors.
+        If there is no such fit or result, or if the result is of another fit.
 
     See Also
     --------

@@ -5,6 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 from dataclasses import dataclass, fields
 from functools import cached_property
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,6 +63,12 @@ class Record:
     def factor_names(self) -> list[str]:
         """Names of the factors: the record's key and a number from 1."""
         return [f"{self.keys.uns}{k}" for k in range(1, self.n_latent + 1)]
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells this fit from every other one, also after it was written to a file."""
+        loadings = np.ascontiguousarray(self.content["decoder"]["loadings"], np.float32)
+        return blake2b(loadings.tobytes(), digest_size=8).hexdigest()
 
     def param(self, name: str) -> Any:  # noqa: ANN401  any argument of the fit
         """An argument of the fit as a plain string, number or boolean; None where it was not given."""

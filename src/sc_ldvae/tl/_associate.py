@@ -106,7 +106,7 @@ def associate(
         name: np.concatenate([np.broadcast_to(np.asarray(part[name]), fit.n_latent) for part in parts])
         for name in parts[0]
     }
-    return with_table(data, modality, key_added or f"{key}_associations", table, copy=copy)
+    return with_table(data, modality, key_added or f"{key}_associations", table, fit=fit, copy=copy)
 
 
 @dataclass(frozen=True)

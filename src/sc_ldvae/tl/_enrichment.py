@@ -135,7 +135,8 @@ def enrichment(
         "qvalue": false_discovery_control(pvalues.ravel()),
         "n_targets": np.tile(n_targets.to_numpy(np.int64), loadings.shape[1]),
     }
-    return with_table(data, modality, key_added or f"{key}_enrichment", table, copy=copy)
+    fit = record.read(pick_modality(data, modality), key)
+    return with_table(data, modality, key_added or f"{key}_enrichment", table, fit=fit, copy=copy)
 
 
 def _loadings(adata: AnnData, factors: Sequence[int | str] | None, key: str) -> pd.DataFrame:

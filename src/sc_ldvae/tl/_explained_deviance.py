@@ -138,7 +138,7 @@ def explained_deviance(
     if groupby is not None:
         result["groups"] = _by_group(per_cell, codes[scored], names, fit.n_latent)
     name = f"{key}_explained_deviance" if key_added is None else key_added
-    return with_table(data, modality, name, result, copy=copy)
+    return with_table(data, modality, name, result, fit=fit, copy=copy)
 
 
 @dataclass(frozen=True)

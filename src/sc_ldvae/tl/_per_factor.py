@@ -11,16 +11,21 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    import numpy as np
     from anndata import AnnData
 
     from sc_ldvae._typing import Data
 
 
 def with_table(
-    data: Data, modality: str | None, name: str, table: Mapping[str, np.ndarray], *, copy: bool
+    data: Data,
+    modality: str | None,
+    name: str,
+    table: Mapping[str, Any],
+    *,
+    fit: record.Record | None = None,
+    copy: bool,
 ) -> Data | None:
-    """Set ``uns[name]`` to columns of equal length, in `data` or in a copy, which comes back.
+    """Set ``uns[name]`` to a result, in `data` or in a copy, which comes back; it tells which `fit` it is of.
 
     Raises
     ------
@@ -30,8 +35,9 @@ def with_table(
     if name in fits_in(pick_modality(data, modality)):
         msg = f"key_added={name!r} would replace the fit in uns[{name!r}]. Give another name."
         raise ValueError(msg)
+    mark = {} if fit is None else {"fit": fit.fingerprint}
     result = data.copy() if copy else data
-    record.write(pick_modality(result, modality), {"uns": {name: dict(table)}})
+    record.write(pick_modality(result, modality), {"uns": {name: dict(table) | mark}})
     return result if copy else None
 
 

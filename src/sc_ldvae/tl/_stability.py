@@ -157,7 +157,8 @@ def stability(
     result: dict[str, Any] = asdict(found) | {
         "params": {"n_seeds": n_seeds, "subsample": subsample or "", "rotation": rotation or ""}
     }
-    return with_table(data, modality, f"{key}_stability" if key_added is None else key_added, result, copy=copy)
+    name = f"{key}_stability" if key_added is None else key_added
+    return with_table(data, modality, name, result, fit=stored, copy=copy)
 
 
 def _check(
