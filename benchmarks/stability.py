@@ -29,7 +29,7 @@ TITLES = {"ldvae": "sc-ldvae", "ldvae_5": "sc-ldvae, 5 factors", "linear_scvi": 
 REFITS = {
     "ldvae": {"seeds": 6, "halves": 6, "bootstrap": 6},
     "ldvae_5": {"seeds": 6, "halves": 6, "bootstrap": 6},
-    "linear_scvi": {"seeds": 3, "halves": 4, "bootstrap": 2},
+    "linear_scvi": {"seeds": 3, "halves": 4},
     "pca": {"seeds": 2, "halves": 6, "bootstrap": 6},
 }
 _DATA, PREDICTED = "pbmc3k", ("pbmc3k", "kang", "marrow", "lung", "pbmc10k_4000")
