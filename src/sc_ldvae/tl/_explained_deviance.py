@@ -44,8 +44,8 @@ def explained_deviance(
     The encoder reads the counts that it is judged by, so a factor that only copies noise seems to explain a little,
     even in cells that were held out from the fit. With `thinned` it does not: each count is split at random, the latent
     comes from one part and the deviance from the other (binomial thinning, also called count splitting) [Neufeld24]_.
-    The parts of overdispersed counts are not quite independent, which leaves a little optimism, and the loadings have
-    seen both parts of cells that were not held out.
+    Fewer counts are noisier: the shares of good factors fall, too. The parts of overdispersed counts are not quite
+    independent, which leaves a little optimism, and the loadings have seen both parts of cells that were not held out.
 
     Parameters
     ----------

@@ -273,7 +273,7 @@ def _recommended(table: Mapping[str, Any]) -> dict[str, Any]:
             f"{grid[chosen]} factors are the fewest whose held-out ELBO is within one standard error of the best: "
             f"{behind[chosen]:.2f} +- {error[chosen]:.2f} nats per cell behind {grid[best]} factors"
         )
-    reason += f"; {table['n_stable'][chosen]:.1f} of them come back in the other half of the cells."
+    reason += f"; {table['n_stable'][chosen]:g} of them come back in the other half of the cells."
     if len(grid) > 1 and (chosen == len(grid) - 1 or 1 < grid[chosen] == grid[0]):
         end = "smallest" if chosen == 0 else "largest"
         reason += f" It is the {end} number that was tried: widen the range."
