@@ -239,7 +239,7 @@ def test_parts_of_the_result(fitted: ad.AnnData, subsample: str | None, n_pairs:
         "consensus": (60, 3),
         "consensus_sd": (60, 3),
     }
-    assert {name: np.shape(part) for name, part in result.items() if name != "params"} == shapes
+    assert {name: np.shape(part) for name, part in result.items() if name not in {"params", "fit"}} == shapes
     assert result["splits"].dtype == result["merges"].dtype == bool
     assert result["params"] == {"n_seeds": 4, "subsample": subsample or "", "rotation": "promax"}
     mean = np.clip(result["replication"].mean(axis=0), 0, 1)

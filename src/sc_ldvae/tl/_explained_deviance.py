@@ -87,8 +87,8 @@ def explained_deviance(
         Number of cells.
     ``groups``
         With `groupby`: the same by group, arrays with one row per group, and their names (``name``).
-    ``params``
-        `cells`, `thinned` (0: not) and `groupby`.
+    ``params``, ``fit``
+        `cells`, `thinned` (0: not) and `groupby`; a mark of the fit, by which getters tell it from others.
 
     Raises
     ------

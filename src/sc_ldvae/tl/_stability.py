@@ -100,8 +100,8 @@ def stability(
     ``consensus``, ``consensus_sd``
         Mean and standard deviation of the matched loadings over refits, n_genes x n_latent, in the order of
         ``uns['ldvae']['genes']``.
-    ``params``
-        `n_seeds`, `subsample` and `rotation` (empty: none).
+    ``params``, ``fit``
+        `n_seeds`, `subsample` and `rotation` (empty: none); a mark of the fit, by which getters tell it from others.
 
     Raises
     ------
