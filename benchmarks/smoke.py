@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from benchmarks.data import prepared
 from benchmarks.first_call import first_call
 from benchmarks.fit import fit
 from benchmarks.scale import scale
@@ -31,6 +32,10 @@ def smoke(session: Session) -> None:
     scale(session, cells=(300,), genes=(), methods=("ldvae", "linear_scvi", "nmf"))
     first_call(session, repeats=1)
     tasks(session, "pbmc68k", repeats=1)
+    path, threads = str(prepared("pbmc68k", None, session.out)), session.threads
+    session.call("benchmarks.stability:predict", path=path, half=0, threads=threads, n_seeds=2)
+    tiny = {"n_obs": 200, "n_vars": 60, "n_latent": 2}
+    session.call("benchmarks.calibration:coverage", setting=tiny, threads=threads)
     wanted = [f"{name}.{end}" for name in _FILES for end in ("csv", "md")] + ["elbo.png", "scaling.png"]
     missing = [name for name in wanted if not (session.out / name).exists()]
     if missing:
