@@ -39,6 +39,9 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
             # So that the command sets up the log as it does in a terminal, and not in what pytest set up before.
             patch.setattr(logging.root, "handlers", [])
             patch.setattr(logging.root, "level", logging.WARNING)
+            # A bar that does not fit into a line is cut off.
+            for name in ("COLUMNS", "LINES"):
+                patch.setenv(name, "300")
             code = main([str(argument) for argument in arguments])
         return Outcome(code, capsys.readouterr().err)
 

@@ -120,9 +120,9 @@ def test_latent_is_drawn_from_its_posterior(distribution: str, fit_all: Callable
     rest = np.log(at_zero) - adata.obsm["X_ldvae"] @ decoder["loadings"].T
     means = softmax(latent @ decoder["loadings"].T + rest, axis=-1) * adata.obs[["ldvae_library"]].to_numpy()
     # Given the latent the genes are Poisson, so the variance is the mean and that of the mean.
-    counts = dense(draw(adata, 400, rng=2))
+    counts = dense(draw(adata, 1600, rng=2))
     gap = (counts.mean(0) - means.mean(0)).sum(0)
-    assert (np.abs(gap) < 4.5 * np.sqrt((means.mean(0) + means.var(0)).sum(0) * (1 / 400 + 1 / 2000))).all()
+    assert (np.abs(gap) < 4.5 * np.sqrt((means.mean(0) + means.var(0)).sum(0) * (1 / 1600 + 1 / 2000))).all()
     variance = (counts.var(0) - means.mean(0)).mean(0)
     np.testing.assert_allclose(variance, means.var(0).mean(0), rtol=0.3, atol=0.15)
     assert np.corrcoef(variance, means.var(0).mean(0))[0, 1] > 0.95

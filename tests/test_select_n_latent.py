@@ -89,7 +89,7 @@ AT_SMALLEST = "It is the smallest number that was tried: widen the range."
     ("grid", "behind", "errors", "expected", "parts"),
     [
         pytest.param(
-            [2, 4, 6], [5, 0, 1], [1, 0, 1], 4, ["4 factors have the best held-out ELBO; 2.0 of them come"], id="best"
+            [2, 4, 6], [5, 0, 1], [1, 0, 1], 4, ["4 factors have the best held-out ELBO; 2 of them come"], id="best"
         ),
         pytest.param(
             [2, 4, 6, 8],
