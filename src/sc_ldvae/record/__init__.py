@@ -6,7 +6,7 @@ from sc_ldvae.record._covariance import packed, turned
 from sc_ldvae.record._decoder import AffineMap, Decoder
 from sc_ldvae.record._design import Categorical, Continuous, Design, numbers
 from sc_ldvae.record._keys import DEFAULT, Keys
-from sc_ldvae.record._record import SCHEMA_VERSION, Record, read, strings
+from sc_ldvae.record._record import SCHEMA_VERSION, Record, fits_in, read, strings
 from sc_ldvae.record._state import State, state_of
 from sc_ldvae.record._store import write
 
@@ -21,6 +21,7 @@ __all__ = [
     "Keys",
     "Record",
     "State",
+    "fits_in",
     "numbers",
     "packed",
     "read",

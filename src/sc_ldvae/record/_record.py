@@ -180,6 +180,11 @@ def strings(values: Iterable[object]) -> NDArray[np.str_]:
     return np.array([str(value) for value in values], dtype=str)
 
 
+def fits_in(adata: AnnData) -> dict[str, Mapping[str, Any]]:
+    """Content of every fit in uns, by its key, as it stands there."""
+    return {name: value for name, value in adata.uns.items() if hasattr(value, "keys") and "schema_version" in value}
+
+
 def read(adata: AnnData, key: str = DEFAULT) -> Record:
     """The fit stored in ``adata.uns[key]``.
 
@@ -188,7 +193,7 @@ def read(adata: AnnData, key: str = DEFAULT) -> Record:
     ValueError
         If there is none, if a newer version of the package wrote it, or if parts of it are gone or don't fit together.
     """
-    fits = {name: value for name, value in adata.uns.items() if hasattr(value, "keys") and "schema_version" in value}
+    fits = fits_in(adata)
     if key not in fits:
         found = ", ".join(map(repr, fits)) or "none"
         msg = f"uns[{key!r}] holds no fit. Fit one with sc_ldvae.tl.ldvae, or name it with key=. Fits here: {found}."

@@ -12,7 +12,7 @@ from scipy.stats import rankdata
 
 from sc_ldvae import record
 from sc_ldvae._modality import obs_of, pick_modality
-from sc_ldvae.tl._per_factor import fits_in, with_table
+from sc_ldvae.tl._per_factor import with_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,7 +99,7 @@ def associate(
     # Refuses cells without a latent. What it gives is the model's: the object's own may have been rotated since.
     record.state_of(adata, fit)
     latent = np.asarray(adata.obsm[fit.keys.latent], dtype=np.float64)
-    marks = {str(one["keys"]["held_out"]) for one in fits_in(adata).values()}
+    marks = {str(one["keys"]["held_out"]) for one in record.fits_in(adata).values()}
     columns = _columns(obs_of(adata), keys, marks)
     parts = [{"factor": fit.factor_names, **column.with_factors(latent)} for column in columns]
     table = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -185,9 +185,8 @@ def _judged(adata: AnnData, fit: record.Record, layer: str | Unset | None) -> _J
 
 def _thinned(adata: AnnData, fit: record.Record, layer: str | Unset | None, share: float, rng: Seed) -> _Judged:
     """Cells with a share of their counts, and the latent that the encoder makes of the others."""
-    from sc_ldvae.counts import Counts
     from sc_ldvae.fit import Decoded, posterior
-    from sc_ldvae.tl._stored import Stored, fitted_counts, for_encoder
+    from sc_ldvae.tl._stored import encoder_of, fitted_counts
 
     if not 0 < share < 1:
         msg = f"thinned must be above 0 and below 1, but is {share}. Give the share of counts to judge by, such as 0.2."
@@ -199,8 +198,7 @@ def _thinned(adata: AnnData, fit: record.Record, layer: str | Unset | None, shar
     kept.data = (counts.data - judged.data) / np.float32(1 - share)
     for part in (kept, judged):
         part.eliminate_zeros()
-    stored = for_encoder(adata, fit, layer, "error")
-    stored = Stored(stored.model, replace(stored.cells, counts=Counts.from_csr(kept)))
+    stored = encoder_of(adata, fit, kept)
     with stored.engine() as engine:
         parts = posterior(stored.model, engine, stored.cells, stored.everyone)
     latent, _, library = (part.double().numpy() for part in parts)
@@ -229,7 +227,7 @@ def _deviances(fit: record.Record, judged: _Judged, scored: np.ndarray, others: 
     ):
         parts.append(part)
         bar.update(len(part))
-    return np.concatenate(parts) if parts else np.zeros((0, 1 + len(without)))
+    return np.concatenate(parts)
 
 
 def _shares(deviances: Floats, n_latent: int) -> dict[str, Any]:

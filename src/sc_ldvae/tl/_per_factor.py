@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from anndata import AnnData
-
     from sc_ldvae._typing import Data
 
 
@@ -32,15 +30,10 @@ def with_table(
     ValueError
         If a fit stands there.
     """
-    if name in fits_in(pick_modality(data, modality)):
+    if name in record.fits_in(pick_modality(data, modality)):
         msg = f"key_added={name!r} would replace the fit in uns[{name!r}]. Give another name."
         raise ValueError(msg)
     mark = {} if fit is None else {"fit": fit.fingerprint}
     result = data.copy() if copy else data
     record.write(pick_modality(result, modality), {"uns": {name: dict(table) | mark}})
     return result if copy else None
-
-
-def fits_in(adata: AnnData) -> dict[str, Mapping[str, Any]]:
-    """Records of all fits, by their key."""
-    return {name: value for name, value in adata.uns.items() if hasattr(value, "keys") and "schema_version" in value}

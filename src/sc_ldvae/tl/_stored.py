@@ -63,7 +63,11 @@ def for_encoder(
     if missing_genes not in {"error", "zero"}:
         msg = f"missing_genes={missing_genes!r} is unknown. Choose 'error' or 'zero'."
         raise ValueError(msg)
-    counts = fitted_counts(adata, stored, layer, missing_genes)
+    return encoder_of(adata, stored, fitted_counts(adata, stored, layer, missing_genes))
+
+
+def encoder_of(adata: AnnData, stored: record.Record, counts: csr_matrix) -> Stored:
+    """The same for counts that are at hand, of the fitted genes."""
     sizes = door.Annotations(obs_of(adata), record.Design(), None, *size_factors_of(adata, stored)).tensors()
     return Stored(model_of(stored), Cells(Counts.from_csr(counts), **sizes))
 
