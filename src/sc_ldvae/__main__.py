@@ -103,24 +103,36 @@ def _add_data_options(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_model_options(group: argparse._ArgumentGroup) -> None:
-    from sc_ldvae.nn import Dispersion, LatentDistribution, Likelihood
+    from sc_ldvae._options import Dispersion, LatentDistribution, ModelOptions
+    from sc_ldvae.likelihoods import LIKELIHOODS
 
-    group.add_argument("--n-latent", type=int, default=10, help="number of factors")
-    group.add_argument("--gene-likelihood", choices=get_args(Likelihood), default="nb", help="of the counts")
-    group.add_argument("--dispersion", choices=get_args(Dispersion), default="gene", help="what theta depends on")
-    group.add_argument("--latent-distribution", choices=get_args(LatentDistribution), default="normal", help="of z")
+    model = ModelOptions()
+    group.add_argument("--n-latent", type=int, default=model.n_latent, help="number of factors")
+    group.add_argument("--gene-likelihood", choices=LIKELIHOODS, default=model.gene_likelihood, help="of the counts")
+    group.add_argument(
+        "--dispersion", choices=get_args(Dispersion), default=model.dispersion, help="what theta depends on"
+    )
+    group.add_argument(
+        "--latent-distribution", choices=get_args(LatentDistribution), default=model.latent_distribution, help="of z"
+    )
     group.add_argument("--use-observed-lib-size", action="store_true", help="library is the total count")
-    for name, default in {"log-variational": True, "use-batch-norm": True, "bias": False}.items():
+    for name in ("log-variational", "use-batch-norm", "bias"):
+        default = getattr(model, name.replace("-", "_"))
         group.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, default=default, help="as tl.ldvae")
-    group.add_argument("--n-hidden", type=int, default=128, help="width of the encoder")
-    group.add_argument("--n-layers-encoder", type=int, default=1, help="hidden layers of the encoder")
-    group.add_argument("--dropout-rate", type=float, default=0.1, help="in the encoder")
+    group.add_argument("--n-hidden", type=int, default=model.n_hidden, help="width of the encoder")
+    group.add_argument(
+        "--n-layers-encoder", type=int, default=model.n_layers_encoder, help="hidden layers of the encoder"
+    )
+    group.add_argument("--dropout-rate", type=float, default=model.dropout_rate, help="in the encoder")
 
 
 def _add_training_options(group: argparse._ArgumentGroup) -> None:
+    from sc_ldvae._options import Schedule
+
+    schedule = Schedule()
     group.add_argument("--max-epochs", type=int, help="by default from the number of cells")
-    group.add_argument("--batch-size", type=int, default=128, help="cells per step")
-    group.add_argument("--lr", type=float, default=0.06, help="peak learning rate")
+    group.add_argument("--batch-size", type=int, default=schedule.batch_size, help="cells per step")
+    group.add_argument("--lr", type=float, default=schedule.lr, help="peak learning rate")
     for name in ("early-stopping", "progress"):
         group.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, default=True, help="as tl.ldvae")
     group.add_argument("--device", default="auto", help="cpu, cuda, ... or auto")

@@ -1,21 +1,47 @@
-"""What can be said of factors once they are fitted: errors, matching, rotation. Knows arrays, not AnnData."""
+"""What can be said of factors: deviance, errors, information, stability, rotation, meaning. Knows arrays and counts."""
 
 from __future__ import annotations
 
+from sc_ldvae.assess._association import Column, association
+from sc_ldvae.assess._decoded import Decoded
+from sc_ldvae.assess._deviance import (
+    deviance_on_held_out,
+    deviances_without,
+    explained_deviance,
+    null_proportions,
+)
+from sc_ldvae.assess._enrichment import Enrichment, enriched
+from sc_ldvae.assess._errors import loadings_covariance
 from sc_ldvae.assess._information import gene_information
 from sc_ldvae.assess._matching import directions, matched, spanned
 from sc_ldvae.assess._rotation import ROTATIONS, Method, promax, varimax
+from sc_ldvae.assess._scan import Scan, recommended, scan_table
+from sc_ldvae.assess._shares import Deviances
 from sc_ldvae.assess._signs import signs
 from sc_ldvae.assess._stability import Stability, stability
 
 __all__ = [
     "ROTATIONS",
+    "Column",
+    "Decoded",
+    "Deviances",
+    "Enrichment",
     "Method",
+    "Scan",
     "Stability",
+    "association",
+    "deviance_on_held_out",
+    "deviances_without",
     "directions",
+    "enriched",
+    "explained_deviance",
     "gene_information",
+    "loadings_covariance",
     "matched",
+    "null_proportions",
     "promax",
+    "recommended",
+    "scan_table",
     "signs",
     "spanned",
     "stability",

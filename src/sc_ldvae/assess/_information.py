@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sc_ldvae.record import AffineMap
-
 if TYPE_CHECKING:
     from sc_ldvae._typing import Floats
     from sc_ldvae.record import Decoder
@@ -16,7 +14,7 @@ if TYPE_CHECKING:
 def gene_information(decoder: Decoder, library: float) -> Floats:
     """Expected Fisher information of one average cell about each gene's log proportion, n_genes.
 
-    With mean count m and inverse dispersion theta it is ``m / (1 + m / theta)`` (negative binomial), which is ``m`` for
+    With mean count m and inverse dispersion theta it is ``m / (1 + m / theta)`` for a negative binomial, m for
     Poisson. It weighs genes wherever loadings are compared: a rare gene's loading is mostly noise.
 
     Parameters
@@ -27,10 +25,4 @@ def gene_information(decoder: Decoder, library: float) -> Floats:
         Mean library of the cells.
     """
     mean = library * np.exp(decoder.log_proportion.intercept.astype(np.float64))
-    if decoder.log_theta is None:
-        return mean
-    if isinstance(decoder.log_theta, AffineMap):
-        theta = np.exp(decoder.log_theta.intercept.astype(np.float64))
-    else:
-        theta = np.exp(decoder.log_theta.astype(np.float64).mean(0))
-    return mean / (1 + mean / theta)
+    return decoder.likelihood.expected_information(mean, decoder.typical())

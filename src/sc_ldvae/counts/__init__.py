@@ -1,9 +1,27 @@
-"""Counts from wherever they live to checked minibatches. Knows neither AnnData nor the model."""
+"""Sources of counts, checked, and minibatches of them. Knows neither AnnData nor the model."""
 
 from __future__ import annotations
 
-from sc_ldvae.counts._cells import Cells, n_minibatches, shuffled
+from sc_ldvae.counts._cells import Cells, Minibatch, evenly, n_minibatches
 from sc_ldvae.counts._check import check_counts, check_no_empty_cell
-from sc_ldvae.counts._counts import Counts
+from sc_ldvae.counts._in_memory import InMemory
+from sc_ldvae.counts._source import Permuting, Source, gene_totals, source_of
+from sc_ldvae.counts._subset import Subset, WithColumns
+from sc_ldvae.counts._thin import thinned
 
-__all__ = ["Cells", "Counts", "check_counts", "check_no_empty_cell", "n_minibatches", "shuffled"]
+__all__ = [
+    "Cells",
+    "InMemory",
+    "Minibatch",
+    "Permuting",
+    "Source",
+    "Subset",
+    "WithColumns",
+    "check_counts",
+    "check_no_empty_cell",
+    "evenly",
+    "gene_totals",
+    "n_minibatches",
+    "source_of",
+    "thinned",
+]

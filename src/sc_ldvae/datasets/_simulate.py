@@ -8,16 +8,16 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from scipy.sparse import csr_matrix
-from scipy.special import expit, softmax
+from scipy.special import softmax
+
+from sc_ldvae.likelihoods import LIKELIHOODS
 
 if TYPE_CHECKING:
     from sc_ldvae._typing import Floats, Seed
-    from sc_ldvae.nn import Likelihood
+    from sc_ldvae.likelihoods import GeneLikelihood
 
-_THETA = 4.0
 _LIBRARY_SD = 0.3
 _EFFECT_SD = 0.3
-_ZERO_INFLATION_LOG_ODDS = -2.0
 
 
 def simulate(
@@ -28,7 +28,7 @@ def simulate(
     n_batches: int = 1,
     n_continuous: int = 0,
     mean_library: float = 2000.0,
-    gene_likelihood: Likelihood = "nb",
+    gene_likelihood: GeneLikelihood = "nb",
     rng: Seed = 0,
 ) -> AnnData:
     """Draw counts from the linearly decoded model with known factors.
@@ -73,8 +73,8 @@ def simulate(
     """
     _check_at_least(1, n_obs=n_obs, n_vars=n_vars, n_latent=n_latent, n_batches=n_batches, mean_library=mean_library)
     _check_at_least(0, n_continuous=n_continuous)
-    if gene_likelihood not in ("nb", "zinb", "poisson"):
-        msg = f"gene_likelihood={gene_likelihood!r} is unknown. Choose one of 'nb', 'zinb', 'poisson'."
+    if gene_likelihood not in LIKELIHOODS:
+        msg = f"gene_likelihood={gene_likelihood!r} is unknown. Choose one of {', '.join(map(repr, LIKELIHOODS))}."
         raise ValueError(msg)
     draw = np.random.default_rng(rng)
     obs = pd.DataFrame(
@@ -98,13 +98,10 @@ def simulate(
         eta += values @ truth["true_continuous_effects"].T
 
     mean = obs["true_library"].to_numpy()[:, None] * softmax(eta, axis=1)
-    if gene_likelihood != "poisson":
-        var["true_theta"] = _THETA * np.exp(draw.normal(0, 0.5, n_vars))
-        theta = var["true_theta"].to_numpy()
-        mean = draw.gamma(theta, mean / theta)
-    counts = draw.poisson(mean)
-    if gene_likelihood == "zinb":
-        counts *= draw.random(counts.shape) > expit(_ZERO_INFLATION_LOG_ODDS)
+    likelihood = LIKELIHOODS[gene_likelihood]
+    parameters = likelihood.simulated(n_vars, draw)
+    var = var.assign(**{f"true_{name}": values for name, values in parameters.items() if np.ndim(values)})
+    counts = likelihood.draw(mean, parameters, [draw] * 3)
     adata = AnnData(csr_matrix(counts.astype(np.float32)), obs=obs, var=var)
     adata.obsm["true_latent"] = latent
     adata.varm.update(truth)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from sc_ldvae.nn._fused import as_many_threads_as_torch, compare, n_parts
+from sc_ldvae.decode._log_proportions import LogProportions
+from sc_ldvae.kernels import compare, n_parts, own_threads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from sc_ldvae._typing import Bar, Floats
-    from sc_ldvae.decode._log_proportions import LogProportions
+    from sc_ldvae._typing import Bar, Floats, Positions
+    from sc_ldvae.record import Record, State
 
 # Bins of log2 expression are at most so wide.
 _WIDEST_BIN = 1 / 32
@@ -42,11 +43,19 @@ class Comparison:
     """Mean proportion of the counts in the reference."""
 
 
+class Compared(NamedTuple):
+    """Groups of cells, and which of them are compared."""
+
+    groups: NDArray[np.int64]
+    """Group of each cell, n_obs."""
+    tests: NDArray[np.int64]
+    """Group and reference group of each test, n_tests x 2; the reference -1 is all other cells."""
+
+
 def compared(
     cells: LogProportions,
-    groups: NDArray[np.int64],
-    tests: NDArray[np.int64],
-    genes: NDArray[np.intp],
+    asked: Compared,
+    genes: Positions,
     bar: Bar,
     *,
     delta: float,
@@ -58,10 +67,8 @@ def compared(
     ----------
     cells
         n_obs.
-    groups
-        Group of each cell, n_obs.
-    tests
-        Group and reference group of each test, n_tests x 2; the reference -1 is all other cells.
+    asked
+        Groups of the cells, and which of them are compared.
     genes
         Positions of the genes to compare.
     bar
@@ -73,9 +80,10 @@ def compared(
     """
     u, scale, centres = (np.ascontiguousarray(part.T) for part in (cells.u, cells.scale, cells.centres))
     decoder, loadings = cells.decoder, cells.decoder[: len(scale)]
+    groups, tests = asked
     lag = int(np.ceil(delta / _WIDEST_BIN))
     out = np.empty((len(tests), len(genes), len(fields(Comparison))))
-    with as_many_threads_as_torch():
+    with own_threads():
         for start in range(0, len(genes), _GENES):
             chosen = genes[start : start + _GENES]
             part = np.empty((len(tests), len(chosen), out.shape[2]))
@@ -106,3 +114,23 @@ def mixture(parts: Sequence[Comparison]) -> Comparison:
     means = {field.name: np.mean([getattr(part, field.name) for part in parts], axis=0) for field in fields(Comparison)}
     squares = np.mean([part.variance + part.mean**2 for part in parts], axis=0)
     return Comparison(**means | {"variance": squares - means["mean"] ** 2})
+
+
+def mean_comparison(
+    stored: Record,
+    state: State,
+    designs: Sequence[Floats],
+    asked: Compared,
+    genes: Positions,
+    bar: Bar,
+    **thresholds: float,
+) -> Comparison:
+    """The comparison over a mixture of settings of the covariates (`designs`, n_obs x columns each)."""
+    # Groups in the order of their cells: those of one group stay together in the kernel's cache.
+    order = np.argsort(asked.groups, kind="stable")
+    state, asked = state.rows(order), asked._replace(groups=asked.groups[order])
+    log_proportion, composition, parts = stored.decoder.log_proportion, stored.composition, []
+    for design in designs:
+        cells = LogProportions.of(log_proportion, state, design[order], composition=composition)
+        parts.append(compared(cells, asked, genes, bar, **thresholds))
+    return mixture(parts)

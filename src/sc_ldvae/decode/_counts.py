@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sc_ldvae import record
 from sc_ldvae.decode._expression import Expression
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from sc_ldvae._typing import Floats, Positions
+    from sc_ldvae.record import Decoder
 
 # Counts whose parameters are computed at once: some arrays of 8 MB.
 _AT_ONCE = 2**20
@@ -26,27 +26,19 @@ class CountDistribution:
     """Distribution of the counts of some of the fitted genes."""
 
     expression: Expression
-    decoder: record.Decoder
-    """Its dispersion and zero inflation are those of the genes alone."""
+    decoder: Decoder
+    """Its parts are those of the genes alone."""
 
     @classmethod
-    def of_genes(cls, decoder: record.Decoder, genes: Positions) -> CountDistribution:
+    def of_genes(cls, decoder: Decoder, genes: Positions) -> CountDistribution:
         """The distribution for genes at these positions among those of the fit."""
-        log_proportion, log_theta, inflation = decoder.log_proportion, decoder.log_theta, decoder.zero_inflation
-        if isinstance(log_theta, record.AffineMap):
-            log_theta = _of_genes(log_theta, genes)
-        elif log_theta is not None:
-            log_theta = log_theta[:, genes]
-        if inflation is not None:
-            inflation = _of_genes(inflation, genes)
-        expression = Expression(log_proportion, genes, np.arange(len(genes)))
-        return cls(expression, record.Decoder(log_proportion, log_theta, inflation))
+        expression = Expression(decoder.log_proportion, genes, np.arange(len(genes)))
+        return cls(expression, decoder.of_genes(genes))
 
     @property
     def parameter_names(self) -> list[str]:
         """Those that the likelihood has."""
-        has = {"theta": self.decoder.log_theta is not None, "zero_inflation": self.decoder.zero_inflation is not None}
-        return ["mean", *(name for name, is_there in has.items() if is_there)]
+        return ["mean", *(part.shown for part in self.decoder.likelihood.parts)]
 
     def parameters(
         self, latent: Floats, design: Floats, library: Floats, groups: NDArray[np.integer[Any]]
@@ -58,17 +50,15 @@ class CountDistribution:
         latent, design, library
             n_obs x n_latent, n_obs x columns and n_obs.
         groups
-            Row of the log theta for each cell.
+            Group of each cell, for parts of the likelihood with one value per group.
         """
         mean = np.zeros((len(latent), len(self.expression.genes)), dtype=np.float32)
         self.expression.add([latent], [design], library, mean)
-        parameters: dict[str, Floats] = {"mean": mean}
-        theta = self.decoder.theta(latent, design, groups)
-        if theta is not None:
-            parameters["theta"] = theta
-        if self.decoder.zero_inflation is not None:
-            parameters["zero_inflation"] = 1 - np.asarray(self.decoder.not_inflated(latent, design))
-        return parameters
+        return {"mean": mean} | self.decoder.natural(self.decoder.linear(latent, design, groups))
+
+    def draw(self, parameters: Mapping[str, Floats], streams: Sequence[np.random.Generator]) -> NDArray[np.int64]:
+        """Counts with such parameters, n_obs x genes; each step of a draw has a stream of its own, of three."""
+        return self.decoder.likelihood.draw(parameters["mean"], parameters, streams)
 
 
 def chunks_of(n_obs: int, n_genes: int) -> Iterator[slice]:
@@ -76,7 +66,3 @@ def chunks_of(n_obs: int, n_genes: int) -> Iterator[slice]:
     size = max(1, _AT_ONCE // max(1, n_genes))
     for start in range(0, n_obs, size):
         yield slice(start, min(start + size, n_obs))
-
-
-def _of_genes(part: record.AffineMap, genes: Positions) -> record.AffineMap:
-    return record.AffineMap(part.loadings[genes], part.intercept[genes], part.covariate_effects[genes])

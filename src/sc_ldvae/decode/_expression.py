@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import softmax
 
-from sc_ldvae.nn._fused import add_proportions, as_many_threads_as_torch, n_parts
+from sc_ldvae.kernels import add_proportions, n_parts, own_threads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,5 +67,5 @@ class Expression:
         draws = [np.hstack([latent, design, ones]) for latent, design in product(latents, designs)]
         u = np.array(draws, dtype=np.float32)
         parts = n_parts(len(u) * len(out) * len(every))
-        with as_many_threads_as_torch():
+        with own_threads():
             add_proportions(parts, u, self._decoder, *chosen, scale.astype(np.float32), out)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from numpy.typing import NDArray
-
-    Floats = NDArray[np.floating[Any]]
+    from sc_ldvae._typing import Floats
 
 # Shares as they are typed, such as 0.7, 0.2 and 0.1, need not sum to one exactly.
 _ROUNDING = 1e-9

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sc_ldvae.nn._fused import as_many_threads_as_torch, n_parts, normalise
+from sc_ldvae.kernels import n_parts, normalise, own_threads
 
 if TYPE_CHECKING:
     from sc_ldvae._typing import Floats
@@ -45,7 +45,7 @@ class LogProportions:
         decoder, competing = log_proportion.matrix(), np.float32(composition)
         log_sums, centres = np.empty(len(u), np.float32), np.empty_like(scale)
         parts = n_parts(u.size * decoder.shape[1])
-        with as_many_threads_as_torch():
+        with own_threads():
             normalise(parts, u, decoder, decoder[: scale.shape[1]], scale, competing, log_sums, centres)
         return cls(decoder, u, scale, centres, log_sums, competing)
 

@@ -2,37 +2,58 @@
 
 from __future__ import annotations
 
-from sc_ldvae.fit._canonical import DRAWS, Factors, canonical, canonical_decoder, decoded_cells, deviance_on_held_out
-from sc_ldvae.fit._deviance import Decoded, deviances_without
-from sc_ldvae.fit._engine import Engine, engine_of
-from sc_ldvae.fit._fit import Fitted, Trained, fit, trained
-from sc_ldvae.fit._loop import History, Schedule, default_max_epochs
-from sc_ldvae.fit._scores import elbo_terms, log_weights, mean_elbo, posterior
-from sc_ldvae.fit._start import proportions
+from sc_ldvae.fit._canonical import DRAWS, Factors, canonical, decoded_cells
+from sc_ldvae.fit._fit import Request, Training, fit, new_fit, trained
+from sc_ldvae.fit._fold import canonical_decoder
+from sc_ldvae.fit._history import History
+from sc_ldvae.fit._loop import train
+from sc_ldvae.fit._refits import refits
+from sc_ldvae.fit._resample import Resampled, Subsample, halves, resampled
+from sc_ldvae.fit._scan import scan
+from sc_ldvae.fit._schedule import default_max_epochs, n_epochs
+from sc_ldvae.fit._scores import (
+    elbo_of_cells,
+    elbo_terms,
+    errors_of_cells,
+    log_weights,
+    marginals_of_cells,
+    mean_elbo,
+    posterior,
+)
+from sc_ldvae.fit._start import start_from_data
 from sc_ldvae.fit._unfold import unfolded
+from sc_ldvae.fit._watcher import Watcher, progress_bar
 
 __all__ = [
     "DRAWS",
-    "Decoded",
-    "Engine",
     "Factors",
-    "Fitted",
     "History",
-    "Schedule",
-    "Trained",
+    "Request",
+    "Resampled",
+    "Subsample",
+    "Training",
+    "Watcher",
     "canonical",
     "canonical_decoder",
     "decoded_cells",
     "default_max_epochs",
-    "deviance_on_held_out",
-    "deviances_without",
+    "elbo_of_cells",
     "elbo_terms",
-    "engine_of",
+    "errors_of_cells",
     "fit",
+    "halves",
     "log_weights",
+    "marginals_of_cells",
     "mean_elbo",
+    "n_epochs",
+    "new_fit",
     "posterior",
-    "proportions",
+    "progress_bar",
+    "refits",
+    "resampled",
+    "scan",
+    "start_from_data",
+    "train",
     "trained",
     "unfolded",
 ]

@@ -2,111 +2,95 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from sc_ldvae.counts import Cells, Counts
-from sc_ldvae.fit._canonical import Factors, canonical, evenly
-from sc_ldvae.fit._engine import engine_of
-from sc_ldvae.fit._loop import History, Schedule, train
+from sc_ldvae.counts import evenly
+from sc_ldvae.engine import engine_of
+from sc_ldvae.fit._canonical import canonical
+from sc_ldvae.fit._loop import train
 from sc_ldvae.fit._start import MAX_CELLS, start_from_data
 from sc_ldvae.nn import LDVAE
+from sc_ldvae.record import NewFit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from scipy.sparse import csr_matrix
-
+    from sc_ldvae._options import Levels, ModelOptions, Schedule
     from sc_ldvae._typing import Mask
+    from sc_ldvae.counts import Cells
+    from sc_ldvae.fit._canonical import Factors
+    from sc_ldvae.fit._history import History
+    from sc_ldvae.fit._watcher import Watcher
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A trained model in evaluation mode, the cells it was trained among, and how the training went."""
+class Request:
+    """Cells, and all else that a fit needs but which of them it trains on."""
+
+    cells: Cells
+    options: ModelOptions
+    levels: Levels
+    schedule: Schedule
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class Training:
+    """A trained model in evaluation mode, and how the training went."""
 
     model: LDVAE
-    cells: Cells
     history: History
     stop_reason: str
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """Canonical factors, and how the fit went."""
-
-    factors: Factors
-    held_out: Mask
-    history: History
-    stop_reason: str
+def fit(request: Request, held_out: Mask, rng: np.random.Generator, watcher: Watcher | None = None) -> NewFit:
+    """Train the model on all cells but the `held_out` ones (n_obs), and bring its factors into canonical form."""
+    training = trained(request, held_out, rng, watcher)
+    factors = canonical(training.model, request.cells, held_out, request.options, request.levels)
+    history = training.history
+    return new_fit(factors, held_out, history.columns(), history.best_epoch() + 1, training.stop_reason)
 
 
-def fit(
-    counts: csr_matrix,
-    annotations: Mapping[str, torch.Tensor],
-    held_out: Mask,
-    options: Mapping[str, Any],
-    schedule: Schedule,
-    *,
-    device: torch.device,
-    rng: np.random.Generator,
-) -> Fitted:
-    """Fit the model to checked counts: train it, and bring its factors into canonical form.
-
-    The arguments are those of `trained`.
-    """
-    done = trained(counts, annotations, held_out, options, schedule, device=device, rng=rng)
-    factors = canonical(done.model, counts, done.cells, held_out, options)
-    return Fitted(factors, held_out, done.history, done.stop_reason)
-
-
-def trained(
-    counts: csr_matrix,
-    annotations: Mapping[str, torch.Tensor],
-    held_out: Mask,
-    options: Mapping[str, Any],
-    schedule: Schedule,
-    *,
-    device: torch.device,
-    rng: np.random.Generator,
-) -> Trained:
-    """Train the model on checked counts.
-
-    Parameters
-    ----------
-    counts
-        Canonical float32 counts, n_obs x n_vars, of the genes to fit.
-    annotations
-        Further arguments of the model's forward, one row per cell; size factors in counts.
-    held_out
-        Cells that no gradient sees, n_obs.
-    options
-        Arguments of the model's constructor.
-    schedule
-        Length, minibatch size, peak learning rate.
-    device
-        Where to compute.
-    rng
-        Source of everything random.
-    """
-    cells = Cells(Counts.from_csr(counts), **annotations)
-    model = _started_model(counts, cells, held_out, options, rng).to(device)
-    training, others = (torch.as_tensor(np.flatnonzero(mask), device=device) for mask in (~held_out, held_out))
-    generator = torch.Generator(device).manual_seed(_seed(rng))
-    with engine_of(model, cells.to(device), 1 / len(training)) as engine:
-        history, stop_reason = train(model, engine, training, others, schedule, generator)
-    return Trained(model, cells, history, stop_reason)
+def new_fit(
+    factors: Factors, held_out: Mask, history: Mapping[str, Sequence[float]], best_epoch: int, stop_reason: str
+) -> NewFit:
+    """Factors and the course of their training, for the record."""
+    return NewFit(
+        folded=factors.folded,
+        latent=factors.state.latent,
+        variance=factors.state.variance,
+        library=factors.state.library,
+        held_out=held_out,
+        loadings_covariance=factors.loadings_covariance,
+        explained_deviance=factors.explained_deviance,
+        total_explained_deviance=factors.total_explained_deviance,
+        elbo_held_out=factors.elbo_held_out,
+        history=history,
+        best_epoch=best_epoch,
+        stop_reason=stop_reason,
+    )
 
 
-def _started_model(
-    counts: csr_matrix, cells: Cells, held_out: Mask, options: Mapping[str, Any], rng: np.random.Generator
-) -> LDVAE:
-    model = LDVAE(counts.shape[1], **options, generator=torch.Generator().manual_seed(_seed(rng)))
+def trained(request: Request, held_out: Mask, rng: np.random.Generator, watcher: Watcher | None = None) -> Training:
+    """Train the model on all cells but the `held_out` ones, n_obs; `rng` is the source of everything random."""
+    model = _started_model(request, held_out, rng).to(request.device)
+    generator = torch.Generator(request.device).manual_seed(_seed(rng))
+    with engine_of(model, 1 / int((~held_out).sum())) as engine:
+        history, reason = train(model, engine, request.cells, held_out, request.schedule, generator, watcher)
+    return Training(model, history, reason)
+
+
+def _started_model(request: Request, held_out: Mask, rng: np.random.Generator) -> LDVAE:
+    source, generator = request.cells.source, torch.Generator().manual_seed(_seed(rng))
+    model = LDVAE(source.n_vars, **asdict(request.options), **asdict(request.levels), generator=generator)
     # Totals of all cells: a batch whose training cells are few still gets a sound prior.
-    model.set_library_prior(cells.counts.totals, cells.batch_index)
-    start_from_data(model, counts[evenly(np.flatnonzero(~held_out), MAX_CELLS)])
+    batch = request.cells.annotations.get("batch_index")
+    model.set_library_prior(torch.as_tensor(source.totals).float(), None if batch is None else torch.from_numpy(batch))
+    start_from_data(model, source.rows(evenly(np.flatnonzero(~held_out), MAX_CELLS)))
     return model
 
 

@@ -5,31 +5,45 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch.nn.utils import fuse_linear_bn_eval
 
-from sc_ldvae.record import AffineMap, Decoder
+from sc_ldvae.likelihoods import LIKELIHOODS
+from sc_ldvae.nn import LinearDecoder
+from sc_ldvae.record import AffineMap, Decoder, Folded
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from sc_ldvae.nn import LDVAE
-    from sc_ldvae.nn._decoder import LinearDecoder
-    from sc_ldvae.nn._encoder import Encoder
+    from sc_ldvae._options import Levels, ModelOptions
+    from sc_ldvae._typing import Floats
+    from sc_ldvae.nn import LDVAE, Encoder
+
+
+def folded(model: LDVAE, options: ModelOptions, levels: Levels) -> Folded:
+    """The whole model, its decoder canonical, factors as the module has them."""
+    encoders = {"z": fold_encoder(model.z_encoder)}
+    if model.l_encoder is not None:
+        encoders["library"] = fold_encoder(model.l_encoder)
+    return Folded(canonical_decoder(model), encoders, _library_prior(model), options, levels)
+
+
+def canonical_decoder(model: LDVAE) -> Decoder:
+    """The folded decoder, every constant that its distribution can't see taken out; factors as the model has them."""
+    return fold_decoder(model).canonical(level_blocks(model))
 
 
 @torch.no_grad()
 def fold_decoder(model: LDVAE) -> Decoder:
     """The decoder in double precision, factors as the module has them."""
     exact = deepcopy(model).double()
-    log_theta = None if exact.log_theta is None else _numpy(exact.log_theta)
-    return Decoder(
-        log_proportion=_affine(exact.decoder, model.n_latent),
-        log_theta=log_theta if exact.theta_decoder is None else _affine(exact.theta_decoder, model.n_latent),
-        zero_inflation=None if exact.zi_decoder is None else _affine(exact.zi_decoder, model.n_latent),
-    )
+    parts = {
+        name: _affine(part, model.n_latent) if isinstance(part, LinearDecoder) else _numpy(part.table)
+        for name, part in exact.parts_of(0)
+    }
+    return Decoder(_affine(exact.decoder, model.n_latent), parts, LIKELIHOODS[model.blocks[0].gene_likelihood])
 
 
 @torch.no_grad()
@@ -40,14 +54,28 @@ def fold_encoder(encoder: Encoder) -> dict[str, NDArray[np.float32]]:
     ``mean = mean_weight @ h + mean_bias`` and ``variance = exp(log_variance_weight @ h + log_variance_bias) + 1e-4``.
     """
     exact = deepcopy(encoder).double().eval()
-    folded: dict[str, Tensor] = {}
+    arrays: dict[str, Tensor] = {}
     for i, layer in enumerate(exact.hidden()):
         fused = fuse_linear_bn_eval(layer.linear, layer.norm)
-        folded |= {f"weight_{i}": fused.weight, f"bias_{i}": fused.bias}
+        arrays |= {f"weight_{i}": fused.weight, f"bias_{i}": fused.bias}
     for name in ("mean", "log_variance"):
         head: nn.Linear = getattr(exact, name)
-        folded |= {f"{name}_weight": head.weight, f"{name}_bias": head.bias}
-    return {key: value.float().cpu().numpy() for key, value in folded.items()}
+        arrays |= {f"{name}_weight": head.weight, f"{name}_bias": head.bias}
+    return {key: value.float().cpu().numpy() for key, value in arrays.items()}
+
+
+def level_blocks(model: LDVAE) -> list[slice]:
+    """Columns of the decoder's covariates that belong to one category each."""
+    sizes = [n for n in (model.n_batch, *model.n_cats_per_cov) if n > 1]
+    ends = np.cumsum(sizes, dtype=int)
+    return [slice(end - size, end) for size, end in zip(sizes, ends, strict=True)]
+
+
+def _library_prior(model: LDVAE) -> dict[str, Floats] | None:
+    if model.use_observed_lib_size:
+        return None
+    moments = {"log_mean": model.library_log_means, "log_variance": model.library_log_vars}
+    return {name: moment.cpu().numpy() for name, moment in moments.items()}
 
 
 def _affine(decoder: LinearDecoder, n_latent: int) -> AffineMap:

@@ -2,77 +2,47 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from tqdm import tqdm
 
-from sc_ldvae.counts import n_minibatches, shuffled
+from sc_ldvae.counts import n_minibatches
+from sc_ldvae.fit._history import History
+from sc_ldvae.fit._schedule import kl_weights, learning_rate, n_epochs, patience
 from sc_ldvae.fit._scores import mean_elbo
+from sc_ldvae.fit._watcher import Nobody
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from sc_ldvae.fit._engine import Engine
+    from sc_ldvae._options import Schedule
+    from sc_ldvae._typing import Mask, Positions
+    from sc_ldvae.counts import Cells
+    from sc_ldvae.engine import Engine
+    from sc_ldvae.fit._watcher import Watcher
     from sc_ldvae.nn import LDVAE
-
-# Shares of the whole schedule, in steps: the learning rate and the weight of the KL divergence rise for so long.
-WARMUP = 0.1
-PATIENCE = 0.4
-# Learning rates at both ends, as shares of the peak.
-LR_FIRST = 0.3
-LR_LAST = 4e-6
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """How long to train and how."""
+class Permutations:
+    """Random orders from torch's generator, of which the draws of the model come, too."""
 
-    max_epochs: int
-    batch_size: int = 128
-    lr: float = 0.06
-    early_stopping: bool = True
-    progress: bool = True
+    generator: torch.Generator
 
-
-@dataclass
-class History:
-    """What each epoch came to, one entry per epoch."""
-
-    epoch: list[int] = field(default_factory=list)
-    elbo: list[float] = field(default_factory=list)
-    """Mean over the training cells at KL weight 1, in nats, while the parameters moved."""
-    elbo_held_out: list[float] = field(default_factory=list)
-    """Mean over the held-out cells at KL weight 1, in nats; empty where none are held out."""
-    kl_weight: list[float] = field(default_factory=list)
-    lr: list[float] = field(default_factory=list)
-
-    def best_epoch(self) -> int:
-        """Position of the epoch with the largest held-out ELBO; the last one where none are held out."""
-        scores = self.elbo_held_out
-        return scores.index(max(scores)) if scores else len(self.epoch) - 1
-
-
-def default_max_epochs(n_cells: int, batch_size: int) -> int:
-    """Epochs that come to at least 350 steps, and for many cells to 6 times the square root of their number."""
-    n_steps = max(350, 6 * math.sqrt(n_cells))
-    return max(2, round(n_steps / n_minibatches(n_cells, batch_size)))
-
-
-def learning_rate(step: int, n_steps: int, peak: float) -> float:
-    """One cycle (Smith and Topin 2019): up to the peak and down to almost nothing, both along a cosine."""
-    done = step / max(n_steps - 1, 1)
-    if done < WARMUP:
-        return peak * _cosine(LR_FIRST, 1, done / WARMUP)
-    return peak * _cosine(1, LR_LAST, (done - WARMUP) / (1 - WARMUP))
+    def permutation(self, n: int) -> Positions:
+        """The numbers below `n` in random order."""
+        return torch.randperm(n, generator=self.generator, device=self.generator.device).cpu().numpy()
 
 
 def train(
-    model: LDVAE, engine: Engine, training: Tensor, held_out: Tensor, schedule: Schedule, generator: torch.Generator
+    model: LDVAE,
+    engine: Engine,
+    cells: Cells,
+    held_out: Mask,
+    schedule: Schedule,
+    generator: torch.Generator,
+    watcher: Watcher | None = None,
 ) -> tuple[History, str]:
-    """Maximise the ELBO of the `training` cells; leave the model in the state that was best on the `held_out` ones.
+    """Maximise the ELBO of the training cells; leave the model in the state that was best on the others.
 
     Parameters
     ----------
@@ -80,12 +50,16 @@ def train(
         Changed in place; it ends in evaluation mode.
     engine
         What computes steps of this model.
-    training, held_out
-        Integer positions of cells, on the model's device.
+    cells
+        Training cells and others.
+    held_out
+        Which are the others, n_obs.
     schedule
         Length, minibatch size, peak learning rate.
     generator
         Source of everything random, on the model's device.
+    watcher
+        Who is told.
 
     Returns
     -------
@@ -96,65 +70,49 @@ def train(
     FloatingPointError
         If the ELBO stops being a finite number.
     """
-    n_steps = schedule.max_epochs * n_minibatches(len(training), schedule.batch_size)
-    kl_weights = torch.linspace(0, 1, max(2, round(WARMUP * n_steps))).tolist()
-    patience = max(5, round(PATIENCE * schedule.max_epochs))
-    history, best_state, step = History(), None, 0
+    training, others = (~held_out).nonzero()[0], held_out.nonzero()[0]
+    max_epochs = n_epochs(schedule, len(training))
+    n_steps = max_epochs * n_minibatches(len(training), schedule.batch_size)
+    rising, permutations, watcher = kl_weights(n_steps), Permutations(generator), watcher or Nobody()
+    history, best_state, step, reason = History(), None, 0, ""
 
-    with tqdm(total=schedule.max_epochs, desc="LDVAE", unit="epoch", disable=not schedule.progress) as bar:
-        for epoch in range(schedule.max_epochs):
-            model.train()
-            elbo = torch.zeros((), device=training.device)
-            history.lr.append(learning_rate(step, n_steps, schedule.lr))
-            for minibatch in shuffled(training, schedule.batch_size, generator):
-                kl_weight = kl_weights[min(step, len(kl_weights) - 1)]
-                terms = engine.step(minibatch, learning_rate(step, n_steps, schedule.lr), kl_weight, generator)
-                elbo += terms.per_cell().detach().sum()
-                step += 1
-            history.epoch.append(epoch + 1)
-            history.kl_weight.append(kl_weight)
-            history.elbo.append(float(elbo) / len(training))
-            _check_finite(history.elbo[-1], epoch + 1)
-            if len(held_out):
-                history.elbo_held_out.append(evaluate(model, engine, held_out))
-                if history.best_epoch() == epoch:
-                    best_state = {key: value.clone() for key, value in model.state_dict().items()}
-            reason = _reason_to_stop(history, schedule, patience)
-            bar.update()
-            bar.set_postfix_str(_postfix(history, reason))
-            if reason:
-                break
+    while not reason:
+        model.train()
+        elbo = torch.zeros((), device=generator.device)
+        history.lr.append(learning_rate(step, n_steps, schedule.lr))
+        for minibatch in cells.shuffled(training, schedule.batch_size, permutations):
+            kl_weight = rising[min(step, len(rising) - 1)]
+            terms = engine.step(minibatch, learning_rate(step, n_steps, schedule.lr), kl_weight, generator)
+            elbo += terms.per_cell().detach().sum()
+            step += 1
+        history.epoch.append(len(history.epoch) + 1)
+        history.kl_weight.append(kl_weight)
+        history.elbo.append(float(elbo) / len(training))
+        _check_finite(history)
+        watcher.trained(model)
+        model.eval()
+        if len(others):
+            history.elbo_held_out.append(mean_elbo(engine, cells, others))
+            if history.best_epoch() == len(history.epoch) - 1:
+                best_state = {key: value.clone() for key, value in model.state_dict().items()}
+        reason = _reason_to_stop(history, max_epochs, early_stopping=schedule.early_stopping)
+        watcher.scored(model, history, reason)
 
     if best_state is not None:
         model.load_state_dict(best_state)
-    model.eval()
     return history, reason
 
 
-def evaluate(model: LDVAE, engine: Engine, held_out: Tensor) -> float:
-    """Mean ELBO per held-out cell at KL weight 1, in nats; the model ends in evaluation mode."""
-    model.eval()
-    return mean_elbo(engine, held_out)
-
-
-def _cosine(start: float, end: float, done: float) -> float:
-    return end + (start - end) * (1 + math.cos(math.pi * done)) / 2
-
-
-def _check_finite(elbo: float, epoch: int) -> None:
+def _check_finite(history: History) -> None:
+    elbo = history.elbo[-1]
     if not -float("inf") < elbo < float("inf"):
-        msg = f"The ELBO became {elbo} in epoch {epoch}. Try a smaller lr."
+        msg = f"The ELBO became {elbo} in epoch {history.epoch[-1]}. Try a smaller lr."
         raise FloatingPointError(msg)
 
 
-def _reason_to_stop(history: History, schedule: Schedule, patience: int) -> str:
+def _reason_to_stop(history: History, max_epochs: int, *, early_stopping: bool) -> str:
     epoch = history.epoch[-1]
     since_best = epoch - 1 - history.best_epoch()
-    if schedule.early_stopping and since_best >= patience:
+    if early_stopping and since_best >= patience(max_epochs):
         return f"held-out ELBO best in epoch {epoch - since_best}, not improved for {since_best} epochs"
-    return f"max_epochs={schedule.max_epochs} reached" if epoch == schedule.max_epochs else ""
-
-
-def _postfix(history: History, reason: str) -> str:
-    held_out = f", held-out {history.elbo_held_out[-1]:.1f}" if history.elbo_held_out else ""
-    return f"ELBO {history.elbo[-1]:.1f}{held_out}" + (f", stopped: {reason}" if reason else "")
+    return f"max_epochs={max_epochs} reached" if epoch == max_epochs else ""

@@ -5,63 +5,101 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from tqdm import tqdm
 
+from sc_ldvae.engine import scorer_of
 from sc_ldvae.nn import Elbo
+from sc_ldvae.record import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import Tensor
 
-    from sc_ldvae._typing import Bar
-    from sc_ldvae.counts import Cells
-    from sc_ldvae.fit._engine import Engine
+    from sc_ldvae._typing import Bar, Floats, Positions
+    from sc_ldvae.counts import Cells, Minibatch
+    from sc_ldvae.engine import Scorer
     from sc_ldvae.nn import LDVAE
 
 # Cells that one evaluation holds at once.
 CHUNK = 512
 
 
-def posterior(
-    model: LDVAE, engine: Engine, cells: Cells, chosen: Tensor, bar: Bar | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Latent (n_obs x n_latent), its variance before the softmax of 'ln', and library (n_obs) of the `chosen` cells."""
-    parts = []
-    for chunk in _chunks(chosen, bar):
-        mean, variance, log_library = engine.posterior(chunk)
-        if log_library is not None:
-            library = log_library.exp()
-        else:
-            library = (cells.counts.totals if cells.size_factor is None else cells.size_factor)[chunk]
-        parts.append((model.transform(mean), variance, library))
-    latent, variance, library = (torch.cat(part) for part in zip(*parts, strict=True))
-    return latent, variance, library
+def posterior(model: LDVAE, scorer: Scorer, cells: Cells, chosen: Positions, bar: Bar | None = None) -> State:
+    """Latent, its variance before the softmax of 'ln', and library of the `chosen` cells."""
+    latents, variances, libraries = [], [], []
+    for positions, minibatch in _chunks(cells, chosen, bar):
+        mean, variance, log_library = scorer.posterior(minibatch)
+        latents.append(model.transform(mean).numpy())
+        variances.append(variance.numpy())
+        libraries.append(cells.library(positions) if log_library is None else log_library.exp().numpy())
+    return State(*(np.concatenate(parts) for parts in (latents, variances, libraries)))
 
 
-def elbo_terms(engine: Engine, chosen: Tensor, generator: torch.Generator, bar: Bar | None = None) -> Elbo:
+def elbo_terms(
+    scorer: Scorer, cells: Cells, chosen: Positions, generator: torch.Generator, bar: Bar | None = None
+) -> Elbo:
     """Terms of the ELBO of the `chosen` cells at one draw each, in double precision."""
-    chunks = [engine.elbo(chunk, generator) for chunk in _chunks(chosen, bar)]
+    chunks = [scorer.elbo(minibatch, generator) for _, minibatch in _chunks(cells, chosen, bar)]
     return Elbo(*(torch.cat(terms).double() for terms in zip(*chunks, strict=True)))
 
 
-def log_weights(engine: Engine, chosen: Tensor, generator: torch.Generator, bar: Bar | None = None) -> Tensor:
+def log_weights(
+    scorer: Scorer, cells: Cells, chosen: Positions, generator: torch.Generator, bar: Bar | None = None
+) -> Tensor:
     """Log importance weights of the `chosen` cells at one draw each, in double precision."""
-    return torch.cat([engine.log_weights(chunk, generator) for chunk in _chunks(chosen, bar)]).double()
+    chunks = [scorer.log_weights(minibatch, generator) for _, minibatch in _chunks(cells, chosen, bar)]
+    return torch.cat(chunks).double()
 
 
-def mean_elbo(engine: Engine, chosen: Tensor, n_draws: int = 1, seed: int = 0) -> float:
+def mean_elbo(scorer: Scorer, cells: Cells, chosen: Positions, n_draws: int = 1, seed: int = 0) -> float:
     """Mean ELBO of the `chosen` cells at KL weight 1, in nats.
 
     The draws depend on the seed alone, so that two states of a model differ by themselves alone.
     """
-    generator = torch.Generator(chosen.device).manual_seed(seed)
-    per_draw = [elbo_terms(engine, chosen, generator).per_cell().mean() for _ in range(n_draws)]
+    generator = torch.Generator(scorer.device).manual_seed(seed)
+    per_draw = [elbo_terms(scorer, cells, chosen, generator).per_cell().mean() for _ in range(n_draws)]
     return math.fsum(map(float, per_draw)) / n_draws
 
 
-def _chunks(chosen: Tensor, bar: Bar | None) -> Iterator[Tensor]:
-    for chunk in torch.split(chosen, CHUNK):
-        yield chunk
+def _chunks(cells: Cells, chosen: Positions, bar: Bar | None) -> Iterator[tuple[Positions, Minibatch]]:
+    for start in range(0, len(chosen), CHUNK):
+        positions = chosen[start : start + CHUNK]
+        yield positions, cells.minibatch(positions)
         if bar is not None:
-            bar.update(len(chunk))
+            bar.update(len(positions))
+
+
+def elbo_of_cells(model: LDVAE, cells: Cells, n_draws: int, seed: int, *, shown: bool) -> Floats:
+    """Mean ELBO of each cell over draws, n_obs."""
+    terms = _terms_of_cells(model, cells, n_draws, seed, shown=shown)
+    return torch.stack([one.per_cell() for one in terms]).mean(0).numpy()
+
+
+def errors_of_cells(model: LDVAE, cells: Cells, n_draws: int, seed: int, *, shown: bool) -> Floats:
+    """Minus the mean log-likelihood of each cell over draws, n_obs."""
+    terms = _terms_of_cells(model, cells, n_draws, seed, shown=shown)
+    return -torch.stack([one.log_likelihood for one in terms]).mean(0).numpy()
+
+
+def marginals_of_cells(model: LDVAE, cells: Cells, n_draws: int, seed: int, *, shown: bool) -> Floats:
+    """Log of the mean importance weight of each cell over draws, n_obs (Burda et al. 2016)."""
+    everyone, total = np.arange(cells.n_obs), torch.full((cells.n_obs,), -torch.inf, dtype=torch.float64)
+    with scorer_of(model) as scorer, _bar_of_draws(cells, n_draws, shown=shown) as bar:
+        generator = torch.Generator(scorer.device).manual_seed(seed)
+        for _ in range(n_draws):
+            total = torch.logaddexp(total, log_weights(scorer, cells, everyone, generator, bar))
+    return (total - np.log(n_draws)).numpy()
+
+
+def _terms_of_cells(model: LDVAE, cells: Cells, n_draws: int, seed: int, *, shown: bool) -> list[Elbo]:
+    everyone = np.arange(cells.n_obs)
+    with scorer_of(model) as scorer, _bar_of_draws(cells, n_draws, shown=shown) as bar:
+        generator = torch.Generator(scorer.device).manual_seed(seed)
+        return [elbo_terms(scorer, cells, everyone, generator, bar) for _ in range(n_draws)]
+
+
+def _bar_of_draws(cells: Cells, n_draws: int, *, shown: bool) -> Bar:
+    return tqdm(total=cells.n_obs * n_draws, unit="draw", disable=not shown)

@@ -9,16 +9,17 @@ import torch
 from scipy import sparse
 from scipy.sparse.linalg import LinearOperator, svds
 
+from sc_ldvae.likelihoods import LIKELIHOODS
+from sc_ldvae.nn import LinearDecoder
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from sc_ldvae.nn import LDVAE
-    from sc_ldvae.nn._decoder import LinearDecoder
-    from sc_ldvae.nn._encoder import Encoder
+    from sc_ldvae._typing import Floats
+    from sc_ldvae.nn import LDVAE, Encoder, Grouped
 
 # A start needs no more cells than this, and the SVD would cost more than the fit.
 MAX_CELLS = 20_000
-_LOG_ODDS_OF_INFLATION = -3.0
 _LATENT_LOG_VARIANCE = -2.0
 _LIBRARY_LOG_VARIANCE = -4.0
 
@@ -45,10 +46,12 @@ def start_from_data(model: LDVAE, counts: sparse.csr_matrix) -> None:
     counts = counts.astype(np.float64)
     library = np.asarray(counts.sum(1)).ravel()
     svd = truncated_svd(counts, library, min(model.n_latent, min(counts.shape) - 2))
-    _start_mean(model, proportions(counts), svd)
-    _start_theta(model, log_theta_by_moments(counts, library))
-    if model.zi_decoder is not None:
-        _start_zero_inflation(model.zi_decoder)
+    totals = np.bincount(counts.indices, weights=counts.data, minlength=counts.shape[1]) + 0.5
+    _start_mean(model, totals / totals.sum(), svd)
+    for i, block in enumerate(model.blocks):
+        values = LIKELIHOODS[block.gene_likelihood].start(counts[:, block.genes], library)
+        for name, part in model.parts_of(i):
+            _start_part(part, values[name])
 
     seen = counts.log1p() if model.log_variational else counts
     _start_encoder(model.z_encoder, seen, svd.directions, svd.scores, _LATENT_LOG_VARIANCE)
@@ -56,12 +59,6 @@ def start_from_data(model: LDVAE, counts: sparse.csr_matrix) -> None:
         everything = np.full((counts.shape[1], 1), counts.shape[1] ** -0.5)
         log_library = np.log(library)
         _start_encoder(model.l_encoder, seen, everything, log_library[:, None], _LIBRARY_LOG_VARIANCE)
-
-
-def proportions(counts: sparse.csr_matrix) -> NDArray[np.float64]:
-    """Share of each gene in all counts, n_vars; half a count extra, so that none is zero."""
-    totals = np.bincount(counts.indices, weights=counts.data, minlength=counts.shape[1]) + 0.5
-    return totals / totals.sum()
 
 
 def truncated_svd(counts: sparse.csr_matrix, library: NDArray[np.float64], k: int) -> Svd:
@@ -95,45 +92,25 @@ def truncated_svd(counts: sparse.csr_matrix, library: NDArray[np.float64], k: in
     return Svd(left[:, order] * np.sqrt(n_obs), effects - effects.mean(0), directions)
 
 
-def log_theta_by_moments(counts: sparse.csr_matrix, library: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Log inverse dispersion of each gene, n_vars, from its variance beyond Poisson at its mean proportion."""
-    relative = library / library.mean()
-    mean = np.asarray(counts.mean(0)).ravel()
-    mean_square = np.asarray(counts.multiply(counts).mean(0)).ravel()
-    explained = mean**2 * np.mean(relative**2)
-    # Bounds: a start far outside of them has no gradient to come back with.
-    theta = explained / np.maximum(mean_square - mean - explained, explained / 100 + np.finfo(float).tiny)
-    return np.log(np.clip(theta, 0.1, 100))
-
-
 def _start_mean(model: LDVAE, mean: NDArray[np.float64], svd: Svd) -> None:
     decoder, k = model.decoder, svd.effects.shape[1]
     # A softmax moves by about 1 / n_latent per unit of its input.
-    scale = model.n_latent if model.latent_distribution == "ln" else 1
+    scale = model.n_latent if model.composition else 1
     _copy(decoder.weight[:, :k], svd.effects * scale)
-    _copy_intercept(decoder, np.log(mean))
+    if decoder.intercept is not None:
+        _copy(decoder.intercept, np.log(mean))
     if decoder.gamma is not None:
         _copy(decoder.gamma, np.sqrt((svd.effects**2).sum(1) + 1e-3))
 
 
-def _start_theta(model: LDVAE, log_theta: NDArray[np.float64]) -> None:
-    if model.log_theta is not None:
-        _copy(model.log_theta, np.broadcast_to(log_theta, tuple(model.log_theta.shape)))
-    elif model.theta_decoder is not None:
-        _copy_intercept(model.theta_decoder, log_theta)
-
-
-def _start_zero_inflation(decoder: LinearDecoder) -> None:
-    """Few extra zeros, about the same in every cell."""
-    _copy_intercept(decoder, np.full(len(decoder.weight), _LOG_ODDS_OF_INFLATION))
-    slope = decoder.weight if decoder.gamma is None else decoder.gamma
-    slope.mul_(0.1)
-
-
-def _copy_intercept(decoder: LinearDecoder, values: NDArray[np.float64]) -> None:
-    intercept = decoder.bias if decoder.beta is None else decoder.beta
-    if intercept is not None:
-        _copy(intercept, values)
+def _start_part(part: Grouped | LinearDecoder, values: Floats) -> None:
+    """The same in all groups, or about the same in every cell."""
+    if isinstance(part, LinearDecoder):
+        part.slope.mul_(0.1)
+        if part.intercept is not None:
+            _copy(part.intercept, values)
+    else:
+        _copy(part.table, np.broadcast_to(values, tuple(part.table.shape)))
 
 
 def _start_encoder(
@@ -162,5 +139,5 @@ def _start_encoder(
     encoder.log_variance.bias.fill_(log_variance)
 
 
-def _copy(target: torch.Tensor, values: NDArray[np.float64]) -> None:
+def _copy(target: torch.Tensor, values: Floats) -> None:
     target.copy_(torch.tensor(values))

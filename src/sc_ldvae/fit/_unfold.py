@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from sc_ldvae.nn import LDVAE
-from sc_ldvae.nn._encoder import BATCH_NORM_EPS
+from sc_ldvae.nn import BATCH_NORM_EPS, LDVAE, LinearDecoder
 from sc_ldvae.record import AffineMap
 
 if TYPE_CHECKING:
@@ -17,50 +17,36 @@ if TYPE_CHECKING:
     from torch import nn
 
     from sc_ldvae._typing import Floats
-    from sc_ldvae.nn._decoder import LinearDecoder
-    from sc_ldvae.nn._encoder import Encoder
-    from sc_ldvae.record import Decoder
+    from sc_ldvae.nn import Encoder
+    from sc_ldvae.record import Folded
 
 
 @torch.no_grad()
-def unfolded(
-    decoder: Decoder,
-    encoders: Mapping[str, Mapping[str, Floats]],
-    library_prior: Mapping[str, Floats] | None,
-    options: Mapping[str, Any],
-) -> LDVAE:
-    """A module with these folded arrays in evaluation mode, on the CPU; its BatchNorms pass everything on.
-
-    Parameters
-    ----------
-    decoder, encoders, library_prior
-        The arrays as the record keeps them.
-    options
-        Arguments of the constructor that the arrays do not tell.
-    """
-    z_encoder = encoders["z"]
-    sizes = {
-        "n_input": len(decoder.log_proportion.intercept),
-        "n_latent": len(z_encoder["mean_bias"]),
-        "n_hidden": len(z_encoder["bias_0"]),
-        "n_layers_encoder": sum(name.startswith("weight_") for name in z_encoder),
-    }
-    generator = torch.Generator().manual_seed(0)
-    model = LDVAE(**{**options, **sizes, "use_batch_norm": False, "bias": True}, generator=generator).eval()
+def unfolded(folded: Folded) -> LDVAE:
+    """A module with these folded arrays in evaluation mode, on the CPU; its BatchNorms pass everything on."""
+    decoder, z_encoder = folded.decoder, folded.encoders["z"]
+    options = replace(
+        folded.options,
+        n_latent=len(z_encoder["mean_bias"]),
+        n_hidden=len(z_encoder["bias_0"]),
+        n_layers_encoder=sum(name.startswith("weight_") for name in z_encoder),
+        use_batch_norm=False,
+        bias=True,
+    )
+    n_input, generator = len(decoder.log_proportion.intercept), torch.Generator().manual_seed(0)
+    model = LDVAE(n_input, **asdict(options), **asdict(folded.levels), generator=generator).eval()
     _fill_encoder(model.z_encoder, z_encoder)
-    if model.l_encoder is not None and library_prior is not None:
-        _fill_encoder(model.l_encoder, encoders["library"])
-        _copy(model.library_log_means, library_prior["log_mean"])
-        _copy(model.library_log_vars, library_prior["log_variance"])
-    for part, affine in (
-        (model.decoder, decoder.log_proportion),
-        (model.theta_decoder, decoder.log_theta),
-        (model.zi_decoder, decoder.zero_inflation),
-    ):
-        if part is not None and isinstance(affine, AffineMap):
-            _fill_decoder(part, affine)
-    if model.log_theta is not None and not isinstance(decoder.log_theta, AffineMap):
-        _copy(model.log_theta, decoder.log_theta)
+    if model.l_encoder is not None and folded.library_prior is not None:
+        _fill_encoder(model.l_encoder, folded.encoders["library"])
+        _copy(model.library_log_means, folded.library_prior["log_mean"])
+        _copy(model.library_log_vars, folded.library_prior["log_variance"])
+    _fill_decoder(model.decoder, decoder.log_proportion)
+    for name, part in model.parts_of(0):
+        values = decoder.parts[name]
+        if isinstance(part, LinearDecoder) and isinstance(values, AffineMap):
+            _fill_decoder(part, values)
+        elif not isinstance(part, LinearDecoder) and not isinstance(values, AffineMap):
+            _copy(part.table, values)
     return model
 
 
@@ -69,13 +55,13 @@ def _fill_decoder(decoder: LinearDecoder, affine: AffineMap) -> None:
     _copy(decoder.bias, affine.intercept)
 
 
-def _fill_encoder(encoder: Encoder, folded: Mapping[str, Floats]) -> None:
+def _fill_encoder(encoder: Encoder, arrays: Mapping[str, Floats]) -> None:
     for i, layer in enumerate(encoder.hidden()):
-        _fill(layer.linear, folded[f"weight_{i}"], folded[f"bias_{i}"])
+        _fill(layer.linear, arrays[f"weight_{i}"], arrays[f"bias_{i}"])
         layer.norm.reset_parameters()
-        _copy(layer.norm.running_var, np.full(len(folded[f"bias_{i}"]), 1 - BATCH_NORM_EPS))
+        _copy(layer.norm.running_var, np.full(len(arrays[f"bias_{i}"]), 1 - BATCH_NORM_EPS))
     for name in ("mean", "log_variance"):
-        _fill(getattr(encoder, name), folded[f"{name}_weight"], folded[f"{name}_bias"])
+        _fill(getattr(encoder, name), arrays[f"{name}_weight"], arrays[f"{name}_bias"])
 
 
 def _fill(linear: nn.Linear, weight: Floats, bias: Floats) -> None:

@@ -9,9 +9,17 @@ from sc_ldvae.get._explained_deviance import explained_deviance
 from sc_ldvae.get._feature_correlation import feature_correlation
 from sc_ldvae.get._frames import covariate_effects, factors, history
 from sc_ldvae.get._likelihood import latent_library_size, likelihood_parameters
-from sc_ldvae.get._loadings import loadings, loadings_se, top_genes
+from sc_ldvae.get._loadings import loadings, loadings_se
 from sc_ldvae.get._n_latent import n_latent
 from sc_ldvae.get._stability import consensus_loadings, stability
+
+# What no user needs, but the pictures: not in __all__.
+from sc_ldvae.get._stability import replication as replication
+from sc_ldvae.get._top_genes import HALF_INTERVAL as HALF_INTERVAL
+from sc_ldvae.get._top_genes import By as By
+from sc_ldvae.get._top_genes import top_genes
+from sc_ldvae.get._view import Per as Per
+from sc_ldvae.get._view import latent_of as latent_of
 
 __all__ = [
     "associations",

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sc_ldvae import record
-from sc_ldvae._modality import pick_modality
 from sc_ldvae.get._per_factor import stored_table, strongest_first
+from sc_ldvae.inputs import pick_modality
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,25 +6,11 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from sc_ldvae._modality import pick_modality
-from sc_ldvae.record import strings
+from sc_ldvae.inputs import pick_modality
+from sc_ldvae.record import read_comparison
 
 if TYPE_CHECKING:
     from sc_ldvae._typing import Data
-
-# Files do not keep their order.
-_COLUMNS = (
-    "scores",
-    "logfoldchanges",
-    "pvals",
-    "pvals_adj",
-    "lfc_sd",
-    "proba_de",
-    "bayes_factor",
-    "is_de",
-    "proportion",
-    "proportion_reference",
-)
 
 
 def differential_expression(
@@ -63,23 +49,7 @@ def differential_expression(
     >>> sc_ldvae.get.differential_expression(adata, "left").columns.tolist()[:4]
     ['scores', 'logfoldchanges', 'pvals', 'pvals_adj']
     """
-    adata = pick_modality(data, modality)
-    stored = adata.uns.get(key, {})
-    if "proba_de" not in stored:
-        msg = (
-            f"uns[{key!r}] holds no comparison by sc_ldvae.tl.differential_expression. Make one, or name it with key=."
-        )
-        raise ValueError(msg)
-    groups = list(stored["names"].dtype.names)
-    if group is not None and group not in groups:
-        msg = f"group={group!r} was not compared. Groups: {', '.join(map(repr, groups))}."
-        raise ValueError(msg)
-    frames = {
-        one: pd.DataFrame({"names": strings(stored["names"][one])} | {name: stored[name][one] for name in _COLUMNS})
-        for one in ([group] if group is not None else groups)
-    }
-    # The proportions of fitted genes are never zero.
-    frames = {one: frame[frame["proportion_reference"] > 0] for one, frame in frames.items()}
+    frames = read_comparison(pick_modality(data, modality), key, group)
     if group is not None:
         return frames[group].set_index("names")
     return pd.concat(frames, names=["group"]).reset_index("group").set_index(["group", "names"])

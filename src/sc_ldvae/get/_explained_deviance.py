@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sc_ldvae import record
-from sc_ldvae._modality import pick_modality
-from sc_ldvae.get._per_factor import plain_params, stored_result
+from sc_ldvae.inputs import pick_modality
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,22 +73,23 @@ def explained_deviance(
     ['n_cells', 'total', 'ldvae1', 'ldvae2', 'ldvae3']
     """
     adata = pick_modality(data, modality)
-    fit, name = record.read(adata, key), key_added or f"{key}_{_TOOL}"
-    stored = stored_result(adata, name, _TOOL, ("marginal", "cumulative", "total", "base", "n_cells", "params"), fit)
-    columns = {part: np.asarray(stored[part]) for part in ("marginal", "cumulative")}
-    frame = pd.DataFrame(columns, index=pd.Index(fit.factor_names, name="factor"))
+    stored, name = record.read(adata, key), key_added or f"{key}_{_TOOL}"
+    parts = ("marginal", "cumulative", "total", "base", "n_cells", "params")
+    result = record.read_result(adata, name, _TOOL, parts, stored)
+    columns = {part: np.asarray(result[part]) for part in ("marginal", "cumulative")}
+    frame = pd.DataFrame(columns, index=pd.Index(stored.factor_names, name="factor"))
     if by_group:
-        frame = _by_group(stored, fit.factor_names, name)
-    frame.attrs.update(total=float(stored["total"]), base=float(stored["base"]), n_cells=int(stored["n_cells"]))
-    frame.attrs.update(plain_params(stored["params"]))
+        frame = _by_group(result, stored.factor_names, name)
+    frame.attrs.update(total=float(result["total"]), base=float(result["base"]), n_cells=int(result["n_cells"]))
+    frame.attrs.update(record.plain_params(result["params"]))
     return frame
 
 
-def _by_group(stored: Mapping[str, Any], factors: list[str], name: str) -> pd.DataFrame:
-    if "groups" not in stored:
+def _by_group(result: Mapping[str, Any], factors: list[str], name: str) -> pd.DataFrame:
+    if "groups" not in result:
         msg = f"by_group=True, but uns[{name!r}] has no groups. Call sc_ldvae.tl.{_TOOL} with groupby."
         raise ValueError(msg)
-    groups = stored["groups"]
+    groups = result["groups"]
     frame = pd.DataFrame(
         {"n_cells": np.asarray(groups["n_cells"]), "total": np.asarray(groups["total"])},
         index=pd.Index(record.strings(groups["name"]), name="group"),

@@ -8,8 +8,7 @@ import pandas as pd
 
 from sc_ldvae import record
 from sc_ldvae._memory import check_memory
-from sc_ldvae._modality import obs_of, pick_modality
-from sc_ldvae.get._frames import gene_positions
+from sc_ldvae.inputs import gene_positions, obs_of, pick_modality
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,14 +65,14 @@ def feature_correlation(
     from sc_ldvae.decode import LogProportions, correlation
 
     adata = pick_modality(data, modality)
-    fit = record.read(adata, key)
-    chosen = gene_positions(fit, genes)
+    stored = record.read(adata, key)
+    chosen = gene_positions(stored, genes)
     n_bytes, what = 3 * 8 * len(chosen) ** 2, f"The correlation of {len(chosen)} genes"
     check_memory(n_bytes, what, "Ask for some genes only (genes).")
     # Effects of levels enter linearly: the mean design is the mean over the batches.
-    designs = fit.design.matrices(obs_of(adata), fit.covariate_settings(batch, None))
+    designs = stored.design.matrices(obs_of(adata), stored.covariate_settings(batch, None))
     design = sum(designs[1:], start=designs[0]) / len(designs)
-    state, composition = record.state_of(adata, fit), fit.param("latent_distribution") == "ln"
-    cells = LogProportions.of(fit.decoder.log_proportion, state, design, composition=composition)
-    names = fit.genes[chosen]
+    state, log_proportion = record.state_of(adata, stored), stored.decoder.log_proportion
+    cells = LogProportions.of(log_proportion, state, design, composition=stored.composition)
+    names = stored.genes[chosen]
     return pd.DataFrame(correlation(cells, chosen), index=names, columns=names)

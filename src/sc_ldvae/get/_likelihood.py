@@ -9,8 +9,7 @@ import pandas as pd
 
 from sc_ldvae import record
 from sc_ldvae._memory import check_memory
-from sc_ldvae._modality import obs_of, pick_modality
-from sc_ldvae.get._frames import gene_positions
+from sc_ldvae.inputs import gene_positions, obs_of, pick_modality
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,10 +64,10 @@ def likelihood_parameters(
     from sc_ldvae.decode import CountDistribution, chunks_of
 
     adata = pick_modality(data, modality)
-    fit = record.read(adata, key)
-    chosen = gene_positions(fit, genes)
-    state, design, groups = record.state_of(adata, fit), fit.design.matrix(obs_of(adata)), fit.theta_groups(adata)
-    counts, shape = CountDistribution.of_genes(fit.decoder, chosen), (len(state), len(chosen))
+    stored, obs = record.read(adata, key), obs_of(adata)
+    chosen = gene_positions(stored, genes)
+    state, design, groups = record.state_of(adata, stored), stored.design.matrix(obs), stored.groups(obs)
+    counts, shape = CountDistribution.of_genes(stored.decoder, chosen), (len(state), len(chosen))
     names = counts.parameter_names
     check_memory(
         4 * len(names) * len(state) * len(chosen),
@@ -80,7 +79,7 @@ def likelihood_parameters(
         parameters = counts.parameters(state.latent[cells], design[cells], state.library[cells], groups[cells])
         for name in names:
             values[name][cells] = parameters[name]
-    return {name: pd.DataFrame(part, adata.obs_names, fit.genes[chosen]) for name, part in values.items()}
+    return {name: pd.DataFrame(part, adata.obs_names, stored.genes[chosen]) for name, part in values.items()}
 
 
 def latent_library_size(data: Data, *, key: str = record.DEFAULT, modality: str | None = None) -> pd.Series[float]:
@@ -115,5 +114,5 @@ def latent_library_size(data: Data, *, key: str = record.DEFAULT, modality: str 
     True
     """
     adata = pick_modality(data, modality)
-    fit = record.read(adata, key)
-    return pd.Series(record.state_of(adata, fit).library, adata.obs_names, name=fit.keys.library)
+    stored = record.read(adata, key)
+    return pd.Series(record.state_of(adata, stored).library, adata.obs_names, name=stored.keys.library)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from sc_ldvae._modality import pick_modality
-from sc_ldvae.get._per_factor import stored_result
+from sc_ldvae import record
+from sc_ldvae.inputs import pick_modality
 
 if TYPE_CHECKING:
     from sc_ldvae._typing import Data
@@ -56,7 +56,7 @@ def n_latent(data: Data, *, key_added: str = "ldvae_n_latent", modality: str | N
     ([1, 2, 4], 2)
     """
     parts = ("n_latent", *_COLUMNS, "recommended", "reason")
-    stored = stored_result(pick_modality(data, modality), key_added, "select_n_latent", parts)
+    stored = record.read_result(pick_modality(data, modality), key_added, "select_n_latent", parts)
     index = pd.Index(np.asarray(stored["n_latent"]), name="n_latent")
     frame = pd.DataFrame({column: np.asarray(stored[column]) for column in _COLUMNS}, index=index)
     frame.attrs |= {"recommended": int(stored["recommended"]), "reason": str(stored["reason"])}

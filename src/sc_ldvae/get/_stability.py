@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sc_ldvae import record
-from sc_ldvae._modality import pick_modality
-from sc_ldvae.get._per_factor import plain_params, stored_result
+from sc_ldvae.inputs import pick_modality
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,7 +64,7 @@ def stability(
     ['score', 'replication', 'cosine', 'span', 'splits', 'merges']
     """
     names = ("score", "replication", "cosine", "span", "splits", "merges")
-    parts, params, fit = _parts(pick_modality(data, modality), names, key, key_added)
+    parts, params, stored = _parts(pick_modality(data, modality), names, key, key_added)
     frame = pd.DataFrame(
         {
             "score": parts["score"],
@@ -75,7 +74,7 @@ def stability(
             "splits": parts["splits"].astype(bool),
             "merges": parts["merges"].astype(bool),
         },
-        index=pd.Index(fit.factor_names, name="factor"),
+        index=pd.Index(stored.factor_names, name="factor"),
     )
     frame.attrs.update(params)
     return frame
@@ -118,8 +117,8 @@ def consensus_loadings(
     >>> sc_ldvae.get.consensus_loadings(adata).shape
     (50, 3)
     """
-    parts, params, fit = _parts(pick_modality(data, modality), ("consensus",), key, key_added)
-    frame = pd.DataFrame(parts["consensus"].copy(), index=pd.Index(fit.genes), columns=fit.factor_names)
+    parts, params, stored = _parts(pick_modality(data, modality), ("consensus",), key, key_added)
+    frame = pd.DataFrame(parts["consensus"].copy(), index=pd.Index(stored.genes), columns=stored.factor_names)
     frame.attrs.update(params)
     return frame
 
@@ -133,7 +132,7 @@ def _parts(
     adata: AnnData, names: Sequence[str], key: str, key_added: str | None
 ) -> tuple[dict[str, np.ndarray], dict[str, Any], record.Record]:
     """Arrays of the result, its parameters, and the fit."""
-    fit, name = record.read(adata, key), key_added or f"{key}_{_TOOL}"
-    stored = stored_result(adata, name, _TOOL, (*names, "params"), fit)
-    parts = {part: np.asarray(stored[part]) for part in names}
-    return parts, plain_params(stored["params"]), fit
+    stored, name = record.read(adata, key), key_added or f"{key}_{_TOOL}"
+    result = record.read_result(adata, name, _TOOL, (*names, "params"), stored)
+    parts = {part: np.asarray(result[part]) for part in names}
+    return parts, record.plain_params(result["params"]), stored

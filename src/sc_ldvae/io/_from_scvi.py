@@ -6,20 +6,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sc_ldvae import record
-from sc_ldvae._modality import obs_of, pick_modality
+from sc_ldvae import inputs, record
 from sc_ldvae._typing import UNSET, Unset
-from sc_ldvae.io._trained_scvi import Trained
+from sc_ldvae.io._trained_scvi import TrainedScvi
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
     from anndata import AnnData
     from numpy.typing import NDArray
 
     from sc_ldvae._typing import Data
-    from sc_ldvae.fit import History
 
 _EXAMPLES = 3
+_NO_EPOCHS: dict[str, Sequence[float]] = {"epoch": (), "elbo": ()}
 
 
 def from_scvi(
@@ -90,34 +91,27 @@ def from_scvi(
     (50, 3)
     """
     from sc_ldvae import fit
-    from sc_ldvae.counts import Cells, Counts
-    from sc_ldvae.tl import _arguments as door
-    from sc_ldvae.tl._result import entries
+    from sc_ldvae.counts import Cells
 
-    adata = pick_modality(data, modality)
-    door.check_object(adata)
-    door.check_key(key_added)
-    trained = Trained.of(model)
+    adata = inputs.pick_modality(data, modality)
+    inputs.check_object(adata)
+    inputs.check_key(key_added)
+    trained = TrainedScvi.of(model)
     columns = _columns(adata, trained.genes)
-    annotations = door.Annotations(obs_of(adata), record.Design(trained.batch), trained.labels, None)
+    annotations = inputs.Annotations(inputs.obs_of(adata), record.Design(trained.batch), trained.labels, None)
     layer = trained.layer if isinstance(layer, Unset) else layer
-    counts = door.counts_of(adata, layer, np.flatnonzero(columns >= 0))
+    cells = Cells(inputs.counts_of(adata, layer, np.flatnonzero(columns >= 0)), annotations.arrays())
 
-    cells = Cells(Counts.from_csr(counts), **annotations.tensors())
-    held_out = trained.held_out(adata.obs_names)
-    options = trained.options() | annotations.sizes()
-    factors = fit.canonical(trained.module(columns[columns >= 0], options), counts, cells, held_out, options)
-    fitted = fit.Fitted(factors, held_out, trained.history(), f"trained by scvi-tools {trained.version}")
-    asked = trained.options() | trained.sizes() | trained.keys()
-    asked |= {"layer": layer, "modality": modality, "key_added": key_added}
-
-    result = data.copy() if copy else data
-    adata = pick_modality(result, modality)
-    keys = record.Keys.named(key_added)
-    values = entries(fitted, keys, columns >= 0, adata.var_names, annotations, asked)
-    values["uns"][keys.uns] |= _end(fitted.history)
-    record.write(adata, values)
-    return result if copy else None
+    held_out, levels, options = trained.held_out(adata.obs_names), annotations.levels, trained.options()
+    module = trained.module(columns[columns >= 0], options, levels)
+    factors = fit.canonical(module, cells, held_out, options, levels)
+    # scvi-tools keeps the state of the last epoch, and may have noted none.
+    history = trained.history().columns() or _NO_EPOCHS
+    reason = f"trained by scvi-tools {trained.version}"
+    new = fit.new_fit(factors, held_out, history, len(history["epoch"]), reason)
+    params = {**vars(options), **trained.keys(), "layer": layer, "modality": modality, "key_added": key_added}
+    asked, keys = annotations.asked(columns >= 0, params), record.Keys.named(key_added)
+    return inputs.changed(data, modality, lambda adata: record.write_fit(adata, keys, new, asked), copy=copy)
 
 
 def _columns(adata: AnnData, genes: pd.Index) -> NDArray[np.intp]:
@@ -133,10 +127,3 @@ def _columns(adata: AnnData, genes: pd.Index) -> NDArray[np.intp]:
         msg = f"{what}. Pass the data that it was trained on."
         raise ValueError(msg)
     return genes.get_indexer(adata.var_names)
-
-
-def _end(history: History) -> dict[str, Any]:
-    """What the record says of the epochs: scvi-tools keeps the state of the last one, and may have noted none."""
-    if history.epoch:
-        return {"best_epoch": len(history.epoch)}
-    return {"history": {"epoch": np.zeros(0, dtype=int), "elbo": np.zeros(0)}, "best_epoch": 0}

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from sc_ldvae.nn._encoder import Encoder
+    from sc_ldvae.nn import Encoder
 
 # Our history, that of scvi-tools (which minimises), and the sign between them.
 HISTORY = (("elbo", "elbo_train", -1), ("elbo_held_out", "elbo_validation", -1), ("kl_weight", "kl_weight", 1))

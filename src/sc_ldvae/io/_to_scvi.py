@@ -8,16 +8,14 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from sc_ldvae import record
-from sc_ldvae._modality import obs_of, pick_modality
+from sc_ldvae import inputs, record
 from sc_ldvae._typing import UNSET, Unset
 from sc_ldvae.io._scvi import HISTORY, beside, linear_scvi_class, undisturbed
 
 if TYPE_CHECKING:
     from sc_ldvae._typing import Data
-    from sc_ldvae.nn import LDVAE
-    from sc_ldvae.nn._decoder import LinearDecoder
-    from sc_ldvae.tl._stored import Stored
+    from sc_ldvae.counts import Source
+    from sc_ldvae.nn import LDVAE, LinearDecoder
 
 
 def to_scvi(
@@ -73,53 +71,48 @@ def to_scvi(
     (50, 3)
     >>> model.save("model")  # doctest: +SKIP
     """
-    from sc_ldvae.tl._stored import for_likelihood
-
-    adata = pick_modality(data, modality)
-    fit = record.read(adata, key)
-    _check_computable(fit)
-    stored = for_likelihood(adata, fit, layer)
+    adata = inputs.pick_modality(data, modality)
+    stored = record.read(adata, key)
+    _check_computable(stored)
+    scorable = inputs.for_likelihood(adata, stored, layer)
     with undisturbed():
-        model = _linear_scvi_of(fit, _adata_for_scvi(adata, fit, stored), linear_scvi_class("io.to_scvi"))
-        _fill_scvi(model.module, stored.model)
-    held_out = np.asarray(adata.obs.get(fit.keys.held_out, np.zeros(adata.n_obs)), dtype=bool)
+        theirs = _adata_for_scvi(adata, stored, scorable.cells.source)
+        model = _linear_scvi_of(stored, theirs, linear_scvi_class("io.to_scvi"))
+        _fill_scvi(model.module, scorable.model)
+    held_out = np.asarray(adata.obs.get(stored.keys.held_out, np.zeros(adata.n_obs)), dtype=bool)
     model.train_indices, model.validation_indices = np.flatnonzero(~held_out), np.flatnonzero(held_out)
-    model.history_ = _history_for_scvi(fit)
+    model.history_ = _history_for_scvi(stored)
     model.is_trained_ = True
     model.module.eval()
     return model
 
 
-def _check_computable(fit: record.Record) -> None:
+def _check_computable(stored: record.Record) -> None:
     """Refuse what no LinearSCVI can compute."""
-    covariates = [column.key for column in fit.design.categorical] + [column.key for column in fit.design.continuous]
-    size_factor_key = fit.param("size_factor_key")
+    covariates = [column.key for column in stored.design.categorical] + [
+        column.key for column in stored.design.continuous
+    ]
+    size_factor_key = stored.param("size_factor_key")
     if covariates:
         refused = f"covariates beside the batch ({', '.join(map(repr, covariates))})"
     elif size_factor_key is not None:
         refused = f"size factors (obs[{size_factor_key!r}])"
-    elif isinstance(fit.decoder.log_theta, record.AffineMap):
+    elif isinstance(stored.decoder.parts.get("log_theta"), record.AffineMap):
         refused = "a dispersion per cell (dispersion='gene-cell')"
     else:
         return
-    msg = f"The fit uns[{fit.keys.uns!r}] has {refused}, which LinearSCVI of scvi-tools can't compute. Fit without."
+    msg = f"The fit uns[{stored.keys.uns!r}] has {refused}, which LinearSCVI of scvi-tools can't compute. Fit without."
     raise ValueError(msg)
 
 
-def _adata_for_scvi(adata: AnnData, fit: record.Record, stored: Stored) -> AnnData:
+def _adata_for_scvi(adata: AnnData, stored: record.Record, source: Source) -> AnnData:
     """Counts of the fitted genes in X, and levels of batch and labels in the order of the fit."""
-    from scipy.sparse import csr_matrix
-
-    counts = stored.cells.counts
-    values = counts.values  # noqa: PD011  a tensor
-    parts = (values.numpy(), counts.indices.numpy(), counts.indptr.numpy())
-    matrix = csr_matrix(parts, (adata.n_obs, counts.n_vars), copy=True)
-    obs = obs_of(adata).copy()
-    for column in (fit.design.batch, fit.labels):
+    matrix, obs = source.rows(np.arange(source.n_obs)), inputs.obs_of(adata).copy()
+    for column in (stored.design.batch, stored.labels):
         if column is not None:
             obs[column.key] = _in_order(obs[column.key], column.levels)
     theirs = AnnData(matrix, obs=obs)
-    theirs.var = adata[:, fit.genes.tolist()].var.copy()
+    theirs.var = adata[:, stored.genes.tolist()].var.copy()
     for name, value in adata.obsm.items():
         theirs.obsm[name] = value.copy()
     return theirs
@@ -133,34 +126,37 @@ def _in_order(values: pd.Series[Any], levels: tuple[str, ...]) -> pd.Categorical
     return pd.Categorical(values.astype(str), categories=list(levels))
 
 
-def _linear_scvi_of(fit: record.Record, adata: AnnData, linear_scvi: Any) -> Any:  # noqa: ANN401  scvi-tools may be missing
+def _linear_scvi_of(stored: record.Record, adata: AnnData, linear_scvi: Any) -> Any:  # noqa: ANN401  scvi-tools may be missing
     """A LinearSCVI of the shape of the fit."""
-    encoder, options, labels = fit.content["encoder"]["z"], fit.options, fit.labels
-    if options["gene_likelihood"] == "poisson":
+    options, labels = stored.options, stored.labels
+    dispersion = options.dispersion
+    if options.gene_likelihood == "poisson":
         # A Poisson has none, but 'gene-cell' breaks scvi-tools all the same.
-        options["dispersion"] = "gene"
-    if options["dispersion"] == "gene-label":
-        # LinearSCVI does not pass their number on.
-        options["n_labels"] = len(labels.levels) if labels is not None else 0
-    else:
-        del options["n_labels"]
-    for name in ("n_batch", "n_cats_per_cov", "n_continuous_cov"):
-        del options[name]
-    linear_scvi.setup_anndata(adata, batch_key=fit.param("batch_key"), labels_key=fit.param("labels_key"))
-    dropout_rate = fit.param("dropout_rate")
+        dispersion = "gene"
+    # LinearSCVI does not pass their number on.
+    of_labels = {"n_labels": 0 if labels is None else len(labels.levels)} if dispersion == "gene-label" else {}
+    encoder = stored.folded.encoders["z"]
+    linear_scvi.setup_anndata(adata, batch_key=stored.param("batch_key"), labels_key=stored.param("labels_key"))
     return linear_scvi(
         adata,
         n_hidden=len(encoder["bias_0"]),
-        n_latent=fit.n_latent,
+        n_latent=stored.n_latent,
         n_layers=sum(name.startswith("weight_") for name in encoder),
-        dropout_rate=0.1 if dropout_rate is None else dropout_rate,
-        **options,
+        dropout_rate=options.dropout_rate,
+        gene_likelihood=options.gene_likelihood,
+        dispersion=dispersion,
+        latent_distribution=options.latent_distribution,
+        log_variational=options.log_variational,
+        use_observed_lib_size=options.use_observed_lib_size,
+        **of_labels,
     )
 
 
 def _fill_scvi(theirs: Any, ours: LDVAE) -> None:  # noqa: ANN401  scvi-tools may be missing
     """Give their module the parameters of ours, zero to what ours has not."""
     import torch
+
+    from sc_ldvae.nn import Grouped
 
     with torch.no_grad():
         for parameter in theirs.parameters():
@@ -169,14 +165,12 @@ def _fill_scvi(theirs: Any, ours: LDVAE) -> None:  # noqa: ANN401  scvi-tools ma
             if encoder is not None:
                 for their, our in beside(their_encoder, encoder):
                     their.load_state_dict(our.state_dict())
-        for regressor, decoder in (
-            (theirs.decoder.factor_regressor, ours.decoder),
-            (theirs.decoder.px_dropout_decoder, ours.zi_decoder),
-        ):
-            if decoder is not None:
-                _fill_regressor(regressor, decoder)
-        if ours.log_theta is not None:
-            theirs.px_r.copy_(ours.log_theta.T.reshape(theirs.px_r.shape))
+        _fill_regressor(theirs.decoder.factor_regressor, ours.decoder)
+        for _, part in ours.parts_of(0):
+            if isinstance(part, Grouped):
+                theirs.px_r.copy_(part.table.T.reshape(theirs.px_r.shape))
+            else:
+                _fill_regressor(theirs.decoder.px_dropout_decoder, part)
         if ours.l_encoder is not None:
             theirs.library_log_means.copy_(ours.library_log_means[None])
             theirs.library_log_vars.copy_(ours.library_log_vars[None])
@@ -192,9 +186,9 @@ def _fill_regressor(regressor: Any, decoder: LinearDecoder) -> None:  # noqa: AN
     norm.bias.copy_(bias)
 
 
-def _history_for_scvi(fit: record.Record) -> dict[str, pd.DataFrame]:
+def _history_for_scvi(stored: record.Record) -> dict[str, pd.DataFrame]:
     """One frame per quantity, as scvi-tools keeps them."""
-    history = fit.content["history"]
+    history = stored.history
     epoch = pd.Index(range(len(history["epoch"])), name="epoch")
     return {
         their: pd.DataFrame({their: sign * np.asarray(history[our])}, index=epoch)

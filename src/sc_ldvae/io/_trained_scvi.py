@@ -3,33 +3,33 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
 from sc_ldvae import record
+from sc_ldvae._options import ModelOptions
 from sc_ldvae.io._scvi import HISTORY, beside, linear_scvi_class, undisturbed
+from sc_ldvae.likelihoods import LIKELIHOODS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
-    from torch import nn
 
+    from sc_ldvae._options import Levels
     from sc_ldvae._typing import Mask
     from sc_ldvae.fit import History
-    from sc_ldvae.nn import LDVAE
-    from sc_ldvae.nn._decoder import LinearDecoder
-    from sc_ldvae.nn._encoder import Encoder
+    from sc_ldvae.nn import LDVAE, Encoder, LinearDecoder
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedScvi:
     """A trained LinearSCVI and what it was told of its cells."""
 
     model: Any
@@ -38,7 +38,7 @@ class Trained:
     """Of the cells that it was trained with; None where they are not known."""
 
     @classmethod
-    def of(cls, model: object) -> Trained:
+    def of(cls, model: object) -> TrainedScvi:
         """The model itself, or the one in a folder.
 
         Raises
@@ -84,30 +84,24 @@ class Trained:
         """The labels, if it was told of some."""
         return self._categorical("labels")
 
-    def options(self) -> dict[str, Any]:
-        """Arguments of our model's constructor that its arrays do not tell."""
+    def options(self) -> ModelOptions:
+        """What it was asked for."""
         module = self.model.module
         by = {"gene-batch": self.batch, "gene-label": self.labels}
-        return {
-            "gene_likelihood": module.gene_likelihood,
+        return ModelOptions(
+            n_latent=module.n_latent,
+            gene_likelihood=module.gene_likelihood,
             # Without their column there is one batch and one label.
-            "dispersion": "gene" if by.get(module.dispersion) is None else module.dispersion,
-            "latent_distribution": module.latent_distribution,
-            "log_variational": module.log_variational,
-            "use_observed_lib_size": module.use_observed_lib_size,
-        }
-
-    def sizes(self) -> dict[str, Any]:
-        """The other arguments that `tl.ldvae` has, too."""
-        module = self.model.module
-        return {
-            "n_latent": module.n_latent,
-            "n_hidden": module.n_hidden,
-            "n_layers_encoder": module.n_layers,
-            "dropout_rate": self.model.init_params_["non_kwargs"]["dropout_rate"],
-            "use_batch_norm": module.use_batch_norm,
-            "bias": module.decoder.factor_regressor.fc_layers[0][0].bias is not None,
-        }
+            dispersion="gene" if by.get(module.dispersion) is None else module.dispersion,
+            latent_distribution=module.latent_distribution,
+            use_observed_lib_size=module.use_observed_lib_size,
+            log_variational=module.log_variational,
+            use_batch_norm=module.use_batch_norm,
+            bias=module.decoder.factor_regressor.fc_layers[0][0].bias is not None,
+            n_hidden=module.n_hidden,
+            n_layers_encoder=module.n_layers,
+            dropout_rate=self.model.init_params_["non_kwargs"]["dropout_rate"],
+        )
 
     def keys(self) -> dict[str, str]:
         """Columns of obs."""
@@ -137,31 +131,28 @@ class Trained:
         whole = {name: v.tolist() for name, v in values.items() if len(v) == n_epochs and np.isfinite(v).all()}
         return History(epoch=list(range(1, n_epochs + 1)), **whole)
 
-    def module(self, genes: NDArray[np.intp], options: Mapping[str, Any]) -> LDVAE:
+    def module(self, genes: NDArray[np.intp], options: ModelOptions, levels: Levels) -> LDVAE:
         """The same model as a module of ours, in evaluation mode on the CPU, with the `genes` at these positions."""
         import torch
 
         from sc_ldvae.nn import LDVAE
 
-        sizes = {name: self.sizes()[name] for name in ("n_latent", "n_hidden", "n_layers_encoder")}
+        asked = asdict(replace(options, use_batch_norm=False, bias=True)) | asdict(levels)
         # A generator of its own, for the global one is the user's.
-        generator = torch.Generator().manual_seed(0)
-        ours = LDVAE(len(genes), **sizes, **options, use_batch_norm=False, bias=True, generator=generator).eval()
+        ours = LDVAE(len(genes), **asked, generator=torch.Generator().manual_seed(0)).eval()
         _fill_ours(ours, self.model.module, genes)
         return ours
 
     def _check(self) -> None:
-        from sc_ldvae.nn import Likelihood
-
         if not self.model.is_trained:
             msg = "model is not trained. Call model.train() first."
             raise ValueError(msg)
-        module, likelihoods = self.model.module, get_args(Likelihood)
+        module = self.model.module
         if module.dispersion == "gene-cell":
             msg = "model has dispersion='gene-cell', which LinearSCVI can't compute. Fit it with sc_ldvae.tl.ldvae."
             raise ValueError(msg)
-        if module.gene_likelihood not in likelihoods:
-            known = ", ".join(map(repr, likelihoods))
+        if module.gene_likelihood not in LIKELIHOODS:
+            known = ", ".join(map(repr, LIKELIHOODS))
             msg = f"model has gene_likelihood={module.gene_likelihood!r}, but must have one of {known}."
             raise ValueError(msg)
 
@@ -176,7 +167,7 @@ class Trained:
         return record.Categorical(key, tuple(map(str, self._field(name)["state_registry"]["categorical_mapping"])))
 
 
-def _load(folder: Path, linear_scvi: Any) -> Trained:  # noqa: ANN401  scvi-tools may be missing
+def _load(folder: Path, linear_scvi: Any) -> TrainedScvi:  # noqa: ANN401  scvi-tools may be missing
     """A saved model. It asks for cells, but needs none of those that it was trained with."""
     if not (folder / "model.pt").exists():
         msg = f"There is no model of scvi-tools in {folder}: it has no file model.pt."
@@ -195,27 +186,27 @@ def _load(folder: Path, linear_scvi: Any) -> Trained:  # noqa: ANN401  scvi-tool
     )
     if registry["setup_args"]["layer"] is not None:
         cells.layers[registry["setup_args"]["layer"]] = cells.X
-    return Trained(linear_scvi.load(folder, adata=cells, accelerator="cpu"), registry, obs_names=None)
+    return TrainedScvi(linear_scvi.load(folder, adata=cells, accelerator="cpu"), registry, obs_names=None)
 
 
 def _fill_ours(ours: LDVAE, theirs: Any, genes: NDArray[np.intp]) -> None:  # noqa: ANN401  scvi-tools may be missing
     """Give our module the parameters of theirs, with the `genes` at these positions."""
     import torch
 
+    from sc_ldvae.nn import Grouped
+
     with torch.no_grad():
         for encoder, their_encoder in ((ours.z_encoder, theirs.z_encoder), (ours.l_encoder, theirs.l_encoder)):
             if encoder is not None:
                 _fill_encoder(encoder, their_encoder, genes)
-        for decoder, regressor in (
-            (ours.decoder, theirs.decoder.factor_regressor),
-            (ours.zi_decoder, theirs.decoder.px_dropout_decoder),
-        ):
-            if decoder is not None:
-                _fill_decoder(decoder, regressor.fc_layers[0][0], regressor.fc_layers[0][1], genes)
-        if ours.log_theta is not None:
-            # They may have room for more labels than there are.
-            log_theta = theirs.px_r.reshape(theirs.n_input, -1).T[: len(ours.log_theta)]
-            ours.log_theta.copy_(log_theta[:, genes])
+        _fill_decoder(ours.decoder, theirs.decoder.factor_regressor, genes)
+        for _, part in ours.parts_of(0):
+            if isinstance(part, Grouped):
+                # They may have room for more labels than there are.
+                log_theta = theirs.px_r.reshape(theirs.n_input, -1).T[: len(part.table)]
+                part.table.copy_(log_theta[:, genes])
+            else:
+                _fill_decoder(part, theirs.decoder.px_dropout_decoder, genes)
         if ours.l_encoder is not None:
             ours.library_log_means.copy_(theirs.library_log_means[0])
             ours.library_log_vars.copy_(theirs.library_log_vars[0])
@@ -228,9 +219,10 @@ def _fill_encoder(ours: Encoder, theirs: Any, genes: NDArray[np.intp]) -> None: 
         our.load_state_dict(state | {"weight": first} if our is ours.hidden()[0].linear else state)
 
 
-def _fill_decoder(ours: LinearDecoder, linear: nn.Linear, norm: nn.BatchNorm1d | None, genes: NDArray[np.intp]) -> None:
+def _fill_decoder(ours: LinearDecoder, regressor: Any, genes: NDArray[np.intp]) -> None:  # noqa: ANN401  scvi-tools may be missing
     from torch.nn.utils import fuse_linear_bn_eval
 
+    linear, norm = regressor.fc_layers[0][0], regressor.fc_layers[0][1]
     exact = deepcopy(linear).double().eval()
     if norm is not None:
         exact = fuse_linear_bn_eval(exact, deepcopy(norm).double().eval())

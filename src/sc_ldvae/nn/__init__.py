@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+from sc_ldvae._options import Dispersion, LatentDistribution
+from sc_ldvae.likelihoods import GeneLikelihood as Likelihood
+
+# What no user needs, but the rooms above: not in __all__.
+from sc_ldvae.nn._decoder import MOMENTUM as MOMENTUM
+from sc_ldvae.nn._decoder import Grouped as Grouped
+from sc_ldvae.nn._decoder import LinearDecoder as LinearDecoder
+from sc_ldvae.nn._dropout import kept as kept
+from sc_ldvae.nn._dropout import seed as seed
+from sc_ldvae.nn._encoder import BATCH_NORM_EPS as BATCH_NORM_EPS
+from sc_ldvae.nn._encoder import VARIANCE_FLOOR as VARIANCE_FLOOR
+from sc_ldvae.nn._encoder import Encoder as Encoder
+from sc_ldvae.nn._encoder import Layer as Layer
 from sc_ldvae.nn._encoder import Normal
-from sc_ldvae.nn._ldvae import LDVAE, CountParameters, Dispersion, Elbo, LatentDistribution, Likelihood, Posterior
-from sc_ldvae.nn._likelihoods import log_nb, log_poisson, log_zinb
+from sc_ldvae.nn._ldvae import LDVAE, CountParameters, Elbo, Posterior
+from sc_ldvae.nn._log_probs import LOG_PROBS as LOG_PROBS
+from sc_ldvae.nn._log_probs import log_nb, log_poisson, log_zinb
 
 __all__ = [
     "LDVAE",

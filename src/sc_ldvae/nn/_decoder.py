@@ -42,6 +42,16 @@ class LinearDecoder(nn.Module):
             weight, bias = self.folded()
         return F.linear(u, weight, bias)
 
+    @property
+    def intercept(self) -> nn.Parameter | None:
+        """What is learnt for the output at its mean input, if anything is."""
+        return self.bias if self.beta is None else self.beta
+
+    @property
+    def slope(self) -> nn.Parameter:
+        """What scales the output's variation."""
+        return self.weight if self.gamma is None else self.gamma
+
     def folded(self) -> tuple[Tensor, Tensor]:
         """Weight, n_output x n_input, and bias, n_output, of the whole map, BatchNorm with running statistics."""
         return self._affine(self.running_mean, self.running_cov)
@@ -57,6 +67,18 @@ class LinearDecoder(nn.Module):
     def _update(self, mean: Tensor, cov: Tensor) -> None:
         self.running_mean.lerp_(mean, MOMENTUM)
         self.running_cov.lerp_(cov, MOMENTUM)
+
+
+class Grouped(nn.Module):
+    """One value per gene for each group of cells."""
+
+    def __init__(self, n_groups: int, n_output: int) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(n_groups, n_output))
+
+    def forward(self, group: Tensor | None) -> Tensor:
+        """Row of each cell's group, n_cells x n_output; with one group for all, 1 x n_output."""
+        return self.table if group is None else self.table[group]
 
 
 def _moments(u: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  torch's own name for it
 
-from sc_ldvae.nn._decoder import LinearDecoder
+from sc_ldvae._options import Dispersion, LatentDistribution, ModelOptions
+from sc_ldvae.likelihoods import LIKELIHOODS, Block
+from sc_ldvae.nn._decoder import Grouped, LinearDecoder
 from sc_ldvae.nn._encoder import VARIANCE_FLOOR, Encoder, Normal
-from sc_ldvae.nn._likelihoods import log_nb, log_poisson, log_zinb
+from sc_ldvae.nn._log_probs import LOG_PROBS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
-Dispersion = Literal["gene", "gene-batch", "gene-label", "gene-cell"]
-Likelihood = Literal["nb", "zinb", "poisson"]
-LatentDistribution = Literal["normal", "ln"]
+    from sc_ldvae.likelihoods import GeneLikelihood
 
 
 class Posterior(NamedTuple):
@@ -34,11 +34,12 @@ class Posterior(NamedTuple):
 
 
 class CountParameters(NamedTuple):
-    """Parameters of the count distribution, each broadcastable to n_cells x n_input."""
+    """Parameters of the distribution of the counts."""
 
     log_mu: Tensor
-    log_theta: Tensor | None
-    zi_logits: Tensor | None
+    """Log mean, n_cells x n_input."""
+    parts: tuple[Mapping[str, Tensor], ...]
+    """Of each block: what its likelihood has beside the mean, each broadcastable to n_cells x genes of the block."""
 
 
 class Elbo(NamedTuple):
@@ -51,6 +52,10 @@ class Elbo(NamedTuple):
     def per_cell(self, kl_weight: float = 1.0) -> Tensor:
         """Evidence lower bound of each cell; `kl_weight` scales the latent's divergence, never the library's."""
         return self.log_likelihood - kl_weight * self.kl_z - self.kl_library
+
+    def to(self, device: torch.device | str) -> Elbo:
+        """The same on another device."""
+        return Elbo(*(term.to(device) for term in self))
 
 
 class _Draw(NamedTuple):
@@ -141,17 +146,17 @@ class LDVAE(nn.Module):
         n_input: int,
         n_batch: int = 0,
         n_labels: int = 0,
-        n_hidden: int = 128,
-        n_latent: int = 10,
-        n_layers_encoder: int = 1,
-        dropout_rate: float = 0.1,
-        dispersion: Dispersion = "gene",
-        log_variational: bool = True,  # noqa: FBT001, FBT002  the reference's signature
-        gene_likelihood: Likelihood = "nb",
-        use_batch_norm: bool = True,  # noqa: FBT001, FBT002  the reference's signature
-        bias: bool = False,  # noqa: FBT001, FBT002  the reference's signature
-        latent_distribution: LatentDistribution = "normal",
-        use_observed_lib_size: bool = False,  # noqa: FBT001, FBT002  the reference's signature
+        n_hidden: int = ModelOptions.n_hidden,
+        n_latent: int = ModelOptions.n_latent,
+        n_layers_encoder: int = ModelOptions.n_layers_encoder,
+        dropout_rate: float = ModelOptions.dropout_rate,
+        dispersion: Dispersion = ModelOptions.dispersion,
+        log_variational: bool = ModelOptions.log_variational,  # noqa: FBT001  the reference's signature
+        gene_likelihood: GeneLikelihood = ModelOptions.gene_likelihood,
+        use_batch_norm: bool = ModelOptions.use_batch_norm,  # noqa: FBT001  the reference's signature
+        bias: bool = ModelOptions.bias,  # noqa: FBT001  the reference's signature
+        latent_distribution: LatentDistribution = ModelOptions.latent_distribution,
+        use_observed_lib_size: bool = ModelOptions.use_observed_lib_size,  # noqa: FBT001  the reference's signature
         *,
         n_cats_per_cov: Sequence[int] = (),
         n_continuous_cov: int = 0,
@@ -165,25 +170,21 @@ class LDVAE(nn.Module):
             raise ValueError(msg)
         self.n_input, self.n_latent, self.n_batch, self.n_labels = n_input, n_latent, n_batch, n_labels
         self.n_cats_per_cov, self.n_continuous_cov = tuple(n_cats_per_cov), n_continuous_cov
-        self.dispersion, self.gene_likelihood = dispersion, gene_likelihood
         self.latent_distribution, self.log_variational = latent_distribution, log_variational
         self.use_observed_lib_size = use_observed_lib_size
+        # What shares z and the linear map, and nothing else.
+        self.blocks = (Block("", 0, n_input, gene_likelihood, dispersion),)
 
         encoder = partial(Encoder, n_input, n_hidden=n_hidden, dropout_rate=dropout_rate)
         self.z_encoder = encoder(n_latent, n_layers=n_layers_encoder)
         self.l_encoder = None if use_observed_lib_size else encoder(1, n_layers=1)
         n_covariates = sum(n for n in (n_batch, *n_cats_per_cov) if n > 1) + n_continuous_cov
-        sizes = (n_latent + n_covariates, n_input)
-        self.decoder = LinearDecoder(*sizes, bias=bias, use_batch_norm=use_batch_norm)
-        self.zi_decoder: LinearDecoder | None = None
-        self.theta_decoder: LinearDecoder | None = None
-        self.log_theta: nn.Parameter | None = None
-        if gene_likelihood == "zinb":
-            self.zi_decoder = LinearDecoder(*sizes, bias=bias, use_batch_norm=use_batch_norm)
-        if gene_likelihood != "poisson" and dispersion == "gene-cell":
-            self.theta_decoder = LinearDecoder(*sizes, bias=True, use_batch_norm=False)
-        elif gene_likelihood != "poisson":
-            self.log_theta = nn.Parameter(torch.zeros(self._n_thetas(), n_input))
+        decoder = partial(LinearDecoder, n_latent + n_covariates)
+        self.decoder = decoder(n_input, bias=bias, use_batch_norm=use_batch_norm)
+        self.parts = nn.ModuleList(
+            self._parts_of(block, partial(decoder, bias=bias, use_batch_norm=use_batch_norm), decoder)
+            for block in self.blocks
+        )
         # NaN until set: a prior that nobody chose would bias the library without a word.
         self.register_buffer("library_log_means", torch.full((max(n_batch, 1),), torch.nan))
         self.register_buffer("library_log_vars", torch.full((max(n_batch, 1),), torch.nan))
@@ -280,7 +281,12 @@ class LDVAE(nn.Module):
 
     def transform(self, z: Tensor) -> Tensor:
         """Normal variables to the latent: themselves, or their softmax for 'ln'."""
-        return z.softmax(1) if self.latent_distribution == "ln" else z
+        return z.softmax(1) if self.composition else z
+
+    @property
+    def composition(self) -> bool:
+        """Whether a cell's factors are shares of one ('ln')."""
+        return self.latent_distribution == "ln"
 
     def covariates(
         self, batch_index: Tensor | None, cat_covs: Tensor | None = None, cont_covs: Tensor | None = None
@@ -305,27 +311,35 @@ class LDVAE(nn.Module):
     ) -> CountParameters:
         """Parameters of the counts' distribution, given the log library (n_cells x 1) and the rows of theta, too."""
         u = z if covariates is None else torch.cat([z, covariates], 1)
-        log_mu = log_library + self.decoder(u).log_softmax(1)
-        zi_logits = None if self.zi_decoder is None else self.zi_decoder(u)
-        if self.theta_decoder is not None:
-            return CountParameters(log_mu, self.theta_decoder(u), zi_logits)
-        log_theta = self.log_theta if self.log_theta is None or theta_group is None else self.log_theta[theta_group]
-        return CountParameters(log_mu, log_theta, zi_logits)
+        eta = self.decoder(u)
+        log_mu = [log_library + eta[:, block.genes].log_softmax(1) for block in self.blocks]
+        parts = tuple(
+            {name: part(theta_group if isinstance(part, Grouped) else u) for name, part in self.parts_of(i)}
+            for i in range(len(self.blocks))
+        )
+        return CountParameters(torch.cat(log_mu, 1), parts)
 
     def theta_group(self, batch_index: Tensor | None, labels: Tensor | None) -> Tensor | None:
-        """Row of `log_theta` for each cell; None where there is one for all."""
-        if self.log_theta is None or len(self.log_theta) == 1:
+        """Group of each cell in parts that have one value per group; None where there is one group."""
+        grouped = [part for _, part in self.parts_of(0) if isinstance(part, Grouped)]
+        if not grouped or len(grouped[0].table) == 1:
             return None
-        if self.dispersion == "gene-label":
+        if self.blocks[0].dispersion == "gene-label":
             return _needed(labels, "labels")
         return _needed(batch_index, "batch_index")
 
     def log_prob(self, x: Tensor, parameters: CountParameters) -> Tensor:
         """Elementwise log probability of counts `x`, n_cells x n_input, in nats."""
-        log_mu, log_theta, zi_logits = parameters
-        if log_theta is None:
-            return log_poisson(x, log_mu)
-        return log_nb(x, log_mu, log_theta) if zi_logits is None else log_zinb(x, log_mu, log_theta, zi_logits)
+        log_probs = [
+            LOG_PROBS[block.gene_likelihood](x[:, block.genes], parameters.log_mu[:, block.genes], *parts.values())
+            for block, parts in zip(self.blocks, parameters.parts, strict=True)
+        ]
+        return torch.cat(log_probs, 1)
+
+    def parts_of(self, block: int) -> Iterator[tuple[str, Grouped | LinearDecoder]]:
+        """What decodes each part of a block's likelihood, by name, in the order of the likelihood's parts."""
+        parts: Any = self.parts[block]
+        yield from parts.items()
 
     def get_loadings(self) -> NDArray[np.float32]:
         """Loadings of the decoder, n_input x n_latent, BatchNorm folded in, as the reference gives them.
@@ -354,10 +368,9 @@ class LDVAE(nn.Module):
                 bound = module.in_features**-0.5
                 module.weight.uniform_(-bound, bound, generator=generator)
                 module.bias.uniform_(-bound, bound, generator=generator)
-        for decoder in (self.decoder, self.zi_decoder):
-            if decoder is not None:
-                bound = decoder.weight.shape[1] ** -0.5
-                decoder.weight.uniform_(-bound, bound, generator=generator)
+        for decoder in self._decoders():
+            bound = decoder.weight.shape[1] ** -0.5
+            decoder.weight.uniform_(-bound, bound, generator=generator)
 
     def log_prior(self) -> Tensor:
         """Log density, up to a constant, of the dispersions: standard normal for each log theta and its slopes.
@@ -365,30 +378,55 @@ class LDVAE(nn.Module):
         Against more than a few cells it weighs little. Without it, a gene whose training cells look Poisson gets an
         infinite theta, and one new cell with a burst of that gene costs more than all others together.
         """
-        if self.theta_decoder is not None:
-            return -0.5 * torch.stack([part.square().sum() for part in self.theta_decoder.parameters()]).sum()
-        if self.log_theta is not None:
-            return -0.5 * self.log_theta.square().sum()
-        return self.decoder.weight.new_zeros(())
+        squares = [parameter.square().sum() for part in self._dispersions() for parameter in part.parameters()]
+        return -0.5 * torch.stack(squares).sum() if squares else self.decoder.weight.new_zeros(())
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Parameters that learn at different speeds: ``'encoder'``, ``'decoder'``, ``'dispersion'``."""
         encoders = [encoder for encoder in (self.z_encoder, self.l_encoder) if encoder is not None]
-        decoders = [decoder for decoder in (self.decoder, self.zi_decoder) if decoder is not None]
-        of_dispersion = [] if self.theta_decoder is None else list(self.theta_decoder.parameters())
-        return {
-            "encoder": [parameter for encoder in encoders for parameter in encoder.parameters()],
-            "decoder": [parameter for decoder in decoders for parameter in decoder.parameters()],
-            "dispersion": of_dispersion if self.log_theta is None else [self.log_theta],
+        groups: dict[str, Sequence[nn.Module]] = {
+            "encoder": encoders,
+            "decoder": self._decoders(),
+            "dispersion": self._dispersions(),
         }
+        return {name: [p for module in modules for p in module.parameters()] for name, modules in groups.items()}
 
-    def _n_thetas(self) -> int:
-        if self.dispersion == "gene-label":
+    def _parts_of(
+        self, block: Block, as_decoder: Callable[[int], LinearDecoder], linear: Callable[..., LinearDecoder]
+    ) -> nn.ModuleDict:
+        n_genes = block.stop - block.start
+        modules: dict[str, nn.Module] = {}
+        for part in LIKELIHOODS[block.gene_likelihood].parts:
+            if not part.by_dispersion:
+                modules[part.name] = as_decoder(n_genes)
+            elif block.dispersion == "gene-cell":
+                modules[part.name] = linear(n_genes, bias=True, use_batch_norm=False)
+            else:
+                modules[part.name] = Grouped(self._n_groups(block), n_genes)
+        return nn.ModuleDict(modules)
+
+    def _n_groups(self, block: Block) -> int:
+        if block.dispersion == "gene-label":
             if self.n_labels < 1:
                 msg = "dispersion='gene-label' needs labels: n_labels is 0. Name them (labels_key in tl.ldvae)."
                 raise ValueError(msg)
             return self.n_labels
-        return max(self.n_batch, 1) if self.dispersion == "gene-batch" else 1
+        return max(self.n_batch, 1) if block.dispersion == "gene-batch" else 1
+
+    def _decoders(self) -> list[LinearDecoder]:
+        """Of the log proportions, and of the parts that are decoded alike."""
+        return [self.decoder, *self._parts_where(by_dispersion=False)]
+
+    def _dispersions(self) -> list[nn.Module]:
+        return self._parts_where(by_dispersion=True)
+
+    def _parts_where(self, *, by_dispersion: bool) -> list[Any]:
+        return [
+            dict(self.parts_of(i))[part.name]
+            for i, block in enumerate(self.blocks)
+            for part in LIKELIHOODS[block.gene_likelihood].parts
+            if part.by_dispersion == by_dispersion
+        ]
 
     def library_prior(self, batch_index: Tensor | None) -> tuple[Tensor, Tensor]:
         """Mean and variance of the log library of each cell, n_cells x 1, or 1 x 1 where they are all the same."""
@@ -416,7 +454,7 @@ def _check_sizes(**sizes: int) -> None:
 def _check_choices(dispersion: str, gene_likelihood: str, latent_distribution: str) -> None:
     for name, value, choices in (
         ("dispersion", dispersion, get_args(Dispersion)),
-        ("gene_likelihood", gene_likelihood, get_args(Likelihood)),
+        ("gene_likelihood", gene_likelihood, tuple(LOG_PROBS)),
         ("latent_distribution", latent_distribution, get_args(LatentDistribution)),
     ):
         if value not in choices:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, get_args
 import numpy as np
 import pandas as pd
 
-from sc_ldvae.get._loadings import HALF_INTERVAL
+from sc_ldvae.get import HALF_INTERVAL
 from sc_ldvae.pl._figure import figure_of, panels
 from sc_ldvae.pl._names import COLUMN, ROW, stack
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sc_ldvae import get, record
-from sc_ldvae._modality import pick_modality
+from sc_ldvae.inputs import pick_modality
 from sc_ldvae.pl._figure import figure_of, finish, panels
 
 if TYPE_CHECKING:

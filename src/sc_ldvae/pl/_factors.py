@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 
 from sc_ldvae import get, record
-from sc_ldvae._modality import pick_modality
-from sc_ldvae.get._loadings import latent_of
+from sc_ldvae.inputs import pick_modality
 from sc_ldvae.pl._ends import COLORS, draw, explain
 from sc_ldvae.pl._figure import figure_of, finish
 from sc_ldvae.pl._loadings import top_panels
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
     from sc_ldvae._typing import Data, Floats
     from sc_ldvae.assess import Method
-    from sc_ldvae.get._loadings import By
+    from sc_ldvae.get import By
     from sc_ldvae.pl._ends import Panel
 
 # Inches: the map, the bars, a letter of a gene's name and of a note, what stands around a tile, and a row of bars.
@@ -123,7 +122,7 @@ def factors(
     adata = pick_modality(data, modality)
     chosen = top_panels(adata, listed(factors), n_genes, by=by, rotation=rotation, per="unit", log2=False, key=key)
     notes = _notes(adata, list(chosen), keys, rotation, key)
-    latent = latent_of(adata, rotation, key)
+    latent = get.latent_of(adata, rotation, key)
     cells = _Cells.of(adata, basis, latent)
     shown = pd.DataFrame(latent, columns=record.read(adata, key).factor_names)[list(chosen)]
     axes = _draw(list(chosen.values()), [notes[name] for name in chosen], cells, shown.to_numpy(), ncols)

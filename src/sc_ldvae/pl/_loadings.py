@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sc_ldvae import get, record
-from sc_ldvae._modality import pick_modality
+from sc_ldvae.inputs import pick_modality
 from sc_ldvae.pl._ends import Panel, check_kind, draw
 from sc_ldvae.pl._figure import finish
 from sc_ldvae.pl._wording import factor_titles, listed, unit_of
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from sc_ldvae._typing import Ax, Data
     from sc_ldvae.assess import Method
-    from sc_ldvae.get._loadings import By, Per
+    from sc_ldvae.get import By, Per
     from sc_ldvae.pl._ends import Kind
 
 

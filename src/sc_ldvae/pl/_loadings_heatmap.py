@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from sc_ldvae import get, record
-from sc_ldvae._modality import pick_modality
+from sc_ldvae.inputs import pick_modality
 from sc_ldvae.pl._figure import finish, panels
 from sc_ldvae.pl._wording import check_genes, factor_titles, unit_of
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from sc_ldvae._typing import Data, Floats, Positions
     from sc_ldvae.assess import Method
-    from sc_ldvae.get._loadings import Per
+    from sc_ldvae.get import Per
 
 # Inches.
 _WIDTH_PER_FACTOR = 0.24

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sc_ldvae import get, record
-from sc_ldvae._modality import pick_modality
+from sc_ldvae.inputs import pick_modality
 from sc_ldvae.pl._ends import COLORS
 from sc_ldvae.pl._figure import figure_of, finish, panels
 from sc_ldvae.pl._names import place
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from sc_ldvae._typing import Data, Floats
     from sc_ldvae.assess import Method
-    from sc_ldvae.get._loadings import Per
+    from sc_ldvae.get import Per
 
 # Inches.
 _SIZE = 4.5

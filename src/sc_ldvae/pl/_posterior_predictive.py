@@ -9,8 +9,8 @@ import numpy as np
 from scipy import sparse
 
 from sc_ldvae import get, record
-from sc_ldvae._modality import pick_modality
 from sc_ldvae._typing import UNSET
+from sc_ldvae.inputs import check_in_memory, counts_of, pick_modality
 from sc_ldvae.pl._figure import finish, panels
 
 if TYPE_CHECKING:
@@ -86,15 +86,13 @@ def posterior_predictive(
     >>> len(axes)
     3
     """
-    # The door of the tools loads torch.
-    from sc_ldvae.tl import _arguments as door
-
     adata = pick_modality(data, modality)
-    fit = record.read(adata, key)
-    door.check_in_memory(adata)
+    stored = record.read(adata, key)
+    check_in_memory(adata)
     genes = adata.var_names.get_indexer(get.loadings(adata, key=key).index)
     drawn = [sparse.csr_matrix(adata.layers[name])[:, genes] for name in _layers(adata, samples)]
-    observed = door.counts_of(adata, fit.param("layer") if layer is UNSET else layer, genes)
+    source = counts_of(adata, stored.param("layer") if layer is UNSET else layer, genes)
+    observed = source.rows(np.arange(source.n_obs))
     axes = panels(3, ax, ncols=3, width=3.2, height=3.1)
     _draw_zeros(axes[0], observed, drawn)
     _draw_variances(axes[1], observed, drawn)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sc_ldvae import get
-from sc_ldvae.get._frames import check_once
+from sc_ldvae.inputs import check_once
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from sc_ldvae.assess import Method
-    from sc_ldvae.get._loadings import Per
+    from sc_ldvae.get import Per
 
 
 def unit_of(per: Per, *, log2: bool) -> str:

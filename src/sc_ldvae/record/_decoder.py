@@ -7,14 +7,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.special import expit, logsumexp
+from scipy.special import logsumexp
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    Floats = NDArray[np.floating[Any]]
+    from sc_ldvae._typing import Floats
+    from sc_ldvae.likelihoods import Likelihood
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,10 @@ class AffineMap:
         """Factors in another order, each times its sign."""
         return replace(self, loadings=self.loadings[:, order] * signs)
 
+    def of_genes(self, genes: NDArray[np.intp]) -> AffineMap:
+        """The map to some of the genes."""
+        return AffineMap(self.loadings[genes], self.intercept[genes], self.covariate_effects[genes])
+
     def rotated(self, matrix: Floats) -> AffineMap:
         """The map of ``latent @ inv(matrix).T``: loadings times `matrix`."""
         return replace(self, loadings=self.loadings.astype(np.float64) @ matrix)
@@ -91,32 +96,42 @@ class Decoder:
 
     log_proportion: AffineMap
     """Log expression proportion, up to the softmax over genes."""
-    log_theta: Floats | AffineMap | None
-    """Log inverse dispersion: n_groups x n_genes, or a map for 'gene-cell'; None for Poisson."""
-    zero_inflation: AffineMap | None
-    """Log odds of an extra zero, for 'zinb'."""
+    parts: Mapping[str, AffineMap | Floats]
+    """What the likelihood has beside the mean, by name: a map, or one value per group of cells, n_groups x n_genes."""
+    likelihood: Likelihood
 
     @classmethod
-    def from_dict(cls, stored: Mapping[str, Any]) -> Decoder:
+    def from_dict(cls, stored: Mapping[str, Any], likelihood: Likelihood) -> Decoder:
         """The decoder that `to_dict` gave."""
-        log_theta, inflation = stored.get("log_theta"), stored.get("zero_inflation")
-        return cls(
-            AffineMap.from_dict(stored),
-            AffineMap.from_dict(log_theta) if isinstance(log_theta, Mapping) else log_theta,
-            None if inflation is None else AffineMap.from_dict(inflation),
-        )
+        parts = {part.name: stored[part.name] for part in likelihood.parts}
+        maps = {name: AffineMap.from_dict(part) for name, part in parts.items() if isinstance(part, Mapping)}
+        return cls(AffineMap.from_dict(stored), parts | maps, likelihood)
 
-    def not_inflated(self, latent: Floats, covariates: Floats) -> Floats | float:
-        """Probability that a count is not an extra zero, n_obs x n_genes; 1 without zero inflation."""
-        return 1.0 if self.zero_inflation is None else expit(-self.zero_inflation(latent, covariates))
+    def linear(self, latent: Floats, covariates: Floats, group: NDArray[np.integer[Any]] | slice) -> dict[str, Floats]:
+        """Parts of each cell (of its `group` of cells) and gene, as the decoder gives them, n_obs x n_genes."""
+        return {
+            name: part(latent, covariates) if isinstance(part, AffineMap) else part[group]
+            for name, part in self.parts.items()
+        }
 
-    def theta(self, latent: Floats, covariates: Floats, group: NDArray[np.integer[Any]]) -> Floats | None:
-        """Inverse dispersion of each cell (of its `group` of cells) and gene; None for Poisson."""
-        if self.log_theta is None:
-            return None
-        if isinstance(self.log_theta, AffineMap):
-            return np.exp(self.log_theta(latent, covariates))
-        return np.exp(self.log_theta[group])
+    def natural(self, linear: Mapping[str, Floats]) -> dict[str, Floats]:
+        """The parameters of the distribution that such parts stand for, by the names by which people know them."""
+        return {part.shown: part.natural(linear[part.name]) for part in self.likelihood.parts}
+
+    def typical(self) -> dict[str, Floats]:
+        """Parts of an average cell, n_genes each, in double precision."""
+        return {
+            name: part.intercept.astype(np.float64) if isinstance(part, AffineMap) else part.astype(np.float64).mean(0)
+            for name, part in self.parts.items()
+        }
+
+    def of_genes(self, genes: NDArray[np.intp]) -> Decoder:
+        """The same with the parts of some genes alone; the softmax of the log proportions needs all."""
+        parts = {
+            name: part.of_genes(genes) if isinstance(part, AffineMap) else part[:, genes]
+            for name, part in self.parts.items()
+        }
+        return replace(self, parts=parts)
 
     def canonical(self, level_blocks: list[slice]) -> Decoder:
         """The same distribution with every constant that it can't see taken out."""
@@ -133,18 +148,12 @@ class Decoder:
 
     def to_dict(self) -> dict[str, Any]:
         """Nested dict of single precision arrays, for a file."""
-        stored: dict[str, Any] = self.log_proportion.to_dict()
-        if isinstance(self.log_theta, AffineMap):
-            stored["log_theta"] = self.log_theta.to_dict()
-        elif self.log_theta is not None:
-            stored["log_theta"] = self.log_theta.astype(np.float32)
-        if self.zero_inflation is not None:
-            stored["zero_inflation"] = self.zero_inflation.to_dict()
-        return stored
+        parts = {
+            name: part.to_dict() if isinstance(part, AffineMap) else part.astype(np.float32)
+            for name, part in self.parts.items()
+        }
+        return {**self.log_proportion.to_dict(), **parts}
 
     def _mapped(self, change: Callable[[AffineMap], AffineMap]) -> Decoder:
-        return Decoder(
-            change(self.log_proportion),
-            change(self.log_theta) if isinstance(self.log_theta, AffineMap) else self.log_theta,
-            None if self.zero_inflation is None else change(self.zero_inflation),
-        )
+        parts = {name: change(part) if isinstance(part, AffineMap) else part for name, part in self.parts.items()}
+        return replace(self, log_proportion=change(self.log_proportion), parts=parts)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from sc_ldvae._options import Levels
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -147,6 +149,15 @@ class Design:
                 continuous.append(Continuous(str(key), float(mean), float(sd)))
         categorical = (Categorical(key, tuple(own)) for key, own in levels.items() if batch is None or key != batch.key)
         return cls(batch, tuple(categorical), tuple(continuous))
+
+    def levels(self, labels: Categorical | None) -> Levels:
+        """How many levels the model is built for."""
+        return Levels(
+            n_batch=0 if self.batch is None else len(self.batch.levels),
+            n_labels=0 if labels is None else len(labels.levels),
+            n_cats_per_cov=tuple(len(column.levels) for column in self.categorical),
+            n_continuous_cov=len(self.continuous),
+        )
 
     def matrix(self, obs: pd.DataFrame) -> NDArray[np.float64]:
         """Values of the columns, n_obs x columns.

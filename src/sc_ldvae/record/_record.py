@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
@@ -11,26 +11,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from sc_ldvae._modality import obs_of
+from sc_ldvae._options import ModelOptions, Schedule
+from sc_ldvae.likelihoods import LIKELIHOODS
+from sc_ldvae.record._blocks import blocks_of, table_of
 from sc_ldvae.record._covariance import unpacked
 from sc_ldvae.record._decoder import Decoder
 from sc_ldvae.record._design import Categorical, Design
+from sc_ldvae.record._folded import Folded
 from sc_ldvae.record._keys import DEFAULT, Keys
+from sc_ldvae.record._shapes import check_whole
+from sc_ldvae.record._strings import strings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Mapping
 
     from anndata import AnnData
     from numpy.typing import NDArray
 
-SCHEMA_VERSION = 3
-_PARTS = ("keys", "params", "genes", "decoder", "encoder", "history", "explained_deviance")
-_MOMENTS = ("log_mean", "log_variance")
-_ONE = ("",)
-# Names of entries that every format has.
-_KEYS = tuple(field.name for field in fields(Keys) if field.name != "loadings_se")
-# Arguments of the fit that the model itself depends on.
-_OPTIONS = ("gene_likelihood", "dispersion", "latent_distribution", "log_variational")
+    from sc_ldvae._options import Levels
+    from sc_ldvae.likelihoods import Block
+
+SCHEMA_VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,12 @@ class Record:
     @cached_property
     def shown_decoder(self) -> Decoder:
         """The stored decoder, in the frame in which the factors are shown."""
-        return Decoder.from_dict(self.content["decoder"])
+        return Decoder.from_dict(self.content["decoder"], LIKELIHOODS[self.blocks[0].gene_likelihood])
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """Stretches of genes with a likelihood each; one, before format 4 and until there are joint fits."""
+        return blocks_of(self.content)
 
     @cached_property
     def decoder(self) -> Decoder:
@@ -117,15 +123,57 @@ class Record:
         return self._categorical("labels_key", "labels")
 
     @property
-    def options(self) -> dict[str, Any]:
-        """What the model's constructor needs beside the sizes of its arrays."""
-        return {name: self.param(name) for name in _OPTIONS} | {
-            "use_observed_lib_size": "library" not in self.content["encoder"],
-            "n_batch": 0 if self.design.batch is None else len(self.design.batch.levels),
-            "n_labels": 0 if self.labels is None else len(self.labels.levels),
-            "n_cats_per_cov": [len(column.levels) for column in self.design.categorical],
-            "n_continuous_cov": len(self.design.continuous),
-        }
+    def levels(self) -> Levels:
+        """How many levels batch, labels and covariates have."""
+        return self.design.levels(self.labels)
+
+    @cached_property
+    def options(self) -> ModelOptions:
+        """What the fit was asked for of the model; the default where it does not say."""
+        options = replace(ModelOptions(n_latent=self.n_latent), **self._given(ModelOptions, but=("n_latent",)))
+        return replace(options, use_observed_lib_size="library" not in self.content["encoder"])
+
+    @property
+    def schedule(self) -> Schedule:
+        """What it was asked for of the training."""
+        return Schedule(**self._given(Schedule))
+
+    @property
+    def composition(self) -> bool:
+        """Whether a cell's factors are shares of one ('ln')."""
+        return self.options.composition
+
+    @property
+    def folded(self) -> Folded:
+        """The model, in its own frame."""
+        prior = self.content.get("library_prior")
+        return Folded(self.decoder, self.content["encoder"], prior, self.options, self.levels)
+
+    @property
+    def size_factor_unit(self) -> float | None:
+        """Library that a size factor of one stands for; None where there are no size factors, or nobody knows."""
+        unit = self.content.get("size_factor_unit")
+        return None if unit is None else float(unit)
+
+    @property
+    def explained_deviance(self) -> NDArray[np.floating[Any]]:
+        """Each factor's share, n_latent."""
+        return np.asarray(self.content["explained_deviance"])
+
+    @property
+    def total_explained_deviance(self) -> float:
+        """Share of all factors together."""
+        return float(self.content["total_explained_deviance"])
+
+    @property
+    def history(self) -> dict[str, NDArray[Any]]:
+        """One value per epoch, by name."""
+        return {name: np.asarray(values) for name, values in self.content["history"].items()}
+
+    @property
+    def end(self) -> dict[str, Any]:
+        """How the training ended: ``stop_reason`` and ``best_epoch``."""
+        return {"stop_reason": str(self.content["stop_reason"]), "best_epoch": int(self.content["best_epoch"])}
 
     def covariate_settings(
         self, batch: str | None, covariates: Mapping[str, str | float] | None
@@ -145,18 +193,18 @@ class Record:
             settings[self.design.batch.key] = batch
         return settings
 
-    def theta_groups(self, adata: AnnData) -> NDArray[np.int64]:
-        """Row of the stored log theta for each cell.
+    def groups(self, obs: pd.DataFrame) -> NDArray[np.int64]:
+        """Group of each cell, for parts of the likelihood that have one value per group.
 
         Raises
         ------
         ValueError
             If dispersions differ between batches or labels, and a cell has one that the fit has not seen.
         """
-        by = {"gene-batch": self.design.batch, "gene-label": self.labels}.get(self.param("dispersion"))
-        if by is None or self.decoder.log_theta is None:
-            return np.zeros(adata.n_obs, dtype=np.int64)
-        return by.codes(obs_of(adata))
+        by = {"gene-batch": self.design.batch, "gene-label": self.labels}.get(self.blocks[0].dispersion)
+        if by is None or not self.decoder.parts:
+            return np.zeros(len(obs), dtype=np.int64)
+        return by.codes(obs)
 
     def at_genes(self, names: pd.Index, values: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
         """Rows for `names` out of `values` of the fitted genes (n_genes x columns), zero for genes not fitted."""
@@ -166,23 +214,29 @@ class Record:
         return rows
 
     def content_for(self, keys: Keys) -> dict[str, Any]:
-        """The content for other keys or another object, sharing nothing with this one."""
-        return deepcopy(dict(self.content)) | {"schema_version": SCHEMA_VERSION, "keys": keys.to_dict()}
+        """The content in the current format for other keys or another object, sharing nothing with this one."""
+        now = {"schema_version": SCHEMA_VERSION, "keys": keys.to_dict(), "blocks": table_of(self.blocks)}
+        return deepcopy(dict(self.content)) | now
 
     def _categorical(self, argument: str, levels: str) -> Categorical | None:
         if levels not in self.content:
             return None
         return Categorical(str(self.param(argument)), tuple(map(str, self.content[levels])))
 
-
-def strings(values: Iterable[object]) -> NDArray[np.str_]:
-    """Strings as they were written: files give them back in various types."""
-    return np.array([str(value) for value in values], dtype=str)
+    def _given(self, cls: type, but: tuple[str, ...] = ()) -> dict[str, Any]:
+        """The fields of a class of options that the fit was given."""
+        values = {field.name: self.param(field.name) for field in fields(cls) if field.name not in but}
+        return {name: value for name, value in values.items() if value is not None}
 
 
 def fits_in(adata: AnnData) -> dict[str, Mapping[str, Any]]:
     """Content of every fit in uns, by its key, as it stands there."""
     return {name: value for name, value in adata.uns.items() if hasattr(value, "keys") and "schema_version" in value}
+
+
+def marks_in(adata: AnnData) -> set[str]:
+    """Columns of obs in which fits mark the cells that they have not seen."""
+    return {str(content["keys"]["held_out"]) for content in fits_in(adata).values()}
 
 
 def read(adata: AnnData, key: str = DEFAULT) -> Record:
@@ -205,66 +259,13 @@ def read(adata: AnnData, key: str = DEFAULT) -> Record:
             f"uns[{key!r}] was written in format {version}, this version reads up to {SCHEMA_VERSION}. Update sc-ldvae."
         )
         raise ValueError(msg)
-    _check_whole(content, key)
+    check_whole(content, key)
     keys = Keys.from_dict(content["keys"])
     for attribute, entry in (("obsm", keys.latent), ("obsm", keys.variance), ("varm", keys.loadings)):
         if entry not in getattr(adata, attribute):
             msg = f"uns[{key!r}] holds a fit, but its {attribute}[{entry!r}] is gone. Put it back, or fit again."
             raise ValueError(msg)
     return Record(keys, _from_format_1(content, keys, adata) if version == 1 else content)
-
-
-def _check_whole(content: Mapping[str, Any], key: str) -> None:
-    def refuse(what: str) -> None:
-        msg = f"uns[{key!r}] is damaged: {what}. Read the object from its file again, or fit again."
-        raise ValueError(msg)
-
-    def check(names: Iterable[str], part: Mapping[str, Any], whole: str = "") -> None:
-        for name in names:
-            if name not in part:
-                refuse(f"{whole + name!r} is missing")
-
-    check(_PARTS, content)
-    check(_KEYS, content["keys"], "keys/")
-    for whole, part, shapes in _shapes(content):
-        check(shapes, part, whole)
-        for name, shape in shapes.items():
-            if np.shape(part[name]) != shape:
-                refuse(f"{whole + name!r} has the shape {np.shape(part[name])} in place of {shape}")
-
-
-def _shapes(content: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], dict[str, tuple[int, ...]]]]:
-    """Parts of the model by their path, with the shapes that their arrays have if they belong together."""
-    params, decoder, encoder = content["params"], content["decoder"], content["encoder"]
-    likelihood, dispersion = (str(params.get(name)) for name in ("gene_likelihood", "dispersion"))
-    n_genes, n_latent = len(content["genes"]), len(content["explained_deviance"])
-    n_columns = len(content["covariates"]["key"]) if "covariates" in content else 0
-    affine = {"loadings": (n_genes, n_latent), "intercept": (n_genes,)}
-    if n_columns or "covariate_effects" in decoder:
-        affine["covariate_effects"] = (n_genes, n_columns)
-    yield "decoder/", decoder, affine
-    triangle = n_latent * (n_latent + 1) // 2
-    optional = {"rotation": (n_latent, n_latent), "loadings_covariance": (n_genes, triangle)}
-    yield "", content, {name: shape for name, shape in optional.items() if name in content}
-    levels = {"gene-batch": "batches", "gene-label": "labels"}.get(dispersion, "")
-    if likelihood != "poisson" and dispersion == "gene-cell":
-        yield "decoder/log_theta/", decoder.get("log_theta", {}), affine
-    elif likelihood != "poisson":
-        yield "decoder/", decoder, {"log_theta": (len(content.get(levels, _ONE)), n_genes)}
-    if likelihood == "zinb":
-        yield "decoder/zero_inflation/", decoder.get("zero_inflation", {}), affine
-    encoders = {"z": n_latent}
-    if not (params.get("use_observed_lib_size") or "size_factor_key" in params):
-        encoders["library"] = 1
-        n_batches = len(content.get("batches", _ONE))
-        yield "library_prior/", content.get("library_prior", {}), dict.fromkeys(_MOMENTS, (n_batches,))
-    for name, width in encoders.items():
-        part = encoder.get(name, {})
-        n_hidden = len(part.get("bias_0", ()))
-        shapes: dict[str, tuple[int, ...]] = {"weight_0": (n_hidden, n_genes), "bias_0": (n_hidden,)}
-        for head in ("mean", "log_variance"):
-            shapes |= {f"{head}_weight": (width, n_hidden), f"{head}_bias": (width,)}
-        yield f"encoder/{name}/", part, shapes
 
 
 def _from_format_1(content: Mapping[str, Any], keys: Keys, adata: AnnData) -> Mapping[str, Any]:

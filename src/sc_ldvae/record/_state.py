@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
     from anndata import AnnData
-    from numpy.typing import NDArray
 
+    from sc_ldvae._typing import Floats, Positions
     from sc_ldvae.record._record import Record
-
-    Floats = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -30,30 +28,31 @@ class State:
     def __len__(self) -> int:
         return len(self.library)
 
-    def rows(self, cells: slice) -> State:
+    def rows(self, cells: slice | Positions) -> State:
         """Some of the cells."""
         return State(self.latent[cells], self.variance[cells], self.library[cells])
 
 
-def state_of(adata: AnnData, fit: Record) -> State:
-    """What `fit` left of the cells of `adata`.
+def state_of(adata: AnnData, stored: Record) -> State:
+    """What a fit left of the cells of `adata`.
 
     Raises
     ------
     ValueError
         If some of the cells were not in the fit, or the library is gone, or the latent is that of something else.
     """
-    if fit.keys.library not in adata.obs:
-        msg = f"uns[{fit.keys.uns!r}] holds a fit, but obs[{fit.keys.library!r}] is gone. Put it back, or fit again."
+    if stored.keys.library not in adata.obs:
+        missing = f"obs[{stored.keys.library!r}] is gone. Put it back, or fit again."
+        msg = f"uns[{stored.keys.uns!r}] holds a fit, but {missing}"
         raise ValueError(msg)
-    latent, variance = (np.asarray(adata.obsm[key], np.float32) for key in (fit.keys.latent, fit.keys.variance))
-    for key, array in ((fit.keys.latent, latent), (fit.keys.variance, variance)):
-        if array.shape[1:] != (fit.n_latent,):
-            msg = f"obsm[{key!r}] has the shape {array.shape}, but the fit has {fit.n_latent} factors. Put it back."
+    latent, variance = (np.asarray(adata.obsm[key], np.float32) for key in (stored.keys.latent, stored.keys.variance))
+    for key, array in ((stored.keys.latent, latent), (stored.keys.variance, variance)):
+        if array.shape[1:] != (stored.n_latent,):
+            msg = f"obsm[{key!r}] has the shape {array.shape}, but the fit has {stored.n_latent} factors. Put it back."
             raise ValueError(msg)
-    if fit.rotation is not None:
-        latent = (latent @ np.linalg.inv(fit.rotation)).astype(np.float32)
-    state = State(latent, variance, adata.obs[fit.keys.library].to_numpy(dtype=np.float32))
+    if stored.rotation is not None:
+        latent = (latent @ np.linalg.inv(stored.rotation)).astype(np.float32)
+    state = State(latent, variance, adata.obs[stored.keys.library].to_numpy(dtype=np.float32))
     unknown = ~np.isfinite(np.column_stack([latent, variance, state.library])).all(1)
     if unknown.any():
         msg = (

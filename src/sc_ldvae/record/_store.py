@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
+    from sc_ldvae._typing import Floats
+
 _MISSING = object()
 
 
@@ -35,6 +37,13 @@ def write(adata: AnnData, entries: Mapping[str, Mapping[str, Any]]) -> None:
             for (attribute, key), value in before.items():
                 _restore(getattr(adata, attribute), key, value)
             raise
+
+
+def write_scores(adata: AnnData, key: str | None, values: Floats) -> float:
+    """Their mean; with a key, ``obs[key]`` gets them."""
+    if key is not None:
+        write(adata, {"obs": {key: values}})
+    return float(values.mean())
 
 
 def _restore(mapping: Any, key: str, value: Any) -> None:  # noqa: ANN401  any of anndata's mappings and values

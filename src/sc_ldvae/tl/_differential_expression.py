@@ -7,18 +7,15 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 import pandas as pd
 
-from sc_ldvae import record
-from sc_ldvae._modality import obs_of, pick_modality
-from sc_ldvae.tl._groups import grouped, tests_of
-from sc_ldvae.tl._ranking import Mode, as_scanpy, table
+from sc_ldvae import inputs, record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from anndata import AnnData
 
-    from sc_ldvae._typing import Bar, Data, Floats, Positions
-    from sc_ldvae.decode import Comparison
+    from sc_ldvae._typing import Data, Floats
+    from sc_ldvae.decode import Mode
 
 # Default pseudocount, in counts of a cell of median library.
 _PSEUDOCOUNT = 0.1
@@ -133,34 +130,26 @@ def differential_expression(
     """
     from tqdm import tqdm
 
-    from sc_ldvae.tl import _arguments as door
+    from sc_ldvae import decode
 
-    door.check_key(key_added)
+    inputs.check_key(key_added)
     _check_numbers(mode, delta, fdr, pseudocount)
-    adata = pick_modality(data, modality)
-    fit = record.read(adata, key)
-    codes, names = grouped(adata, groupby)
-    chosen, tests = tests_of(codes, names, groupby, groups, reference)
-    genes = np.flatnonzero(fit.positions_in(adata.var_names) >= 0)
+    adata = inputs.pick_modality(data, modality)
+    stored = record.read(adata, key)
+    codes, names = inputs.grouped(adata, groupby)
+    chosen, tests = inputs.tests_of(codes, names, groupby, groups, reference)
+    genes = np.flatnonzero(stored.positions_in(adata.var_names) >= 0)
     known = codes >= 0
     cells = adata[known]
-    state = record.state_of(cells, fit)
+    state = record.state_of(cells, stored)
     if mode == "vanilla":
         pseudocount = _NO_PSEUDOCOUNT
     elif pseudocount is None:
         pseudocount = _PSEUDOCOUNT / float(np.median(state.library))
-    designs = _designs(cells, fit, batch_correction=batch_correction)
+    designs, compared = _designs(cells, stored, batch_correction=batch_correction), decode.Compared(codes[known], tests)
     with tqdm(total=len(genes) * len(designs), unit="gene", disable=not progress) as bar:
-        comparison = _mean_comparison(
-            fit,
-            state,
-            designs,
-            codes[known],
-            tests,
-            genes,
-            bar,
-            delta=delta,
-            pseudocount=pseudocount,
+        comparison = decode.mean_comparison(
+            stored, state, designs, compared, genes, bar, delta=delta, pseudocount=pseudocount
         )
     params = {
         "groupby": groupby,
@@ -174,15 +163,18 @@ def differential_expression(
         "pseudocount": float(pseudocount),
         "batch_correction": bool(batch_correction),
     }
-    tables = {group: table(comparison, i, fit.genes[genes], mode, fdr) for i, group in enumerate(chosen)}
-    not_fitted = adata.var_names.difference(pd.Index(fit.genes))
-    result = data.copy() if copy else data
-    stored = {"params": params} | as_scanpy(tables, not_fitted)
-    record.write(pick_modality(result, modality), {"uns": {key_added: stored}})
-    return result if copy else None
+    tables = {group: decode.ranking(comparison, i, stored.genes[genes], mode, fdr) for i, group in enumerate(chosen)}
+    not_fitted = adata.var_names.difference(pd.Index(stored.genes))
+
+    def write(adata: AnnData) -> None:
+        record.write_comparison(adata, key_added, params, tables, not_fitted)
+
+    return inputs.changed(data, modality, write, copy=copy)
 
 
 def _check_numbers(mode: str, delta: float, fdr: float, pseudocount: float | None) -> None:
+    from sc_ldvae.decode import Mode
+
     if mode not in get_args(Mode):
         msg = f"mode={mode!r} is unknown. Choose 'change' or 'vanilla'."
         raise ValueError(msg)
@@ -195,36 +187,12 @@ def _check_numbers(mode: str, delta: float, fdr: float, pseudocount: float | Non
         raise ValueError(msg)
 
 
-def _designs(cells: AnnData, fit: record.Record, *, batch_correction: bool) -> Sequence[Floats]:
+def _designs(cells: AnnData, stored: record.Record, *, batch_correction: bool) -> Sequence[Floats]:
     """The cells' covariates as they are, or once for each batch."""
     settings: dict[str, str | float] = {}
     if batch_correction:
-        if fit.design.batch is None:
+        if stored.design.batch is None:
             msg = "batch_correction=True was given, but the fit has no batch. Leave it out, or fit with batch_key."
             raise ValueError(msg)
-        settings[fit.design.batch.key] = "mean"
-    return fit.design.matrices(obs_of(cells), settings)
-
-
-def _mean_comparison(
-    fit: record.Record,
-    state: record.State,
-    designs: Sequence[Floats],
-    codes: np.ndarray,
-    tests: np.ndarray,
-    genes: Positions,
-    bar: Bar,
-    **thresholds: float,
-) -> Comparison:
-    """The comparison over a mixture of the designs."""
-    from sc_ldvae import decode
-
-    # Groups in the order of their cells: those of one group stay together in the kernel's cache.
-    order = np.argsort(codes, kind="stable")
-    state = record.State(state.latent[order], state.variance[order], state.library[order])
-    composition = fit.param("latent_distribution") == "ln"
-    parts = []
-    for design in designs:
-        cells = decode.LogProportions.of(fit.decoder.log_proportion, state, design[order], composition=composition)
-        parts.append(decode.compared(cells, codes[order], tests, genes, bar, **thresholds))
-    return decode.mixture(parts)
+        settings[stored.design.batch.key] = "mean"
+    return stored.design.matrices(inputs.obs_of(cells), settings)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from sc_ldvae import record
-from sc_ldvae._modality import obs_of, pick_modality
+from sc_ldvae import inputs, record
 from sc_ldvae._typing import UNSET
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from sc_ldvae._typing import Bar, Data, Floats, Mask, Seed, Unset
-    from sc_ldvae.fit import Decoded
+    from sc_ldvae._typing import Data, Mask, Seed, Unset
+    from sc_ldvae.assess import Decoded
+    from sc_ldvae.counts import Source
 
 Scored = Literal["held_out", "all"]
 
@@ -117,46 +116,41 @@ def explained_deviance(
     """
     from tqdm import tqdm
 
-    from sc_ldvae.tl import _arguments as door
-    from sc_ldvae.tl._groups import grouped
-    from sc_ldvae.tl._per_factor import with_table
+    from sc_ldvae import assess
 
-    door.check_key(key_added)
-    adata = pick_modality(data, modality)
-    fit = record.read(adata, key)
-    scored, others = _scored(adata, fit, cells)
-    codes, names = (np.full(adata.n_obs, -1), []) if groupby is None else grouped(adata, groupby)
-    judged = _judged(adata, fit, layer) if thinned is None else _thinned(adata, fit, layer, thinned, rng)
-    scored = scored & (np.diff(judged.decoded.counts.indptr) > 0)
+    inputs.check_key(key_added)
+    adata = inputs.pick_modality(data, modality)
+    stored = record.read(adata, key)
+    scored, others = _scored(adata, stored, cells)
+    codes, names = (np.full(adata.n_obs, -1), []) if groupby is None else inputs.grouped(adata, groupby)
+    counts = inputs.fitted_counts(adata, stored, layer)
+    decoded = _decoded(adata, stored, counts) if thinned is None else _thinned(adata, stored, counts, thinned, rng)
+    scored = scored & (decoded.source.totals > 0)
     _check_some(scored, codes, groupby, thinned)
+    null = assess.null_proportions(counts, np.flatnonzero(others))
     with tqdm(total=int(scored.sum()), unit="cell", disable=not progress) as bar:
-        per_cell = _deviances(fit, judged, np.flatnonzero(scored), others, bar)
-    result: dict[str, Any] = _shares(per_cell.sum(0), fit.n_latent) | {
-        "n_cells": len(per_cell),
+        sums = assess.Deviances.of(stored.shown_decoder, decoded, np.flatnonzero(scored), null, bar)
+    result: dict[str, Any] = sums.shares() | {
+        "n_cells": len(sums.per_cell),
         "params": {"cells": cells, "thinned": 0.0 if thinned is None else float(thinned), "groupby": groupby or ""},
     }
     if groupby is not None:
-        result["groups"] = _by_group(per_cell, codes[scored], names, fit.n_latent)
+        result["groups"] = sums.by_group(codes[scored], names)
     name = f"{key}_explained_deviance" if key_added is None else key_added
-    return with_table(data, modality, name, result, fit=fit, copy=copy)
+
+    def write(adata: AnnData) -> None:
+        record.write_result(adata, name, result, stored)
+
+    return inputs.changed(data, modality, write, copy=copy)
 
 
-@dataclass(frozen=True)
-class _Judged:
-    """Cells with the counts that the factors are judged by."""
-
-    decoded: Decoded
-    training_counts: Any
-    """Counts that the null's proportions come from, in the same cells."""
-
-
-def _scored(adata: AnnData, fit: record.Record, cells: Scored) -> tuple[Mask, Mask]:
+def _scored(adata: AnnData, stored: record.Record, cells: Scored) -> tuple[Mask, Mask]:
     """Which cells to judge by, and which the null's proportions come from, n_obs each."""
     if cells not in get_args(Scored):
         msg = f"cells={cells!r} is unknown. Choose one of {', '.join(map(repr, get_args(Scored)))}."
         raise ValueError(msg)
     every = np.ones(adata.n_obs, dtype=bool)
-    held_out = np.asarray(obs_of(adata).get(fit.keys.held_out, ~every), dtype=bool)
+    held_out = np.asarray(inputs.obs_of(adata).get(stored.keys.held_out, ~every), dtype=bool)
     if cells == "held_out" and not held_out.any():
         msg = "cells='held_out', but no cell was held out from the fit. Pass cells='all'."
         raise ValueError(msg)
@@ -172,81 +166,33 @@ def _check_some(scored: Mask, codes: np.ndarray, groupby: str | None, thinned: f
         raise ValueError(msg)
 
 
-def _judged(adata: AnnData, fit: record.Record, layer: str | Unset | None) -> _Judged:
+def _decoded(adata: AnnData, stored: record.Record, counts: Source) -> Decoded:
     """Cells with their stored latent, in the frame in which the factors are shown."""
-    from sc_ldvae.fit import Decoded
-    from sc_ldvae.tl._stored import fitted_counts
+    from sc_ldvae.assess import Decoded
 
-    counts, state = fitted_counts(adata, fit, layer), record.state_of(adata, fit)
-    latent = np.asarray(adata.obsm[fit.keys.latent], dtype=np.float64)
-    design, groups = fit.design.matrix(obs_of(adata)), fit.theta_groups(adata)
-    return _Judged(Decoded(counts, latent, design, state.library.astype(np.float64), groups), counts)
+    obs, state = inputs.obs_of(adata), record.state_of(adata, stored)
+    latent = np.asarray(adata.obsm[stored.keys.latent], dtype=np.float64)
+    design, groups = stored.design.matrix(obs), stored.groups(obs)
+    return Decoded(counts, latent, design, state.library.astype(np.float64), groups)
 
 
-def _thinned(adata: AnnData, fit: record.Record, layer: str | Unset | None, share: float, rng: Seed) -> _Judged:
+def _thinned(adata: AnnData, stored: record.Record, counts: Source, share: float, rng: Seed) -> Decoded:
     """Cells with a share of their counts, and the latent that the encoder makes of the others."""
-    from sc_ldvae.fit import Decoded, posterior
-    from sc_ldvae.tl._stored import encoder_of, fitted_counts
+    from sc_ldvae.assess import Decoded
+    from sc_ldvae.counts import InMemory, thinned
+    from sc_ldvae.fit import posterior
 
     if not 0 < share < 1:
         msg = f"thinned must be above 0 and below 1, but is {share}. Give the share of counts to judge by, such as 0.2."
         raise ValueError(msg)
-    counts = fitted_counts(adata, fit, layer)
-    kept, judged = counts.copy(), counts.copy()
-    judged.data = np.random.default_rng(rng).binomial(counts.data.astype(np.int64), share).astype(np.float32)
-    # What the encoder reads has the size that it is used to.
-    kept.data = (counts.data - judged.data) / np.float32(1 - share)
-    for part in (kept, judged):
-        part.eliminate_zeros()
-    stored = encoder_of(adata, fit, kept)
-    with stored.engine() as engine:
-        parts = posterior(stored.model, engine, stored.cells, stored.everyone)
-    latent, _, library = (part.double().numpy() for part in parts)
-    if fit.rotation is not None:
-        latent = latent @ fit.rotation
+    judged, kept = thinned(counts, share, np.random.default_rng(rng))
+    scorable = inputs.encoder_of(adata, stored, InMemory(kept))
+    with scorable.scorer() as scorer:
+        state = posterior(scorable.model, scorer, scorable.cells, scorable.everyone)
+    latent, library = state.latent.astype(np.float64), state.library.astype(np.float64)
+    if stored.rotation is not None:
+        latent = latent @ stored.rotation
     judged[library == 0] = 0
     judged.eliminate_zeros()
-    design, groups = fit.design.matrix(obs_of(adata)), fit.theta_groups(adata)
-    return _Judged(Decoded(judged, latent, design, share * library, groups), counts)
-
-
-def _deviances(fit: record.Record, judged: _Judged, scored: np.ndarray, others: Mask, bar: Bar) -> Floats:
-    """Deviances of the `scored` cells: null, model, without each factor, and with the first 0, 1, ... factors."""
-    from sc_ldvae.fit import deviances_without, proportions
-
-    n_latent = fit.n_latent
-    every = np.ones((n_latent, n_latent), dtype=bool)
-    without = np.vstack([np.zeros((1, n_latent), dtype=bool), np.eye(n_latent, dtype=bool), np.triu(every)])
-    parts = []
-    for part in deviances_without(
-        fit.shown_decoder,
-        judged.decoded.rows(scored),
-        without,
-        proportions(judged.training_counts[others]),
-        judged.decoded.latent.mean(0),
-    ):
-        parts.append(part)
-        bar.update(len(part))
-    return np.concatenate(parts)
-
-
-def _shares(deviances: Floats, n_latent: int) -> dict[str, Any]:
-    """Shares of the null's deviance out of sums over cells, which may be one row per group."""
-    null, model = deviances[..., :1], deviances[..., 1:2]
-    without, first = deviances[..., 2 : 2 + n_latent], deviances[..., 2 + n_latent :]
-    ends = np.concatenate([first[..., 1:], model], axis=-1)
-    shares = {
-        "total": (1 - model / null)[..., 0],
-        "base": (1 - first[..., :1] / null)[..., 0],
-        "marginal": (without - model) / null,
-        "cumulative": 1 - ends / null,
-    }
-    return {name: share if np.ndim(share) else float(share) for name, share in shares.items()}
-
-
-def _by_group(per_cell: Floats, codes: np.ndarray, names: list[str], n_latent: int) -> dict[str, Any]:
-    """The same for each group that has cells."""
-    sizes = np.bincount(codes[codes >= 0], minlength=len(names))
-    found = np.flatnonzero(sizes)
-    sums = np.stack([per_cell[codes == group].sum(0) for group in found])
-    return _shares(sums, n_latent) | {"name": np.array([names[i] for i in found], dtype=str), "n_cells": sizes[found]}
+    obs = inputs.obs_of(adata)
+    return Decoded(InMemory(judged), latent, stored.design.matrix(obs), share * library, stored.groups(obs))

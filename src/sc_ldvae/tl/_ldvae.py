@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sc_ldvae._modality import pick_modality
+from sc_ldvae._options import ModelOptions, Schedule
 from sc_ldvae._typing import UNSET
 
 if TYPE_CHECKING:
@@ -12,13 +12,14 @@ if TYPE_CHECKING:
 
     import torch
 
+    from sc_ldvae._options import Dispersion, LatentDistribution
     from sc_ldvae._typing import Data, Mask, Seed, Unset
-    from sc_ldvae.nn import Dispersion, LatentDistribution, Likelihood
+    from sc_ldvae.likelihoods import GeneLikelihood
 
 
 def ldvae(
     data: Data,
-    n_latent: int = 10,
+    n_latent: int = ModelOptions.n_latent,
     *,
     modality: str | None = None,
     layer: str | None = None,
@@ -28,21 +29,21 @@ def ldvae(
     categorical_covariate_keys: Sequence[str] | None = None,
     continuous_covariate_keys: Sequence[str] | None = None,
     size_factor_key: str | None = None,
-    gene_likelihood: Likelihood = "nb",
-    dispersion: Dispersion = "gene",
-    latent_distribution: LatentDistribution = "normal",
-    use_observed_lib_size: bool = False,
-    log_variational: bool = True,
-    use_batch_norm: bool = True,
-    bias: bool = False,
-    n_hidden: int = 128,
-    n_layers_encoder: int = 1,
-    dropout_rate: float = 0.1,
-    max_epochs: int | None = None,
-    batch_size: int = 128,
-    lr: float = 0.06,
+    gene_likelihood: GeneLikelihood = ModelOptions.gene_likelihood,
+    dispersion: Dispersion = ModelOptions.dispersion,
+    latent_distribution: LatentDistribution = ModelOptions.latent_distribution,
+    use_observed_lib_size: bool = ModelOptions.use_observed_lib_size,
+    log_variational: bool = ModelOptions.log_variational,
+    use_batch_norm: bool = ModelOptions.use_batch_norm,
+    bias: bool = ModelOptions.bias,
+    n_hidden: int = ModelOptions.n_hidden,
+    n_layers_encoder: int = ModelOptions.n_layers_encoder,
+    dropout_rate: float = ModelOptions.dropout_rate,
+    max_epochs: int | None = Schedule.max_epochs,
+    batch_size: int = Schedule.batch_size,
+    lr: float = Schedule.lr,
     train_size: float | str = 0.9,
-    early_stopping: bool = True,
+    early_stopping: bool = Schedule.early_stopping,
     device: str | torch.device = "auto",
     rng: Seed | Unset = UNSET,
     random_state: int | Unset | None = UNSET,
@@ -176,25 +177,43 @@ def ldvae(
     >>> adata.obsm["X_ldvae"].shape, adata.varm["ldvae_loadings"].shape
     ((200, 3), (50, 3))
     """
-    # A copy, for debuggers and coverage tools add to the original.
-    asked = dict(locals())
-    from sc_ldvae import record
-    from sc_ldvae.tl import _arguments as door
-    from sc_ldvae.tl._request import Request
-    from sc_ldvae.tl._result import entries
+    from sc_ldvae import fit, inputs, record
 
-    adata = pick_modality(data, modality)
-    door.check_object(adata)
-    door.check_key(key_added)
-    door.check_whole(n_latent=n_latent)
-    mask = door.gene_mask(adata, mask_var)
-    door.check_n_latent(n_latent, int(mask.sum()))
-    generator = door.generator_of(rng, random_state)
-    held_out = door.split(adata, train_size, generator)
-    request = Request.of(adata, mask, asked)
-    fitted = request.fit(n_latent, held_out, generator, progress=progress)
-    result = data.copy() if copy else data
-    adata = pick_modality(result, modality)
+    adata = inputs.pick_modality(data, modality)
+    inputs.check_object(adata)
+    inputs.check_key(key_added)
+    inputs.check_whole(n_latent=n_latent)
+    mask = inputs.gene_mask(adata, mask_var)
+    inputs.check_n_latent(n_latent, int(mask.sum()))
+    generator = inputs.generator_of(rng, random_state)
+    held_out = inputs.split(adata, train_size, generator)
+    columns = inputs.Columns(
+        batch_key=batch_key,
+        labels_key=labels_key,
+        categorical_covariate_keys=categorical_covariate_keys,
+        continuous_covariate_keys=continuous_covariate_keys,
+        size_factor_key=size_factor_key,
+    )
+    model = ModelOptions(
+        n_latent=n_latent,
+        gene_likelihood=gene_likelihood,
+        dispersion=dispersion,
+        latent_distribution=latent_distribution,
+        use_observed_lib_size=use_observed_lib_size,
+        log_variational=log_variational,
+        use_batch_norm=use_batch_norm,
+        bias=bias,
+        n_hidden=n_hidden,
+        n_layers_encoder=n_layers_encoder,
+        dropout_rate=dropout_rate,
+    )
+    schedule = Schedule(max_epochs=max_epochs, batch_size=batch_size, lr=lr, early_stopping=early_stopping)
+    request, annotations = inputs.request_of(adata, mask, inputs.Options(columns, model, schedule, layer, device))
+    with fit.progress_bar(fit.n_epochs(schedule, int((~held_out).sum())), shown=progress) as watcher:
+        new = fit.fit(request, held_out, generator, watcher)
+
+    others: dict[str, object] = {"modality": modality, "layer": layer, "train_size": train_size, "key_added": key_added}
+    others["mask_var"] = None if mask_var is UNSET else mask_var
+    asked = annotations.asked(mask, {**vars(columns), **vars(model), **vars(schedule), **others})
     keys = record.Keys.named(key_added)
-    record.write(adata, entries(fitted, keys, mask, adata.var_names, request.annotations, asked))
-    return result if copy else None
+    return inputs.changed(data, modality, lambda adata: record.write_fit(adata, keys, new, asked), copy=copy)

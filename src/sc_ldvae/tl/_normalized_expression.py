@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
 
-from sc_ldvae import record
-from sc_ldvae._memory import check_memory
-from sc_ldvae._modality import obs_of, pick_modality
+from sc_ldvae import inputs, record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Sequence
 
-    from anndata import AnnData
     from scipy.sparse import csr_matrix
 
-    from sc_ldvae._typing import Bar, Data, Floats, Positions, Seed
-    from sc_ldvae.tl._settings import Covariates, Factors
-
-_ADVICE = "Ask for some genes only (genes), for small values to be left out (threshold), or for fewer cells."
+    from sc_ldvae._typing import Data, Floats, Seed
 
 
 def normalized_expression(
@@ -30,8 +22,8 @@ def normalized_expression(
     *,
     genes: Sequence[str] | str | None = None,
     batch: str | None = None,
-    covariates: Covariates | None = None,
-    factors: Factors | None = None,
+    covariates: inputs.Covariates | None = None,
+    factors: inputs.Factors | None = None,
     library: float | Literal["own"] = 1.0,
     n_samples: int | None = None,
     threshold: float | None = None,
@@ -104,25 +96,23 @@ def normalized_expression(
     """
     from tqdm import tqdm
 
-    from sc_ldvae.tl import _arguments as door
-    from sc_ldvae.tl import _settings as settings
+    from sc_ldvae import decode
 
-    door.check_whole(n_samples=n_samples)
-    door.check_key(key_added)
+    inputs.check_whole(n_samples=n_samples)
+    inputs.check_key(key_added)
     _check_library(library)
-    adata = pick_modality(data, modality)
-    fit = record.read(adata, key)
-    chosen, places, width = settings.gene_columns(adata, fit, genes, as_layer=key_added is not None)
-    asked = _Asked(
-        adata,
-        fit,
-        record.state_of(adata, fit),
-        fit.covariate_settings(batch, covariates),
-        settings.factor_values(fit, factors),
-        library,
-        n_samples,
-        np.random.default_rng(rng),
-    )
+    adata = inputs.pick_modality(data, modality)
+    stored = record.read(adata, key)
+    chosen, places, width = inputs.gene_columns(adata, stored, genes, as_layer=key_added is not None)
+    state, settings = record.state_of(adata, stored), stored.covariate_settings(batch, covariates)
+    obs = inputs.obs_of(adata)
+
+    def designs(cells: slice) -> Sequence[Floats]:
+        return stored.design.matrices(obs.iloc[cells], settings)
+
+    scale = state.library if library == "own" else np.full(len(state), library, dtype=np.float32)
+    values_of_factors, generator = inputs.factor_values(stored, factors), np.random.default_rng(rng)
+    asked = decode.Normalized(stored, state, designs, values_of_factors, scale, n_samples, generator)
     with tqdm(total=adata.n_obs, unit="cell", disable=not progress) as bar:
         if threshold is None:
             values = asked.dense(chosen, places, width, bar)
@@ -133,68 +123,7 @@ def normalized_expression(
         return None
     if threshold is not None:
         return values
-    return pd.DataFrame(values, index=adata.obs_names, columns=fit.genes[chosen])
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """A request, and what answers it chunk by chunk."""
-
-    adata: AnnData
-    fit: record.Record
-    state: record.State
-    settings: Mapping[str, str | float]
-    factor_values: Mapping[int, float]
-    library: float | str
-    n_samples: int | None
-    rng: np.random.Generator
-
-    def dense(self, genes: Positions, places: Positions, width: int, bar: Bar) -> Floats:
-        n_bytes = len(self.state) * width * 4
-        check_memory(n_bytes, f"A dense array of {len(self.state)} cells x {width} genes", _ADVICE)
-        values = np.zeros((len(self.state), width), dtype=np.float32)
-        for cells in self._chunks(bar):
-            self._add(cells, genes, places, values[cells])
-        return values
-
-    def sparse(self, genes: Positions, places: Positions, width: int, threshold: float, bar: Bar) -> csr_matrix:
-        parts = []
-        # Decoded in the order of the columns, so that the rows come out sorted.
-        order = np.argsort(places)
-        for cells in self._chunks(bar):
-            values = np.zeros((cells.stop - cells.start, len(genes)), dtype=np.float32)
-            self._add(cells, genes[order], np.arange(len(genes)), values)
-            values[values < threshold] = 0
-            part = sparse.csr_matrix(values)
-            columns = places[order].astype(np.int32)[part.indices]
-            parts.append(sparse.csr_matrix((part.data, columns, part.indptr), shape=(len(values), width)))
-            if len(parts) == 1:
-                n_bytes = part.nnz * 16 * len(self.state) // len(values)
-                check_memory(n_bytes, f"A sparse matrix of {len(self.state)} cells x {len(genes)} genes", _ADVICE)
-        return sparse.vstack(parts, format="csr")
-
-    def _chunks(self, bar: Bar) -> Iterator[slice]:
-        from sc_ldvae.decode import CHUNK
-
-        for start in range(0, len(self.state), CHUNK):
-            cells = slice(start, min(start + CHUNK, len(self.state)))
-            yield cells
-            bar.update(cells.stop - cells.start)
-
-    def _add(self, cells: slice, genes: Positions, places: Positions, out: Floats) -> None:
-        from sc_ldvae.decode import Expression, draw_latent, with_factors
-
-        state, composition = self.state.rows(cells), self.fit.param("latent_distribution") == "ln"
-        latents = [state.latent]
-        if self.n_samples is not None:
-            latents = [draw_latent(state, self.rng, composition=composition) for _ in range(self.n_samples)]
-        latents = [
-            with_factors(latent, self.factor_values, composition=composition, rotation=self.fit.rotation)
-            for latent in latents
-        ]
-        designs = self.fit.design.matrices(obs_of(self.adata).iloc[cells], self.settings)
-        scale = state.library if self.library == "own" else np.full(len(state), self.library, dtype=np.float32)
-        Expression(self.fit.decoder.log_proportion, genes, places).add(latents, designs, scale, out)
+    return pd.DataFrame(values, index=adata.obs_names, columns=stored.genes[chosen])
 
 
 def _check_library(library: float | str) -> None:

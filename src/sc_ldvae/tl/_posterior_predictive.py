@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import sparse
 
-from sc_ldvae import record
-from sc_ldvae._memory import check_memory
-from sc_ldvae._modality import obs_of, pick_modality
+from sc_ldvae import inputs, record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from anndata import AnnData
+    import pandas as pd
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
 
-    from sc_ldvae._typing import Bar, Data, Floats, Positions, Seed
-    from sc_ldvae.decode import CountDistribution
-    from sc_ldvae.tl._settings import Covariates
-
-_ADVICE = "Ask for fewer draws (n_samples), for some genes only (genes), or for fewer cells."
+    from sc_ldvae._typing import Data, Floats, Positions, Seed
 
 
 def posterior_predictive(
@@ -32,7 +25,7 @@ def posterior_predictive(
     *,
     genes: Sequence[str] | str | None = None,
     batch: str | None = None,
-    covariates: Covariates | None = None,
+    covariates: inputs.Covariates | None = None,
     key: str = record.DEFAULT,
     modality: str | None = None,
     rng: Seed = 0,
@@ -97,28 +90,20 @@ def posterior_predictive(
     """
     from tqdm import tqdm
 
-    from sc_ldvae.decode import CountDistribution
-    from sc_ldvae.tl import _arguments as door
-    from sc_ldvae.tl import _settings as settings
+    from sc_ldvae import decode
 
-    door.check_whole(n_samples=n_samples)
-    door.check_key(key_added)
-    adata = pick_modality(data, modality)
-    fit = record.read(adata, key)
-    chosen, places, width = settings.gene_columns(adata, fit, genes, as_layer=key_added is not None)
-    asked = fit.covariate_settings(batch, covariates)
-    cells = _Cells(
-        record.state_of(adata, fit),
-        _design(adata, fit, asked),
-        _theta_groups(adata, fit, asked),
-        fit.param("latent_distribution") == "ln",
-    )
-    counts, rng = CountDistribution.of_genes(fit.decoder, chosen), np.random.default_rng(rng)
-    samples = []
+    inputs.check_whole(n_samples=n_samples)
+    inputs.check_key(key_added)
+    adata = inputs.pick_modality(data, modality)
+    stored, obs = record.read(adata, key), inputs.obs_of(adata)
+    chosen, places, width = inputs.gene_columns(adata, stored, genes, as_layer=key_added is not None)
+    settings, state = stored.covariate_settings(batch, covariates), record.state_of(adata, stored)
+    design, groups = _design(obs, stored, settings), _groups(obs, stored, settings)
+    cells = decode.Posteriors(state, design, groups, stored.composition)
+    counts, rng = decode.CountDistribution.of_genes(stored.decoder, chosen), np.random.default_rng(rng)
     with tqdm(total=adata.n_obs * n_samples, unit="draw", disable=not progress) as bar:
-        for n_left in range(n_samples, 0, -1):
-            sample = cells.draw(counts, n_left, _Sources.of(rng), bar)
-            samples.append(_at_columns(sample, places, width))
+        drawn = (cells.draw(counts, n_left, rng, bar) for n_left in range(n_samples, 0, -1))
+        samples = [_at_columns(one, places, width) for one in drawn]
     if key_added is None:
         return samples
     names = [key_added] if n_samples == 1 else [f"{key_added}_{i}" for i in range(1, n_samples + 1)]
@@ -126,79 +111,26 @@ def posterior_predictive(
     return None
 
 
-@dataclass(frozen=True)
-class _Sources:
-    """Randomness of each step of a draw: from one for all, a draw would depend on how many cells are drawn at once."""
-
-    latent: np.random.Generator
-    rate: np.random.Generator
-    count: np.random.Generator
-    inflation: np.random.Generator
-
-    @classmethod
-    def of(cls, rng: np.random.Generator) -> _Sources:
-        return cls(*map(np.random.default_rng, rng.integers(2**63, size=4)))
-
-
-@dataclass(frozen=True)
-class _Cells:
-    """What the counts of cells are drawn from."""
-
-    state: record.State
-    design: Floats
-    groups: NDArray[np.int64]
-    composition: bool
-
-    def draw(self, counts: CountDistribution, n_left: int, sources: _Sources, bar: Bar) -> csr_matrix:
-        """Counts, n_obs x genes: the first of `n_left` draws."""
-        from sc_ldvae.decode import chunks_of, draw_latent
-
-        parts: list[csr_matrix] = []
-        for cells in chunks_of(len(self.state), len(counts.expression.genes)):
-            state = self.state.rows(cells)
-            latent = draw_latent(state, sources.latent, composition=self.composition)
-            parameters = counts.parameters(latent, self.design[cells], state.library, self.groups[cells])
-            parts.append(sparse.csr_matrix(_draw_counts(parameters, sources), dtype=np.float32))
-            if len(parts) == 1:
-                n_bytes = (n_left + 1) * 8 * parts[0].nnz * len(self.state) // len(state)
-                what = f"{n_left} sparse matrices of {len(self.state)} cells x {parts[0].shape[1]} genes"
-                check_memory(n_bytes, what, _ADVICE)
-            bar.update(len(state))
-        return sparse.vstack(parts, format="csr")
-
-
-def _draw_counts(parameters: Mapping[str, Floats], sources: _Sources) -> NDArray[np.int64]:
-    rate = parameters["mean"]
-    if "theta" in parameters:
-        # A negative binomial is a Poisson whose rate has a gamma distribution.
-        theta = parameters["theta"]
-        rate = rate * (sources.rate.standard_gamma(theta) / theta)
-    counts = sources.count.poisson(rate)
-    if "zero_inflation" in parameters:
-        counts[sources.inflation.random(counts.shape) < parameters["zero_inflation"]] = 0
-    return counts
-
-
-def _design(adata: AnnData, fit: record.Record, asked: Mapping[str, str | float]) -> Floats:
+def _design(obs: pd.DataFrame, stored: record.Record, settings: Mapping[str, str | float]) -> Floats:
     """Covariates of each cell, n_obs x columns of the design."""
-    for column in (fit.design.batch, *fit.design.categorical):
-        if column is not None and asked.get(column.key) == "mean" and "mean" not in column.levels:
-            argument = "batch" if column is fit.design.batch else f"covariates[{column.key!r}]"
+    for column in (stored.design.batch, *stored.design.categorical):
+        if column is not None and settings.get(column.key) == "mean" and "mean" not in column.levels:
+            argument = "batch" if column is stored.design.batch else f"covariates[{column.key!r}]"
             levels = ", ".join(map(repr, column.levels))
             msg = (
                 f"{argument} can't be 'mean': counts are drawn for one level, not for a mean of them. Levels: {levels}."
             )
             raise ValueError(msg)
-    (design,) = fit.design.matrices(obs_of(adata), asked)
+    (design,) = stored.design.matrices(obs, settings)
     return design
 
 
-def _theta_groups(adata: AnnData, fit: record.Record, asked: Mapping[str, str | float]) -> NDArray[np.int64]:
-    """Row of the log theta for each cell: that of the asked batch, where dispersions differ between batches."""
-    batch = fit.design.batch
-    if fit.param("dispersion") == "gene-batch" and batch is not None and batch.key in asked:
-        return np.full(adata.n_obs, batch.levels.index(str(asked[batch.key])))
-    return fit.theta_groups(adata)
+def _groups(obs: pd.DataFrame, stored: record.Record, settings: Mapping[str, str | float]) -> NDArray[np.int64]:
+    """Group of each cell: the batch that is set, where dispersions differ between batches."""
+    batch = stored.design.batch
+    if stored.blocks[0].dispersion == "gene-batch" and batch is not None and batch.key in settings:
+        return np.full(len(obs), batch.levels.index(str(settings[batch.key])))
+    return stored.groups(obs)
 
 
 def _at_columns(counts: csr_matrix, places: Positions, width: int) -> csr_matrix:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sc_ldvae import record
-from sc_ldvae._modality import pick_modality
+from sc_ldvae import inputs, record
 from sc_ldvae._typing import UNSET
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from sc_ldvae._typing import Data, Floats, Unset
-    from sc_ldvae.tl._stored import MissingGenes
+    from sc_ldvae._typing import Data, Unset
 
 
 def project(
@@ -24,7 +22,7 @@ def project(
     key: str = record.DEFAULT,
     modality: str | None = None,
     layer: str | Unset | None = UNSET,
-    missing_genes: MissingGenes = "error",
+    missing_genes: inputs.MissingGenes = "error",
     key_added: str | None = None,
     copy: bool = False,
     progress: bool = True,
@@ -84,48 +82,24 @@ def project(
     from tqdm import tqdm
 
     from sc_ldvae import fit
-    from sc_ldvae.tl import _arguments as door
-    from sc_ldvae.tl._stored import for_encoder
 
-    door.check_key(key_added)
+    inputs.check_key(key_added)
     adata, fitted = (_anndata(data, modality) for data in (query, reference))
-    known = record.read(fitted, key)
-    stored = for_encoder(adata, known, layer, missing_genes)
-    with stored.engine() as engine, tqdm(total=adata.n_obs, unit="cell", disable=not progress) as bar:
-        posterior = fit.posterior(stored.model, engine, stored.cells, stored.everyone, bar)
-    latent, variance, library = (part.numpy() for part in posterior)
-    if known.rotation is not None:
-        latent = rotated_latent(latent, known.rotation)
+    stored = record.read(fitted, key)
+    scorable = inputs.for_encoder(adata, stored, layer, missing_genes)
+    with scorable.scorer() as scorer, tqdm(total=adata.n_obs, unit="cell", disable=not progress) as bar:
+        state = fit.posterior(scorable.model, scorer, scorable.cells, scorable.everyone, bar)
 
-    keys = known.keys if key_added is None else record.Keys.named(key_added)
-    entries: dict[str, dict[str, Any]] = {
-        "obsm": {keys.latent: latent, keys.variance: variance},
-        "varm": loadings_entries(adata, known, keys),
-        "obs": {keys.library: library},
-        "uns": {keys.uns: known.content_for(keys)},
-    }
+    keys = stored.keys if key_added is None else record.Keys.named(key_added)
+    held_out = None
     if adata is not fitted:
-        entries["obs"][keys.held_out] = np.ones(adata.n_obs, dtype=bool)
-    elif known.keys.held_out in adata.obs:
-        entries["obs"][keys.held_out] = adata.obs[known.keys.held_out].to_numpy()
+        held_out = np.ones(adata.n_obs, dtype=bool)
+    elif stored.keys.held_out in adata.obs:
+        held_out = adata.obs[stored.keys.held_out].to_numpy()
     result = query.copy() if copy else query
-    record.write(_anndata(result, modality), entries)
+    record.write_projected(_anndata(result, modality), stored, keys, state, held_out)
     return result if copy else None
 
 
 def _anndata(data: Data, modality: str | None) -> AnnData:
-    return pick_modality(data, modality if hasattr(data, "mod") else None)
-
-
-def rotated_latent(latent: Floats, matrix: Floats) -> Floats:
-    """The shown latent, in the memory layout that files give back: sums round the same."""
-    return np.ascontiguousarray(latent @ matrix, dtype=np.float32)
-
-
-def loadings_entries(adata: AnnData, known: record.Record, keys: record.Keys) -> dict[str, np.ndarray]:
-    """Loadings, and their standard errors where they are known, for varm: zero for genes that were not fitted."""
-    entries = {keys.loadings: known.at_genes(adata.var_names, known.shown_decoder.log_proportion.loadings)}
-    if known.loadings_covariance is not None:
-        errors = np.sqrt(np.diagonal(known.loadings_covariance, axis1=1, axis2=2))
-        entries[keys.loadings_se] = known.at_genes(adata.var_names, errors)
-    return entries
+    return inputs.pick_modality(data, modality if hasattr(data, "mod") else None)

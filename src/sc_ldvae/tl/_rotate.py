@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sc_ldvae import record
-from sc_ldvae._modality import obs_of, pick_modality
+from sc_ldvae import inputs, record
 from sc_ldvae._typing import UNSET
 
 if TYPE_CHECKING:
@@ -84,68 +83,41 @@ def rotate(
     >>> sc_ldvae.get.loadings(adata, key="promax").columns.tolist()
     ['promax1', 'promax2', 'promax3']
     """
-    from sc_ldvae.get._loadings import rotation_of
-    from sc_ldvae.tl import _arguments as door
-
     if key_added is None:
         msg = "key_added is missing: the rotated fit stands beside the first. Give a name, such as 'varimax'."
         raise ValueError(msg)
-    door.check_key(key_added)
-    adata = pick_modality(data, modality)
-    fit, keys = record.read(adata, key), record.Keys.named(key_added)
-    overwritten = set(fit.keys.to_dict().values()) & set(keys.to_dict().values())
+    inputs.check_key(key_added)
+    adata = inputs.pick_modality(data, modality)
+    stored, keys = record.read(adata, key), record.Keys.named(key_added)
+    overwritten = set(stored.keys.to_dict().values()) & set(keys.to_dict().values())
     if overwritten:
         msg = f"key_added={key_added!r} would overwrite {min(overwritten)!r} of the fit itself. Give another name."
         raise ValueError(msg)
-    values = _entries(adata, fit, rotation_of(adata, fit, method, "method"), keys, layer)
-    result = data.copy() if copy else data
-    record.write(pick_modality(result, modality), values)
-    return result if copy else None
+    matrix, state = inputs.rotation_of(adata, stored, method, "method"), record.state_of(adata, stored)
+    matrix, explained = _by_deviance(adata, stored, state, matrix, layer)
 
+    def write(adata: AnnData) -> None:
+        record.write_rotated(adata, stored, keys, state, matrix, explained)
 
-def _entries(
-    adata: AnnData, fit: record.Record, matrix: Floats, keys: record.Keys, layer: str | Unset | None
-) -> dict[str, dict[str, Any]]:
-    """Values to set, by attribute of the AnnData and key."""
-    from sc_ldvae.tl._project import loadings_entries, rotated_latent
-
-    state = record.state_of(adata, fit)
-    matrix, explained = _by_deviance(adata, fit, state, matrix, layer)
-    content = fit.content_for(keys) | explained
-    content |= {"rotation": matrix, "decoder": _rotated(fit, matrix).to_dict()}
-    if fit.loadings_covariance is not None:
-        turned = record.turned(fit.loadings_covariance, fit.turn_to(matrix))
-        content["loadings_covariance"] = record.packed(turned)
-    columns = {keys.library: fit.keys.library, keys.held_out: fit.keys.held_out}
-    return {
-        "obsm": {keys.latent: rotated_latent(state.latent, matrix), keys.variance: state.variance.copy()},
-        "varm": loadings_entries(adata, record.Record(keys, content), keys),
-        "obs": {new: obs_of(adata)[old].to_numpy() for new, old in columns.items() if old in adata.obs},
-        "uns": {keys.uns: content},
-    }
+    return inputs.changed(data, modality, write, copy=copy)
 
 
 def _by_deviance(
-    adata: AnnData, fit: record.Record, state: record.State, matrix: Floats, layer: str | Unset | None
-) -> tuple[Floats, dict[str, Any]]:
-    """The same rotation with the factors in the order of what they explain, and what they explain for the record."""
-    from sc_ldvae.fit import Decoded, deviance_on_held_out
-    from sc_ldvae.tl._stored import fitted_counts
+    adata: AnnData, stored: record.Record, state: record.State, matrix: Floats, layer: str | Unset | None
+) -> tuple[Floats, tuple[float, Floats]]:
+    """The same rotation with the factors in the order of what they explain, and what they explain."""
+    from sc_ldvae import assess
 
-    obs = obs_of(adata)
-    decoded = Decoded(
-        fitted_counts(adata, fit, layer),
+    obs = inputs.obs_of(adata)
+    decoded = assess.Decoded(
+        inputs.fitted_counts(adata, stored, layer),
         state.latent @ matrix,
-        fit.design.matrix(obs),
+        stored.design.matrix(obs),
         state.library.astype(np.float64),
-        fit.theta_groups(adata),
+        stored.groups(obs),
     )
-    held_out = np.asarray(obs.get(fit.keys.held_out, np.zeros(len(obs))), dtype=bool)
-    total, shares = deviance_on_held_out(_rotated(fit, matrix), decoded, held_out)
+    held_out = np.asarray(obs.get(stored.keys.held_out, np.zeros(len(obs))), dtype=bool)
+    rotated = stored.decoder.rotated(np.linalg.inv(matrix).T)
+    total, shares = assess.deviance_on_held_out(rotated, decoded, held_out)
     order = np.argsort(-shares, kind="stable")
-    explained = {"explained_deviance": shares[order], "total_explained_deviance": total}
-    return np.ascontiguousarray(matrix[:, order]), explained
-
-
-def _rotated(fit: record.Record, matrix: Floats) -> record.Decoder:
-    return fit.decoder.rotated(np.linalg.inv(matrix).T)
+    return np.ascontiguousarray(matrix[:, order]), (total, shares[order])

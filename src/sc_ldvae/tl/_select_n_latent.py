@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sc_ldvae._modality import pick_modality
+from sc_ldvae import inputs, record
 from sc_ldvae._typing import UNSET
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from sc_ldvae._typing import Bar, Data, Floats, Mask, Seed, Unset
-    from sc_ldvae.tl._request import Request
-    from sc_ldvae.tl._resample import Resampled
+    from anndata import AnnData
 
-# Variance over the cells of the posterior mean of a factor that is in use.
-_ACTIVE = 0.01
-# Cosine between halves of a factor that comes back.
-_FOUND = 0.5
-_DRAWS = 5
+    from sc_ldvae._typing import Data, Mask, Seed, Unset
+
 _FEWEST_CELLS = 8
-# Arguments of tl.ldvae that this function has itself, or that have no meaning for fits to halves.
-_NOT_PASSED = {"data", "n_latent", "modality", "mask_var", "train_size", "rng", "random_state", "key_added"}
-_NOT_PASSED |= {"copy", "progress"}
 
 
 def select_n_latent(
@@ -126,66 +116,32 @@ def select_n_latent(
     """
     from tqdm import tqdm
 
-    from sc_ldvae.tl import _arguments as door
-    from sc_ldvae.tl._per_factor import with_table
-    from sc_ldvae.tl._request import Request
-    from sc_ldvae.tl._result import storable
+    from sc_ldvae import assess, fit
 
-    adata = pick_modality(data, modality)
-    door.check_object(adata)
-    door.check_key(key_added)
-    door.check_whole(n_seeds=n_seeds)
-    mask, asked = door.gene_mask(adata, mask_var), _asked(options)
+    adata = inputs.pick_modality(data, modality)
+    inputs.check_object(adata)
+    inputs.check_key(key_added)
+    inputs.check_whole(n_seeds=n_seeds)
+    mask, asked = inputs.gene_mask(adata, mask_var), inputs.Options.of(options)
     grid = _grid(n_latent, int(mask.sum()))
     if adata.n_obs < _FEWEST_CELLS:
         msg = f"data has {adata.n_obs} cells, too few to fit halves of them. {_FEWEST_CELLS} are needed."
         raise ValueError(msg)
-    request, generator = Request.of(adata, mask, asked), np.random.default_rng(rng)
+    request, annotations = inputs.request_of(adata, mask, asked)
+    generator, strata = np.random.default_rng(rng), annotations.strata()
     with tqdm(total=2 * n_seeds * len(grid), desc="Fits", unit="fit", disable=not progress) as bar:
-        scans = [_scan(request, grid, generator, bar) for _ in range(n_seeds)]
-    table = _table(grid, scans)
-    result = table | _recommended(table) | {"params": {"n_seeds": n_seeds} | storable(options)}
-    return with_table(data, modality, key_added, result, copy=copy)
+        scans = [fit.scan(request, grid, strata, generator, bar) for _ in range(n_seeds)]
+    table = assess.scan_table(grid, scans)
+    params = {"n_seeds": n_seeds} | record.storable(options)
+    result = table | assess.recommended(table) | {"params": params}
 
+    def write(adata: AnnData) -> None:
+        record.write_result(adata, key_added, result)
 
-class _Judged(NamedTuple):
-    """A fit to a half of the cells, judged by the other half."""
-
-    elbo: Floats
-    """Of each held-out cell."""
-    explained_deviance: float
-    n_active: int
-    directions: Floats
-    """n_genes x n_latent."""
-
-
-@dataclass(frozen=True)
-class _Scan:
-    """One split of the cells, one row per number of factors."""
-
-    elbo: Floats
-    """Of each cell, by the fit that has not seen it."""
-    explained_deviance: Floats
-    cosines: list[Floats]
-    n_active: Floats
-
-
-def _asked(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of tl.ldvae, with its defaults."""
-    from sc_ldvae.tl._ldvae import ldvae
-
-    known = inspect.signature(ldvae).parameters
-    defaults = {name: one.default for name, one in known.items() if name not in _NOT_PASSED}
-    unknown = [name for name in options if name not in defaults]
-    if unknown:
-        msg = f"{unknown[0]!r} is no argument that fits to halves take. They take {', '.join(sorted(defaults))}."
-        raise TypeError(msg)
-    return defaults | dict(options)
+    return inputs.changed(data, modality, write, copy=copy)
 
 
 def _grid(n_latent: Iterable[int] | int, n_genes: int) -> list[int]:
-    from sc_ldvae.tl import _arguments as door
-
     if not isinstance(n_latent, Iterable):
         msg = f"n_latent must hold several numbers to compare, such as range(2, 21, 2), but is {n_latent}."
         raise TypeError(msg)
@@ -194,87 +150,7 @@ def _grid(n_latent: Iterable[int] | int, n_genes: int) -> list[int]:
         msg = "n_latent holds no number. Give the numbers of factors to compare, such as range(2, 21, 2)."
         raise ValueError(msg)
     for number in numbers:
-        door.check_whole(n_latent=number)
+        inputs.check_whole(n_latent=number)
     grid = sorted({int(number) for number in numbers})
-    door.check_n_latent(grid[-1], n_genes)
+    inputs.check_n_latent(grid[-1], n_genes)
     return grid
-
-
-def _scan(request: Request, grid: list[int], rng: np.random.Generator, bar: Bar) -> _Scan:
-    """Fit every number of factors to both halves of one split."""
-    from sc_ldvae.assess import matched
-    from sc_ldvae.tl._resample import halves
-
-    batch, obs = request.annotations.design.batch, request.annotations.obs
-    samples = halves(np.zeros(len(obs)) if batch is None else batch.codes(obs), rng)
-    elbo, deviance, active, cosines = np.empty((len(grid), len(obs))), [], [], []
-    for row, n_latent in enumerate(grid):
-        pair = []
-        for sample in samples:
-            done = _judged(request, n_latent, sample, rng)
-            elbo[row, sample.others] = done.elbo
-            pair.append(done)
-            bar.update()
-        cosines.append(np.abs(matched(pair[0].directions, pair[1].directions)[1]))
-        deviance.append(np.mean([one.explained_deviance for one in pair]))
-        active.append(np.mean([one.n_active for one in pair]))
-    return _Scan(elbo, np.array(deviance), cosines, np.array(active))
-
-
-def _judged(request: Request, n_latent: int, sample: Resampled, rng: np.random.Generator) -> _Judged:
-    import torch
-
-    from sc_ldvae.assess import directions, gene_information
-    from sc_ldvae.fit import canonical_decoder, decoded_cells, deviance_on_held_out, elbo_terms, engine_of
-
-    done = request.trained(n_latent, sample.training, sample.others, rng)
-    n_training, n_cells = len(sample.training), len(sample.training) + len(sample.others)
-    cells, device = done.cells.to(request.device), request.device
-    others, generator = torch.arange(n_training, n_cells, device=device), torch.Generator(device).manual_seed(0)
-    with engine_of(done.model, cells) as engine:
-        draws = [elbo_terms(engine, others, generator).per_cell() for _ in range(_DRAWS)]
-    decoder = canonical_decoder(done.model)
-    counts = request.counts[np.concatenate(sample)]
-    decoded = decoded_cells(done.model, counts, cells)
-    explained, _ = deviance_on_held_out(decoder, decoded, np.arange(n_cells) >= n_training)
-    information = gene_information(decoder, float(decoded.library.mean()))
-    return _Judged(
-        torch.stack(draws).mean(0).cpu().numpy(),
-        explained,
-        int((decoded.latent[n_training:].var(0) > _ACTIVE).sum()),
-        directions(decoder.log_proportion.loadings, information),
-    )
-
-
-def _table(grid: list[int], scans: list[_Scan]) -> dict[str, Any]:
-    """Means over the splits, one entry per number of factors."""
-    per_cell = np.mean([scan.elbo for scan in scans], axis=0)
-    elbo = per_cell.mean(1)
-    behind = per_cell[elbo.argmax()] - per_cell
-    cosines = [np.array([scan.cosines[row] for scan in scans]) for row in range(len(grid))]
-    return {
-        "n_latent": np.array(grid),
-        "elbo": elbo,
-        "elbo_behind": behind.mean(1),
-        "elbo_behind_se": behind.std(1) / np.sqrt(per_cell.shape[1]),
-        "explained_deviance": np.mean([scan.explained_deviance for scan in scans], axis=0),
-        "stability": np.array([one.mean() for one in cosines]),
-        "n_stable": np.array([(one >= _FOUND).sum(1).mean() for one in cosines]),
-        "n_active": np.mean([scan.n_active for scan in scans], axis=0),
-    }
-
-
-def _recommended(table: Mapping[str, Any]) -> dict[str, Any]:
-    grid, behind, error = table["n_latent"], table["elbo_behind"], table["elbo_behind_se"]
-    best, chosen = int(table["elbo"].argmax()), int((behind <= error).argmax())
-    reason = f"{grid[chosen]} factors have the best held-out ELBO"
-    if chosen != best:
-        reason = (
-            f"{grid[chosen]} factors are the fewest whose held-out ELBO is within one standard error of the best: "
-            f"{behind[chosen]:.2f} +- {error[chosen]:.2f} nats per cell behind {grid[best]} factors"
-        )
-    reason += f"; {table['n_stable'][chosen]:g} of them come back in the other half of the cells."
-    if len(grid) > 1 and (chosen == len(grid) - 1 or 1 < grid[chosen] == grid[0]):
-        end = "smallest" if chosen == 0 else "largest"
-        reason += f" It is the {end} number that was tried: widen the range."
-    return {"recommended": int(grid[chosen]), "reason": reason}

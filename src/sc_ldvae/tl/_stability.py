@@ -8,20 +8,16 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from sc_ldvae import record
-from sc_ldvae._modality import obs_of, pick_modality
+from sc_ldvae import inputs, record
 from sc_ldvae._typing import UNSET
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import torch
     from anndata import AnnData
 
     from sc_ldvae._typing import Data, Floats, Seed, Unset
     from sc_ldvae.assess import Method
-    from sc_ldvae.tl._request import Request
-    from sc_ldvae.tl._resample import Resampled, Subsample
+    from sc_ldvae.fit import Subsample
 
 _FEWEST_CELLS = 8
 
@@ -127,17 +123,14 @@ def stability(
     """
     from tqdm import tqdm
 
-    from sc_ldvae import assess
-    from sc_ldvae.tl import _arguments as door
-    from sc_ldvae.tl._per_factor import with_table
-    from sc_ldvae.tl._request import Request
+    from sc_ldvae import assess, fit
 
-    door.check_key(key_added)
-    door.check_whole(n_seeds=n_seeds)
-    adata = pick_modality(data, modality)
+    inputs.check_key(key_added)
+    inputs.check_whole(n_seeds=n_seeds)
+    adata = inputs.pick_modality(data, modality)
     stored = record.read(adata, key)
     _check(adata, stored, n_seeds, subsample, rotation)
-    request = Request.of_record(adata, stored, layer, device)
+    request = inputs.request_of_record(adata, stored, layer, device)
     generator = np.random.default_rng(rng)
     information = assess.gene_information(stored.decoder, float(record.state_of(adata, stored).library.mean()))
 
@@ -146,26 +139,29 @@ def stability(
             return loadings
         return loadings @ np.linalg.inv(assess.ROTATIONS[rotation](loadings, information)).T
 
-    samples = _samples(adata, stored, n_seeds, subsample, generator)
+    samples = fit.resampled(n_seeds, subsample, *_cells(adata, stored), generator)
     with tqdm(samples, desc="Refits", unit="fit", total=n_seeds, disable=not progress) as bar:
-        refits = [shown(_refit(request, stored.n_latent, sample, generator)) for sample in bar]
+        refits = [shown(loadings) for loadings in fit.refits(request, bar, generator)]
     pairs = list(combinations(range(n_seeds), 2))
     if subsample == "halves":
         pairs = [(first, first + 1) for first in range(0, n_seeds, 2)]
-    own = shown(stored.decoder.log_proportion.loadings.astype(np.float64))
-    found = assess.stability(own, refits, pairs, information, halves=subsample == "halves")
-    result: dict[str, Any] = asdict(found) | {
-        "params": {"n_seeds": n_seeds, "subsample": subsample or "", "rotation": rotation or ""}
-    }
+    loadings = shown(stored.decoder.log_proportion.loadings.astype(np.float64))
+    found = assess.stability(loadings, refits, pairs, information, halves=subsample == "halves")
+    params = {"n_seeds": n_seeds, "subsample": subsample or "", "rotation": rotation or ""}
+    result: dict[str, Any] = asdict(found) | {"params": params}
     name = f"{key}_stability" if key_added is None else key_added
-    return with_table(data, modality, name, result, fit=stored, copy=copy)
+
+    def write(adata: AnnData) -> None:
+        record.write_result(adata, name, result, stored)
+
+    return inputs.changed(data, modality, write, copy=copy)
 
 
 def _check(
     adata: AnnData, stored: record.Record, n_seeds: int, subsample: Subsample | None, rotation: Method | None
 ) -> None:
     from sc_ldvae.assess import ROTATIONS
-    from sc_ldvae.tl._resample import Subsample
+    from sc_ldvae.fit import Subsample
 
     if subsample is not None and subsample not in get_args(Subsample):
         msg = f"subsample={subsample!r} is unknown. Choose 'halves', 'bootstrap' or None."
@@ -176,7 +172,7 @@ def _check(
     if rotation is not None and rotation not in ROTATIONS:
         msg = f"rotation={rotation!r} is unknown. Choose one of {', '.join(map(repr, ROTATIONS))}, or None."
         raise ValueError(msg)
-    if rotation is not None and stored.param("latent_distribution") == "ln":
+    if rotation is not None and stored.composition:
         msg = f"rotation={rotation!r}: with latent_distribution='ln' factors are shares of one. Leave it out."
         raise ValueError(msg)
     if stored.rotation is not None:
@@ -190,21 +186,10 @@ def _check(
         raise ValueError(msg)
 
 
-def _samples(
-    adata: AnnData, stored: record.Record, n_seeds: int, subsample: Subsample | None, rng: np.random.Generator
-) -> Iterator[Resampled]:
-    from sc_ldvae.tl._resample import resampled
-
-    obs, batch = obs_of(adata), stored.design.batch
+def _cells(adata: AnnData, stored: record.Record) -> tuple[np.ndarray, np.ndarray]:
+    """Batch of each cell, and whether the fit has not seen it."""
+    obs, batch = inputs.obs_of(adata), stored.design.batch
     strata = np.zeros(len(obs), dtype=np.int64) if batch is None else batch.codes(obs)
     held_out = np.asarray(obs.get(stored.keys.held_out, np.zeros(len(obs))), dtype=bool)
     # Cells that were projected are all held out: then there are no others to train on.
-    return resampled(n_seeds, subsample, strata, held_out & ~held_out.all(), rng)
-
-
-def _refit(request: Request, n_latent: int, sample: Resampled, rng: np.random.Generator) -> Floats:
-    """Loadings, n_genes x n_latent."""
-    from sc_ldvae.fit import canonical_decoder
-
-    done = request.trained(n_latent, sample.training, sample.others, rng)
-    return canonical_decoder(done.model).log_proportion.loadings
+    return strata, held_out & ~held_out.all()

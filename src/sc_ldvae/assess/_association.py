@@ -1,0 +1,66 @@
+"""How closely factors follow what is known of the cells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import sparse
+from scipy.stats import rankdata
+
+if TYPE_CHECKING:
+    from sc_ldvae._typing import Floats, Mask
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of obs, without the cells in which it is missing."""
+
+    key: str
+    known: Mask
+    """n_obs: where it is not missing."""
+    entries: np.ndarray
+    """Numbers, or positions among `levels`, of the known cells."""
+    levels: tuple[str, ...] | None
+    """None for a continuous column."""
+
+
+def association(column: Column, latent: Floats) -> dict[str, object]:
+    """Each factor's association with a column, out of the latent of all cells, n_obs x n_latent."""
+    latent = latent[column.known]
+    if column.levels is None:
+        statistic = _spearman(latent, column.entries)
+        return {"key": column.key, "kind": "continuous", "statistic": statistic, "highest": "", "lowest": ""}
+    means, names = _means(latent, column.entries), np.array(column.levels)
+    return {
+        "key": column.key,
+        "kind": "categorical",
+        "statistic": _eta_squared(latent, means, column.entries),
+        "highest": names[means.argmax(axis=0)],
+        "lowest": names[means.argmin(axis=0)],
+    }
+
+
+def _means(latent: Floats, codes: np.ndarray) -> Floats:
+    """Levels x factors."""
+    sizes = np.bincount(codes)
+    membership = sparse.csr_matrix((np.ones(len(codes)), (codes, np.arange(len(codes)))))
+    return membership @ latent / sizes[:, None]
+
+
+def _eta_squared(latent: Floats, means: Floats, codes: np.ndarray) -> Floats:
+    centre = latent.mean(axis=0)
+    between = np.bincount(codes) @ (means - centre) ** 2
+    return _ratio(between, ((latent - centre) ** 2).sum(axis=0))
+
+
+def _spearman(latent: Floats, numbers: Floats) -> Floats:
+    ranks, others = rankdata(latent, axis=0), rankdata(numbers)
+    ranks, others = ranks - ranks.mean(axis=0), others - others.mean()
+    return _ratio(others @ ranks, np.sqrt((ranks**2).sum(axis=0) * (others**2).sum()))
+
+
+def _ratio(part: Floats, whole: Floats) -> Floats:
+    """Zero where there is no variance."""
+    return np.divide(part, whole, out=np.zeros_like(whole), where=whole > 0).clip(-1, 1)

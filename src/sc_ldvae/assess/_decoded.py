@@ -1,0 +1,57 @@
+"""Cells as a decoder sees them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.special import softmax
+
+from sc_ldvae.counts import Subset
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+    from scipy.sparse import csr_matrix
+
+    from sc_ldvae._typing import Floats, Positions
+    from sc_ldvae.counts import Source
+    from sc_ldvae.record import Decoder
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Counts, and what their distribution depends on; every array has one row per cell."""
+
+    source: Source
+    latent: Floats
+    covariates: Floats
+    library: Floats
+    group: NDArray[np.int64]
+    """Group of each cell, for parts of the likelihood with one value per group."""
+
+    def rows(self, cells: Positions) -> Decoded:
+        """The cells at these positions."""
+        source = Subset(self.source, cells)
+        return Decoded(source, self.latent[cells], self.covariates[cells], self.library[cells], self.group[cells])
+
+    def chunks(self, size: int) -> Iterator[tuple[csr_matrix, Decoded]]:
+        """So many cells at a time, with their counts."""
+        for start in range(0, len(self.latent), size):
+            cells = np.arange(start, min(start + size, len(self.latent)))
+            yield self.source.rows(cells), self.rows(cells)
+
+    def eta(self, decoder: Decoder) -> Floats:
+        """Log proportions up to a constant, n_obs x n_genes."""
+        return decoder.log_proportion(self.latent, self.covariates)
+
+    def mean(self, decoder: Decoder) -> Floats:
+        """Means of the counts, n_obs x n_genes, in single precision."""
+        proportions = softmax(self.eta(decoder).astype(np.float32), axis=1)
+        return self.library[:, None].astype(np.float32) * proportions
+
+    def linear(self, decoder: Decoder) -> dict[str, Floats]:
+        """Parts of the likelihood, n_obs x n_genes, as the decoder gives them."""
+        return decoder.linear(self.latent, self.covariates, self.group)

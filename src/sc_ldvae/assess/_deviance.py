@@ -1,0 +1,93 @@
+"""Explained deviance: how much of the counts' variation a fit, and each of its factors, accounts for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sc_ldvae.counts import evenly, gene_totals
+from sc_ldvae.likelihoods import Contrasts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from scipy.sparse import csr_matrix
+
+    from sc_ldvae._typing import Floats, Mask, Positions
+    from sc_ldvae.assess._decoded import Decoded
+    from sc_ldvae.counts import Source
+    from sc_ldvae.record import Decoder
+
+_CHUNK = 256
+_CELLS_FOR_DEVIANCE = 2000
+
+
+def null_proportions(source: Source, cells: Positions) -> Floats:
+    """Share of each gene in all counts of some cells, n_vars; half a count extra, so that none is zero."""
+    totals = gene_totals(source, cells) + 0.5
+    return totals / totals.sum()
+
+
+def deviance_on_held_out(decoder: Decoder, decoded: Decoded, held_out: Mask) -> tuple[float, Floats]:
+    """Total and each factor's share of the explained deviance on some of the held-out cells.
+
+    Where no cell or every cell is held out, that of all cells, beside the null of all cells.
+    """
+    every = np.ones_like(held_out)
+    scored, others = (held_out, ~held_out) if 0 < held_out.sum() < len(held_out) else (every, every)
+    return explained_deviance(
+        decoder,
+        decoded.rows(evenly(np.flatnonzero(scored), _CELLS_FOR_DEVIANCE)),
+        null_proportions(decoded.source, np.flatnonzero(others)),
+        latent_mean=decoded.latent.mean(0),
+    )
+
+
+def explained_deviance(decoder: Decoder, cells: Decoded, null: Floats, latent_mean: Floats) -> tuple[float, Floats]:
+    """Share of the null's deviance that the fit, and each factor on top of the others, explains.
+
+    The deviance is that of the expected counts under the fitted dispersion (Poisson: none). The null gives every cell
+    its library times the proportions `null`. A factor's share is the deviance that returns when it is set to its mean.
+
+    Returns
+    -------
+    The total, ``1 - deviance(fit) / deviance(null)``, and each factor's share, n_latent.
+    """
+    n_latent = cells.latent.shape[1]
+    without = np.vstack([np.zeros(n_latent, dtype=bool), np.eye(n_latent, dtype=bool)])
+    sums = np.zeros(1 + len(without))
+    for chunk in deviances_without(decoder, cells, without, null, latent_mean):
+        sums += chunk.sum(0)
+    of_null, of_fit, others = sums[0], sums[1], sums[2:]
+    return float(1 - of_fit / of_null), (others - of_fit) / of_null
+
+
+def deviances_without(
+    decoder: Decoder, cells: Decoded, without: Mask, null: Floats, latent_mean: Floats
+) -> Iterator[Floats]:
+    """Deviance of each cell under the null, and under the decoder without each set of factors, some cells at a time.
+
+    Parameters
+    ----------
+    decoder, cells
+        Of the same frame.
+    without
+        Factors that are set to their mean, n_sets x n_latent.
+    null, latent_mean
+        Proportions under the null, n_genes, and mean of the latent, n_latent.
+
+    Yields
+    ------
+    Cells x (1 + n_sets).
+    """
+    for counts, chunk in cells.chunks(_CHUNK):
+        yield _chunk_deviances(decoder, counts, chunk, without, null, latent_mean)
+
+
+def _chunk_deviances(
+    decoder: Decoder, counts: csr_matrix, cells: Decoded, without: Mask, null: Floats, latent_mean: Floats
+) -> Floats:
+    centred, loadings = cells.latent - latent_mean, decoder.log_proportion.loadings.T
+    contrasts = Contrasts(cells.library, np.log(null), cells.eta(decoder), centred, loadings, without)
+    return decoder.likelihood.deviances(counts, contrasts, cells.linear(decoder))

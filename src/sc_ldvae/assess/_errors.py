@@ -1,0 +1,68 @@
+"""How far the loadings may be off: the observed Fisher information of each gene's counts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from sc_ldvae.assess._decoded import Decoded
+    from sc_ldvae.record import Decoder
+
+_CHUNK = 256
+# Smallest information: as if a loading were known to be within 10 of zero. Genes without counts have no other.
+_LEAST = 0.01
+
+
+def loadings_covariance(
+    decoder: Decoder, cells: Decoded, level_blocks: list[slice], *, composition: bool
+) -> NDArray[np.float64]:
+    """Covariance of the estimates of each gene's loadings, n_genes x n_latent x n_latent.
+
+    Given the posterior means of the cells, each gene is a regression of its counts on them, and the inverse of minus
+    the second derivative of its log-likelihood is the covariance of its coefficients. The intercept and the effects of
+    covariates are among them, so what they take from the loadings is accounted for. Dispersion, zero inflation and
+    library are taken as known.
+
+    Parameters
+    ----------
+    decoder
+        Canonical.
+    cells
+        Those that were trained on.
+    level_blocks
+        Columns of the covariates that belong to one category each.
+    composition
+        Whether the factors sum to one ('ln'): then they leave nothing for an intercept to explain.
+    """
+    n_latent = cells.latent.shape[1]
+    inputs = _inputs(cells, level_blocks, composition=composition)
+    rows, columns = np.tril_indices(inputs.shape[1])
+    n_genes = len(decoder.log_proportion.intercept)
+    triangles = np.zeros((n_genes, len(rows)))
+    start = 0
+    for counts, chunk in cells.chunks(_CHUNK):
+        information = decoder.likelihood.information(counts, chunk.mean(decoder), chunk.linear(decoder))
+        x = inputs[start : start + len(information)]
+        triangles += information.T @ (x[:, rows] * x[:, columns])
+        start += len(information)
+    of_genes = np.empty((n_genes, inputs.shape[1], inputs.shape[1]))
+    of_genes[:, rows, columns] = of_genes[:, columns, rows] = triangles
+    values, vectors = np.linalg.eigh(of_genes)
+    scaled = vectors[:, :n_latent] / np.sqrt(np.maximum(values, _LEAST))[:, None]
+    return scaled @ scaled.transpose(0, 2, 1)
+
+
+def _inputs(cells: Decoded, level_blocks: list[slice], *, composition: bool) -> NDArray[np.float32]:
+    """What a gene's log proportion is regressed on, n_obs x columns, without columns that others determine."""
+    covariates = cells.covariates.copy()
+    # Effects of levels sum to zero. It matters where factors stand for the intercept: else they would be those of cells
+    # of the first level.
+    for block in level_blocks:
+        covariates[:, block] -= covariates[:, [block.start]]
+    covariates = np.delete(covariates, [block.start for block in level_blocks], axis=1)
+    ones = np.ones((len(cells.latent), 0 if composition else 1))
+    return np.hstack([cells.latent, covariates, ones]).astype(np.float32)

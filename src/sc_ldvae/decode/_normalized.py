@@ -1,0 +1,83 @@
+"""Normalised expression of many cells, chunk by chunk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import sparse
+
+from sc_ldvae._memory import check_memory
+from sc_ldvae.decode._expression import CHUNK, Expression, draw_latent
+from sc_ldvae.decode._factors import with_factors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from scipy.sparse import csr_matrix
+
+    from sc_ldvae._typing import Bar, Floats, Positions
+    from sc_ldvae.record import Record, State
+
+_ADVICE = "Ask for some genes only (genes), for small values to be left out (threshold), or for fewer cells."
+
+
+@dataclass(frozen=True)
+class Normalized:
+    """A request for normalised expression, and what answers it."""
+
+    stored: Record
+    state: State
+    designs: Callable[[slice], Sequence[Floats]]
+    """Settings of the covariates of some of the cells, whose mean is taken."""
+    factor_values: Mapping[int, float]
+    """Factors that are set."""
+    scale: Floats
+    """What the proportions of each cell are multiplied by, n_obs."""
+    n_samples: int | None
+    rng: np.random.Generator
+
+    def dense(self, genes: Positions, places: Positions, width: int, bar: Bar) -> Floats:
+        """Genes of the fit at their places among `width` columns, n_obs x width."""
+        n_bytes = len(self.state) * width * 4
+        check_memory(n_bytes, f"A dense array of {len(self.state)} cells x {width} genes", _ADVICE)
+        values = np.zeros((len(self.state), width), dtype=np.float32)
+        for cells in self._chunks(bar):
+            self._add(cells, genes, places, values[cells])
+        return values
+
+    def sparse(self, genes: Positions, places: Positions, width: int, threshold: float, bar: Bar) -> csr_matrix:
+        """The same without values below a threshold."""
+        parts = []
+        # Decoded in the order of the columns, so that the rows come out sorted.
+        order = np.argsort(places)
+        for cells in self._chunks(bar):
+            values = np.zeros((cells.stop - cells.start, len(genes)), dtype=np.float32)
+            self._add(cells, genes[order], np.arange(len(genes)), values)
+            values[values < threshold] = 0
+            part = sparse.csr_matrix(values)
+            columns = places[order].astype(np.int32)[part.indices]
+            parts.append(sparse.csr_matrix((part.data, columns, part.indptr), shape=(len(values), width)))
+            if len(parts) == 1:
+                n_bytes = part.nnz * 16 * len(self.state) // len(values)
+                check_memory(n_bytes, f"A sparse matrix of {len(self.state)} cells x {len(genes)} genes", _ADVICE)
+        return sparse.vstack(parts, format="csr")
+
+    def _chunks(self, bar: Bar) -> Iterator[slice]:
+        for start in range(0, len(self.state), CHUNK):
+            cells = slice(start, min(start + CHUNK, len(self.state)))
+            yield cells
+            bar.update(cells.stop - cells.start)
+
+    def _add(self, cells: slice, genes: Positions, places: Positions, out: Floats) -> None:
+        state, composition = self.state.rows(cells), self.stored.composition
+        latents = [state.latent]
+        if self.n_samples is not None:
+            latents = [draw_latent(state, self.rng, composition=composition) for _ in range(self.n_samples)]
+        latents = [
+            with_factors(latent, self.factor_values, composition=composition, rotation=self.stored.rotation)
+            for latent in latents
+        ]
+        expression = Expression(self.stored.decoder.log_proportion, genes, places)
+        expression.add(latents, self.designs(cells), self.scale[cells], out)

@@ -1,0 +1,63 @@
+"""What computes: scores of minibatches, and steps of training."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+from sc_ldvae.engine._autograd import Autograd, AutogradEngine
+from sc_ldvae.engine._fused import Fused, FusedEngine, can_be_fused
+from sc_ldvae.kernels import own_threads
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import torch
+    from torch import Tensor
+
+    from sc_ldvae.counts import Minibatch
+    from sc_ldvae.nn import LDVAE, Elbo
+
+
+class Scorer(Protocol):
+    """A model in evaluation mode, and what it says of cells; everything comes back on the CPU."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the generators of its draws have to be."""
+
+    def posterior(self, cells: Minibatch) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Mean and variance of the normal variables, n_cells x n_latent, and the log library where it is latent."""
+
+    def elbo(self, cells: Minibatch, generator: torch.Generator) -> Elbo:
+        """Terms of the ELBO at one draw of each cell."""
+
+    def log_weights(self, cells: Minibatch, generator: torch.Generator) -> Tensor:
+        """Log importance weight of one draw of each cell."""
+
+
+class Engine(Scorer, Protocol):
+    """A model that is being trained; it scores in evaluation mode only."""
+
+    def step(self, cells: Minibatch, lr: float, kl_weight: float, generator: torch.Generator) -> Elbo:
+        """One step of Adam on minus the mean ELBO, in training mode; the terms before the step."""
+
+
+@contextmanager
+def scorer_of(model: LDVAE) -> Iterator[Scorer]:
+    """What scores on the model's device: fused kernels on the CPU, where they know the likelihood, else autograd."""
+    if can_be_fused(model):
+        with own_threads():
+            yield Fused(model)
+    else:
+        yield Autograd(model)
+
+
+@contextmanager
+def engine_of(model: LDVAE, prior_weight: float) -> Iterator[Engine]:
+    """What trains there; the model's prior counts `prior_weight` times in the loss."""
+    if can_be_fused(model):
+        with own_threads():
+            yield FusedEngine(model, prior_weight)
+    else:
+        yield AutogradEngine(model, prior_weight)

@@ -1,0 +1,27 @@
+"""What each epoch came to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class History:
+    """One entry per epoch."""
+
+    epoch: list[int] = field(default_factory=list)
+    elbo: list[float] = field(default_factory=list)
+    """Mean over the training cells at KL weight 1, in nats, while the parameters moved."""
+    elbo_held_out: list[float] = field(default_factory=list)
+    """Mean over the held-out cells at KL weight 1, in nats; empty where none are held out."""
+    kl_weight: list[float] = field(default_factory=list)
+    lr: list[float] = field(default_factory=list)
+
+    def best_epoch(self) -> int:
+        """Position of the epoch with the largest held-out ELBO; the last one where none are held out."""
+        scores = self.elbo_held_out
+        return scores.index(max(scores)) if scores else len(self.epoch) - 1
+
+    def columns(self) -> dict[str, list[float]]:
+        """What there is, by name."""
+        return {name: values for name, values in vars(self).items() if values}

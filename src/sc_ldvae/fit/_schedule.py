@@ -1,0 +1,53 @@
+"""How long to train, at which learning rate and which weight of the divergence."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+
+from sc_ldvae.counts import n_minibatches
+
+if TYPE_CHECKING:
+    from sc_ldvae._options import Schedule
+
+# Shares of the whole schedule, in steps: the learning rate and the weight of the KL divergence rise for so long.
+WARMUP = 0.1
+PATIENCE = 0.4
+# Learning rates at both ends, as shares of the peak.
+LR_FIRST = 0.3
+LR_LAST = 4e-6
+
+
+def n_epochs(schedule: Schedule, n_training: int) -> int:
+    """Epochs for so many training cells."""
+    return schedule.max_epochs or default_max_epochs(n_training, schedule.batch_size)
+
+
+def default_max_epochs(n_cells: int, batch_size: int) -> int:
+    """Epochs that come to at least 350 steps, and for many cells to 6 times the square root of their number."""
+    n_steps = max(350, 6 * math.sqrt(n_cells))
+    return max(2, round(n_steps / n_minibatches(n_cells, batch_size)))
+
+
+def learning_rate(step: int, n_steps: int, peak: float) -> float:
+    """One cycle (Smith and Topin 2019): up to the peak and down to almost nothing, both along a cosine."""
+    done = step / max(n_steps - 1, 1)
+    if done < WARMUP:
+        return peak * _cosine(LR_FIRST, 1, done / WARMUP)
+    return peak * _cosine(1, LR_LAST, (done - WARMUP) / (1 - WARMUP))
+
+
+def kl_weights(n_steps: int) -> list[float]:
+    """Of the first steps; then it stays at the last of them, which is 1."""
+    return torch.linspace(0, 1, max(2, round(WARMUP * n_steps))).tolist()
+
+
+def patience(max_epochs: int) -> int:
+    """Epochs without a better held-out ELBO after which training stops."""
+    return max(5, round(PATIENCE * max_epochs))
+
+
+def _cosine(start: float, end: float, done: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * done)) / 2

@@ -1,0 +1,65 @@
+"""What users passed: found, checked, typed. Knows AnnData and MuData; torch is loaded by what needs a model."""
+
+from __future__ import annotations
+
+from sc_ldvae.inputs._annotations import Annotations, Columns
+from sc_ldvae.inputs._columns import columns_of
+from sc_ldvae.inputs._counts import check_in_memory, check_object, counts_of, gene_mask, split
+from sc_ldvae.inputs._groups import grouped, tests_of
+from sc_ldvae.inputs._modality import changed, obs_of, pick_modality
+from sc_ldvae.inputs._names import check_once, factor_positions, gene_positions
+from sc_ldvae.inputs._net import targets_of
+from sc_ldvae.inputs._numbers import check_key, check_n_latent, check_whole, device_of, generator_of, torch_seed
+from sc_ldvae.inputs._request import Options, request_of, request_of_record
+from sc_ldvae.inputs._rotation import rotation_of
+from sc_ldvae.inputs._settings import Covariates, Factors, factor_values, gene_columns
+from sc_ldvae.inputs._stored import (
+    MissingGenes,
+    Scorable,
+    encoder_of,
+    fitted_counts,
+    for_encoder,
+    for_likelihood,
+    to_score,
+)
+
+__all__ = [
+    "Annotations",
+    "Columns",
+    "Covariates",
+    "Factors",
+    "MissingGenes",
+    "Options",
+    "Scorable",
+    "changed",
+    "check_in_memory",
+    "check_key",
+    "check_n_latent",
+    "check_object",
+    "check_once",
+    "check_whole",
+    "columns_of",
+    "counts_of",
+    "device_of",
+    "encoder_of",
+    "factor_positions",
+    "factor_values",
+    "fitted_counts",
+    "for_encoder",
+    "for_likelihood",
+    "gene_columns",
+    "gene_mask",
+    "gene_positions",
+    "generator_of",
+    "grouped",
+    "obs_of",
+    "pick_modality",
+    "request_of",
+    "request_of_record",
+    "rotation_of",
+    "split",
+    "targets_of",
+    "tests_of",
+    "to_score",
+    "torch_seed",
+]

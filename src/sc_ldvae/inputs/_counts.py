@@ -1,0 +1,102 @@
+"""The counts that were named, and which genes and cells of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sc_ldvae._typing import UNSET
+from sc_ldvae.counts import check_no_empty_cell, source_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+
+    from sc_ldvae._typing import Mask, Positions, Unset
+    from sc_ldvae.counts import Source
+
+_FEWEST_CELLS = 2
+
+
+def check_object(adata: AnnData) -> None:
+    """Refuse objects that can't be fitted whatever the other arguments are."""
+    check_in_memory(adata)
+    if adata.n_obs < _FEWEST_CELLS:
+        msg = f"data has {adata.n_obs} cells, but a fit needs at least {_FEWEST_CELLS}."
+        raise ValueError(msg)
+
+
+def check_in_memory(adata: AnnData) -> None:
+    """Refuse objects whose counts are on disk, or whose genes can't be told apart."""
+    if adata.isbacked:
+        msg = "data is backed by a file on disk. Load it first: data = data.to_memory()."
+        raise ValueError(msg)
+    if not adata.var_names.is_unique:
+        repeated = adata.var_names[adata.var_names.duplicated()][0]
+        msg = f"var_names are not unique (for example {repeated!r}). Call adata.var_names_make_unique() first."
+        raise ValueError(msg)
+
+
+def gene_mask(adata: AnnData, mask_var: Mask | Sequence[bool] | str | Unset | None) -> Mask:
+    """Which genes to fit, n_vars."""
+    if mask_var is UNSET:
+        mask_var = "highly_variable" if "highly_variable" in adata.var else None
+    if mask_var is None:
+        return np.ones(adata.n_vars, dtype=bool)
+    if isinstance(mask_var, str) and mask_var not in adata.var:
+        msg = f"mask_var={mask_var!r} is not a column of var. Columns: {', '.join(map(repr, adata.var)) or 'none'}."
+        raise ValueError(msg)
+    mask = np.asarray(adata.var[mask_var] if isinstance(mask_var, str) else mask_var)
+    if mask.dtype != bool or mask.shape != (adata.n_vars,):
+        msg = f"mask_var must be boolean, one value for each of {adata.n_vars} genes, but is {mask.dtype} {mask.shape}."
+        raise ValueError(msg)
+    if not mask.any():
+        msg = "mask_var leaves no gene to fit. Pass mask_var=None to fit all genes."
+        raise ValueError(msg)
+    return mask
+
+
+def counts_of(adata: AnnData, layer: str | None, genes: Positions) -> Source:
+    """Checked counts of the genes at these positions, in their order.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If they are not there, are no counts, or if a cell has none.
+    """
+    if layer is not None and layer not in adata.layers:
+        # From anndata 0.13 on, X is the layer None.
+        known = ", ".join(repr(name) for name in list(adata.layers.keys()) if name is not None)
+        msg = f"layer={layer!r} is not in layers. Layers: {known or 'none'}."
+        raise ValueError(msg)
+    name = "X" if layer is None else f"layers[{layer!r}]"
+    matrix = adata.X if layer is None else adata.layers[layer]
+    if matrix is None:
+        msg = "X is empty. Name the layer that holds the counts, e.g. layer='counts'."
+        raise ValueError(msg)
+    everything = np.array_equal(genes, np.arange(adata.n_vars))
+    source = source_of(matrix, name, None if everything else genes)
+    check_no_empty_cell(source.totals, adata.obs_names, source.n_vars, name)
+    return source
+
+
+def split(adata: AnnData, train_size: float | str, rng: np.random.Generator) -> Mask:
+    """Which cells are held out, n_obs: a random share, or those that a column of obs says are not for training."""
+    if isinstance(train_size, str):
+        if train_size not in adata.obs or adata.obs[train_size].dtype != bool:
+            msg = f"train_size={train_size!r} must name a boolean column of obs (True: train) or be a number up to 1."
+            raise ValueError(msg)
+        held_out = ~adata.obs[train_size].to_numpy()
+    else:
+        if not 0 < train_size <= 1:
+            msg = f"train_size must be above 0 and at most 1, but is {train_size}."
+            raise ValueError(msg)
+        held_out = np.zeros(adata.n_obs, dtype=bool)
+        held_out[rng.permutation(adata.n_obs)[: round((1 - train_size) * adata.n_obs)]] = True
+    n_training = int((~held_out).sum())
+    if n_training < _FEWEST_CELLS:
+        msg = f"train_size={train_size!r} leaves {n_training} of {adata.n_obs} cells for training; raise it."
+        raise ValueError(msg)
+    return held_out

@@ -1,0 +1,61 @@
+"""One AnnData out of what the user passed, and its annotation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from anndata import AnnData
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sc_ldvae._typing import Data
+
+
+def pick_modality(data: Data, modality: str | None) -> AnnData:
+    """The AnnData itself, or the named modality of a MuData.
+
+    Raises
+    ------
+    TypeError
+        If `data` is neither.
+    ValueError
+        If a MuData's modality is not named or unknown, or an AnnData's is named.
+    """
+    if isinstance(data, AnnData):
+        if modality is not None:
+            msg = f"modality={modality!r} was given, but data is an AnnData. Leave it out, or pass the MuData."
+            raise ValueError(msg)
+        return data
+    # By its attribute, not its class: mudata need not be installed.
+    modalities = getattr(data, "mod", None)
+    if not isinstance(modalities, Mapping):
+        msg = f"data is a {type(data).__name__}, but must be an AnnData or a MuData."
+        raise TypeError(msg)
+    if modality not in modalities:
+        msg = f"modality={modality!r} is not in the MuData. Name one of {', '.join(map(repr, modalities))}."
+        raise ValueError(msg)
+    return modalities[modality]
+
+
+def obs_of(adata: AnnData) -> pd.DataFrame:
+    """The annotation of the cells.
+
+    Raises
+    ------
+    TypeError
+        If it is not in memory.
+    """
+    if not isinstance(adata.obs, pd.DataFrame):
+        msg = "data is read lazily. Load it first: data = data.to_memory()."
+        raise TypeError(msg)
+    return adata.obs
+
+
+def changed(data: Data, modality: str | None, write: Callable[[AnnData], None], *, copy: bool) -> Data | None:
+    """Let `write` change the object, or a copy, which comes back."""
+    result = data.copy() if copy else data
+    write(pick_modality(result, modality))
+    return result if copy else None

@@ -1,0 +1,80 @@
+"""Plain arguments: numbers, names, seeds, devices."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sc_ldvae._typing import UNSET
+
+if TYPE_CHECKING:
+    import torch
+
+    from sc_ldvae._typing import Seed, Unset
+
+_DEFAULT_SEED = 0
+
+
+def check_whole(**numbers: int | None) -> None:
+    """Refuse numbers that are given and not whole or below one."""
+    for name, number in numbers.items():
+        if number is None:
+            continue
+        if not isinstance(number, int | np.integer) or isinstance(number, bool):
+            msg = f"{name} must be an integer, but is {number!r}."
+            raise TypeError(msg)
+        if number < 1:
+            msg = f"{name} must be at least 1, but is {number}."
+            raise ValueError(msg)
+
+
+def check_lr(lr: float) -> None:
+    """Refuse learning rates that are not above zero."""
+    if not lr > 0:
+        msg = f"lr must be above 0, but is {lr}."
+        raise ValueError(msg)
+
+
+def check_n_latent(n_latent: int, n_genes: int) -> None:
+    """Refuse as many factors as genes."""
+    if n_latent >= n_genes:
+        msg = f"n_latent must be below the number of fitted genes ({n_genes}), but is {n_latent}."
+        raise ValueError(msg)
+
+
+def check_key(key_added: str | None) -> None:
+    """Refuse names that files can't hold."""
+    if key_added is not None and (not key_added or "/" in key_added):
+        msg = f"key_added={key_added!r} can't name an entry of a file. Give a name without '/'."
+        raise ValueError(msg)
+
+
+def generator_of(rng: Seed | Unset, random_state: int | Unset | None) -> np.random.Generator:
+    """The source of randomness: `rng`, or its alias; a fixed seed if neither is given."""
+    if rng is not UNSET and random_state is not UNSET:
+        msg = "rng and random_state were both given, but mean the same. Pass one of them."
+        raise TypeError(msg)
+    seed = random_state if rng is UNSET else rng
+    return np.random.default_rng(_DEFAULT_SEED if seed is UNSET else seed)
+
+
+def device_of(device: str | torch.device) -> torch.device:
+    """The device: for 'auto' a CUDA GPU if there is one, otherwise the CPU."""
+    import torch
+
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    # torch raises RuntimeError for unknown and absent devices, AssertionError where it was built without CUDA.
+    except (RuntimeError, AssertionError) as error:
+        msg = f"device={str(device)!r} can't be used here ({str(error).splitlines()[0]}). Pass 'auto' or 'cpu'."
+        raise ValueError(msg) from error
+    return chosen
+
+
+def torch_seed(rng: Seed) -> int:
+    """A seed for torch's generator: an integer as it is, else one that the generator draws."""
+    return int(rng) if isinstance(rng, int | np.integer) else int(np.random.default_rng(rng).integers(2**63))

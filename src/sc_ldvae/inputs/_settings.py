@@ -1,0 +1,55 @@
+"""What decoding is asked for: factors of the cells, genes and where they go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from sc_ldvae.inputs._names import factor_positions, gene_positions
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from sc_ldvae._typing import Positions
+    from sc_ldvae.record import Record
+
+Covariates: TypeAlias = Mapping[str, str | float]
+Factors: TypeAlias = Sequence[int | str] | Mapping[int | str, float | None] | int | str
+
+
+def factor_values(stored: Record, factors: Factors | None) -> dict[int, float]:
+    """Value of the factors that are set, by position from 0.
+
+    Factors that a mapping gives None, and those that a sequence does not name, are dropped: they are set to 0.
+
+    Raises
+    ------
+    ValueError
+        If there is no such factor, or a value is missing or infinite.
+    """
+    if factors is None:
+        return {}
+    if isinstance(factors, Mapping):
+        values = [0.0 if value is None else float(value) for value in factors.values()]
+        if not np.isfinite(values).all():
+            msg = f"factors: a factor can't be set to {values[np.isfinite(values).argmin()]}. Give a number, or None."
+            raise ValueError(msg)
+        return dict(zip(factor_positions(stored, list(factors)), values, strict=True))
+    kept = factor_positions(stored, [factors] if isinstance(factors, int | np.integer | str) else factors)
+    return {k: 0.0 for k in range(stored.n_latent) if k not in kept}
+
+
+def gene_columns(
+    adata: AnnData, stored: Record, genes: Sequence[str] | str | None, *, as_layer: bool
+) -> tuple[Positions, Positions, int]:
+    """Positions of genes among those of the fit, the columns of the result that they fill, and its width.
+
+    The columns are the genes as they are asked for, or with `as_layer` all of `adata`.
+    """
+    chosen = gene_positions(stored, genes)
+    if not as_layer:
+        return chosen, np.arange(len(chosen)), len(chosen)
+    places = stored.positions_in(adata.var_names)[chosen]
+    return chosen[places >= 0], places[places >= 0], adata.n_vars

@@ -1,0 +1,135 @@
+"""A stored fit and an object's counts, brought together for what needs both."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from sc_ldvae._typing import Unset
+from sc_ldvae.counts import Cells, WithColumns
+from sc_ldvae.inputs._annotations import Annotations, size_factors
+from sc_ldvae.inputs._counts import check_in_memory, counts_of
+from sc_ldvae.inputs._modality import obs_of, pick_modality
+from sc_ldvae.inputs._numbers import check_key, check_whole
+from sc_ldvae.record import Design, read
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from anndata import AnnData
+
+    from sc_ldvae._typing import Data, Positions
+    from sc_ldvae.counts import Source
+    from sc_ldvae.engine import Scorer
+    from sc_ldvae.nn import LDVAE
+    from sc_ldvae.record import Record
+
+MissingGenes = Literal["error", "zero"]
+_EXAMPLES = 3
+_log = logging.getLogger("sc_ldvae")
+
+
+@dataclass(frozen=True)
+class Scorable:
+    """The model of a record, and cells that it can be asked about."""
+
+    model: LDVAE
+    cells: Cells
+
+    @property
+    def everyone(self) -> Positions:
+        """Positions of all cells."""
+        return np.arange(self.cells.n_obs)
+
+    @contextmanager
+    def scorer(self) -> Iterator[Scorer]:
+        """What computes."""
+        from sc_ldvae.engine import scorer_of
+
+        with scorer_of(self.model) as scorer:
+            yield scorer
+
+
+def for_encoder(adata: AnnData, stored: Record, layer: str | Unset | None, missing_genes: MissingGenes) -> Scorable:
+    """The model and cells of which it needs to know nothing but the counts (and the size factor, where it has one)."""
+    if missing_genes not in {"error", "zero"}:
+        msg = f"missing_genes={missing_genes!r} is unknown. Choose 'error' or 'zero'."
+        raise ValueError(msg)
+    return encoder_of(adata, stored, fitted_counts(adata, stored, layer, missing_genes))
+
+
+def encoder_of(adata: AnnData, stored: Record, source: Source) -> Scorable:
+    """The same for counts that are at hand, of the fitted genes."""
+    from sc_ldvae.fit import unfolded
+
+    sizes = Annotations(obs_of(adata), Design(), None, *size_factors_of(adata, stored))
+    return Scorable(unfolded(stored.folded), Cells(source, sizes.arrays()))
+
+
+def for_likelihood(adata: AnnData, stored: Record, layer: str | Unset | None) -> Scorable:
+    """The model and cells with all that their likelihood depends on."""
+    from sc_ldvae.fit import unfolded
+
+    source = fitted_counts(adata, stored, layer)
+    return Scorable(unfolded(stored.folded), Cells(source, annotations_of_record(adata, stored).arrays()))
+
+
+def to_score(
+    data: Data, n_samples: int, key: str, modality: str | None, layer: str | Unset | None, key_added: str | None
+) -> tuple[AnnData, Scorable]:
+    """The object of which a fit is to say how probable its counts are, and what says it."""
+    check_whole(n_samples=n_samples)
+    check_key(key_added)
+    adata = pick_modality(data, modality)
+    return adata, for_likelihood(adata, read(adata, key), layer)
+
+
+def annotations_of_record(adata: AnnData, stored: Record) -> Annotations:
+    """What a fit knows of each cell, for the cells of `adata`."""
+    return Annotations(obs_of(adata), stored.design, stored.labels, *size_factors_of(adata, stored))
+
+
+def fitted_counts(
+    adata: AnnData, stored: Record, layer: str | Unset | None, missing_genes: MissingGenes = "error"
+) -> Source:
+    """Checked counts of the fitted genes, in the order of the fit."""
+    check_in_memory(adata)
+    genes = stored.genes
+    positions = stored.positions_in(adata.var_names)
+    found = positions >= 0
+    _check_genes(genes[~found], len(genes), missing_genes)
+    layer = stored.param("layer") if isinstance(layer, Unset) else layer
+    source = counts_of(adata, layer, positions[found])
+    return source if found.all() else WithColumns(source, np.flatnonzero(found), len(genes))
+
+
+def _check_genes(missing: np.ndarray, n_genes: int, missing_genes: MissingGenes) -> None:
+    if not len(missing):
+        return
+    names = ", ".join(map(repr, missing[:_EXAMPLES].tolist())) + (", ..." if len(missing) > _EXAMPLES else "")
+    what = f"{len(missing)} of the {n_genes} genes of the fit are not among var_names ({names})"
+    if len(missing) == n_genes:
+        msg = f"{what}: the fit is of another gene set. Are the genes named in another way, such as by Ensembl ids?"
+        raise ValueError(msg)
+    if missing_genes == "error":
+        msg = f"{what}. Add them; to map cells as if they had no counts there, pass missing_genes='zero' to tl.project."
+        raise ValueError(msg)
+    _log.warning("%s. Their counts are taken for zero.", what)
+
+
+def size_factors_of(adata: AnnData, stored: Record) -> tuple[np.ndarray | None, float]:
+    """Size factors of the cells, where the fit has some, and the library that one of them stands for."""
+    key, unit = stored.param("size_factor_key"), stored.size_factor_unit
+    if key is None:
+        return None, 1.0
+    if unit is None:
+        msg = (
+            f"uns[{stored.keys.uns!r}] was written by an older version, which did not store the scale of the size "
+            "factors. Fit again, or take the object of the fit."
+        )
+        raise ValueError(msg)
+    return size_factors(obs_of(adata), key), unit

@@ -1,0 +1,40 @@
+"""Compiled functions of arrays: the likelihood and its gradient, sparse products, deviances. Knows NumPy only."""
+
+from __future__ import annotations
+
+from sc_ldvae.kernels._adam import adam_update
+from sc_ldvae.kernels._affine import fold_norm, norm_backward
+from sc_ldvae.kernels._compare import compare, normalise
+from sc_ldvae.kernels._count_loss import count_loss
+from sc_ldvae.kernels._deviance import deviances
+from sc_ldvae.kernels._first_layer import multiply
+from sc_ldvae.kernels._hidden import hidden_backward, hidden_forward
+from sc_ldvae.kernels._kept import fill_kept
+from sc_ldvae.kernels._proportions import add_proportions
+from sc_ldvae.kernels._rows import SparseRows, gather_rows, sparse_rows
+from sc_ldvae.kernels._sums import matmul, matmul_transposed
+from sc_ldvae.kernels._terms import TERMS
+from sc_ldvae.kernels._threads import n_parts, own_threads
+
+__all__ = [
+    "TERMS",
+    "SparseRows",
+    "adam_update",
+    "add_proportions",
+    "compare",
+    "count_loss",
+    "deviances",
+    "fill_kept",
+    "fold_norm",
+    "gather_rows",
+    "hidden_backward",
+    "hidden_forward",
+    "matmul",
+    "matmul_transposed",
+    "multiply",
+    "n_parts",
+    "norm_backward",
+    "normalise",
+    "own_threads",
+    "sparse_rows",
+]

@@ -1,0 +1,112 @@
+"""From the linear maps to the likelihood of counts and back, in one pass over a minibatch of cells x genes."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import prange
+
+from sc_ldvae.kernels._jit import parallel_kernel
+from sc_ldvae.kernels._row_loss import N_SCRATCH, TILE, row_loss
+from sc_ldvae.kernels._softmax import softmax, through_softmax
+from sc_ldvae.kernels._sums import add_products, add_rows, add_scaled, linear_map, scale
+
+
+# Every array is an argument, for a kernel that takes apart a structure of them loses what it knows of their layout.
+@parallel_kernel
+def count_loss(
+    n_parts,
+    indptr,
+    genes,
+    counts,
+    log_library,
+    u,
+    u_transposed,
+    maps,
+    group,
+    terms,
+    factor,
+    log_likelihood,
+    d_u,
+    d_log_library,
+    d_maps,
+    d_grouped,
+):
+    """Log-likelihood per cell, without the factorials of the counts, and the gradient of `factor` times their sum.
+
+    Parameters
+    ----------
+    n_parts
+        Shares of the cells; each writes gradients of its own.
+    indptr, genes, counts
+        Counts in compressed rows.
+    log_library
+        Log library, n_cells.
+    u, u_transposed
+        Inputs of the linear maps, the last one being 1, cells x inputs and inputs x cells.
+    maps
+        Linear maps, maps x inputs x genes: to the log proportions, and to the parts of the likelihood that are such.
+    group
+        Group of each cell, for parts that have one value per group.
+    terms
+        What else the likelihood needs; its type says which likelihood it is (`row_loss`).
+    factor
+        What gradients are multiplied by.
+    log_likelihood, d_u, d_log_library
+        Filled.
+    d_maps, d_grouped
+        Filled: parts x the shape of `maps`, and parts x (parts of the likelihood with one value per group) x groups x
+        genes.
+
+    Notes
+    -----
+    With outputs ``y_m = u @ maps[m]`` and the gradients ``d_m`` by them, which `row_loss` gives, the gradient by u is
+    ``sum_m maps[m] @ d_m`` and that by ``maps[m]`` is the sum of ``outer(u, d_m)`` over cells.
+    """
+    (n_maps, n_inputs, n_genes), n_cells, n_grouped = maps.shape, len(u), d_grouped.shape[1]
+    for part in prange(n_parts):
+        inputs, in_tile = np.arange(n_inputs), np.arange(TILE)
+        # Indexed, not unpacked: numba forgets that what it unpacks is contiguous.
+        rows = np.empty((2, n_genes), u.dtype)
+        proportions, log_proportions = rows[0], rows[1]
+        scratch, outputs = np.empty((N_SCRATCH, n_genes), u.dtype), np.empty((n_maps, n_genes), u.dtype)
+        gradients = np.empty(((n_maps + n_grouped) * TILE, n_genes), u.dtype)
+        d_maps[part] = 0
+        d_grouped[part] = 0
+        first, last = part * n_cells // n_parts, (part + 1) * n_cells // n_parts
+        for start in range(first, last, TILE):
+            tile = in_tile[: min(TILE, last - start)]
+            for i in tile:
+                cell = start + i
+                x_genes, x = genes[indptr[cell] : indptr[cell + 1]], counts[indptr[cell] : indptr[cell + 1]]
+                d_mean = gradients[i]
+                # The first map's output, until the gradient takes its place.
+                linear_map(d_mean, maps[0], inputs, u[cell])
+                softmax(d_mean, x_genes, proportions, log_proportions)
+                for m in range(1, n_maps):
+                    linear_map(outputs[m - 1], maps[m], inputs, u[cell])
+                log_likelihood[cell] = row_loss(
+                    terms,
+                    group[cell],
+                    log_library[cell],
+                    proportions,
+                    log_proportions,
+                    x_genes,
+                    x,
+                    outputs,
+                    scratch,
+                    gradients,
+                    i,
+                )
+                d_log_library[cell] = through_softmax(d_mean, proportions, factor)
+                d_u[cell] = 0
+                add_products(d_u[cell], maps[0], d_mean)
+                for m in range(1, n_maps):
+                    scale(gradients[m * TILE + i], factor)
+                    add_products(d_u[cell], maps[m], gradients[m * TILE + i])
+                for j in range(n_grouped):
+                    add_scaled(d_grouped[part, j, group[cell]], gradients[(n_maps + j) * TILE + i], factor)
+            for k in inputs:
+                weights = u_transposed[k, start : start + len(tile)]
+                for m in range(n_maps):
+                    first_row = m * TILE
+                    add_rows(d_maps[part, m, k], gradients[first_row : first_row + TILE], tile, weights)

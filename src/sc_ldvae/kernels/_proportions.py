@@ -1,0 +1,47 @@
+"""Expression proportions of cells, row by row: nothing of size cells x genes beside the result."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import prange
+
+from sc_ldvae.kernels._jit import exp, parallel_kernel
+from sc_ldvae.kernels._sums import add_scaled, linear_map, maximum
+
+
+@parallel_kernel
+def add_proportions(n_parts, u, decoder, genes, places, weights, out):
+    """Add the mean of each cell's proportions of some genes over draws, times the cell's weight, to its row of `out`.
+
+    Parameters
+    ----------
+    n_parts
+        Shares of the cells.
+    u, decoder
+        Inputs, draws x cells x inputs, and linear map, inputs x genes, to the log proportions.
+    genes, places
+        The wanted genes, and their columns in `out`; both None for all genes in their order.
+    weights
+        What the mean proportions of each cell are multiplied by.
+    out
+        Cells x columns; changed.
+    """
+    (n_draws, n_cells, n_inputs), n_genes = u.shape, decoder.shape[1]
+    for part in prange(n_parts):
+        inputs, eta, total = np.arange(n_inputs), np.empty(n_genes, u.dtype), np.empty(n_genes, u.dtype)
+        for cell in range(part * n_cells // n_parts, (part + 1) * n_cells // n_parts):
+            total[:] = 0
+            for draw in range(n_draws):
+                linear_map(eta, decoder, inputs, u[draw, cell])
+                largest, normaliser = maximum(eta), u.dtype.type(0)
+                for g in range(n_genes):
+                    eta[g] = exp(eta[g] - largest)
+                    normaliser += eta[g]
+                add_scaled(total, eta, weights[cell] / (normaliser * u.dtype.type(n_draws)))
+            row = out[cell]
+            if genes is None:
+                for g in range(n_genes):
+                    row[g] += total[g]
+            else:
+                for j in range(len(genes)):
+                    row[places[j]] += total[genes[j]]

@@ -1,0 +1,127 @@
+"""Weighted sums of rows and products with rows, four rows per pass, so that the result is read and written less."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sc_ldvae.kernels._jit import exp, kernel, part_of_kernel
+
+_LANES = 16
+
+
+@part_of_kernel
+def add_rows(out, rows, chosen, weights):
+    """Add ``weights @ rows[chosen]`` to `out`, one value per column of `rows`."""
+    n, width = len(chosen), len(out)
+    i = 0
+    while i + 4 <= n:
+        w0, w1, w2, w3 = weights[i], weights[i + 1], weights[i + 2], weights[i + 3]
+        r0, r1, r2, r3 = rows[chosen[i]], rows[chosen[i + 1]], rows[chosen[i + 2]], rows[chosen[i + 3]]
+        for j in range(width):
+            out[j] += w0 * r0[j] + w1 * r1[j] + w2 * r2[j] + w3 * r3[j]
+        i += 4
+    while i < n:
+        w0, r0 = weights[i], rows[chosen[i]]
+        for j in range(width):
+            out[j] += w0 * r0[j]
+        i += 1
+
+
+@part_of_kernel
+def add_products(out, rows, x):
+    """Add ``rows @ x`` to `out`, one value per row."""
+    n, width = len(rows), len(x)
+    k = 0
+    while k + 4 <= n:
+        r0, r1, r2, r3 = rows[k], rows[k + 1], rows[k + 2], rows[k + 3]
+        s0 = s1 = s2 = s3 = x.dtype.type(0)
+        for j in range(width):
+            s0 += r0[j] * x[j]
+            s1 += r1[j] * x[j]
+            s2 += r2[j] * x[j]
+            s3 += r3[j] * x[j]
+        out[k] += s0
+        out[k + 1] += s1
+        out[k + 2] += s2
+        out[k + 3] += s3
+        k += 4
+    while k < n:
+        r0, s0 = rows[k], x.dtype.type(0)
+        for j in range(width):
+            s0 += r0[j] * x[j]
+        out[k] += s0
+        k += 1
+
+
+@part_of_kernel
+def linear_map(out, rows, chosen, weights):
+    """Fill `out` with ``weights @ rows[chosen]``."""
+    out[:] = 0
+    add_rows(out, rows, chosen, weights)
+
+
+@part_of_kernel
+def add_scaled(out, x, factor):
+    """Add ``factor * x`` to `out`."""
+    for j in range(len(out)):
+        out[j] += factor * x[j]
+
+
+@part_of_kernel
+def scale(x, factor):
+    """Multiply `x` by `factor`."""
+    for j in range(len(x)):
+        x[j] *= factor
+
+
+@part_of_kernel
+def exp_of(out, x):
+    """Fill `out` with the exponential of `x`."""
+    for j in range(len(x)):
+        out[j] = exp(x[j])
+
+
+@part_of_kernel
+def maximum(x):
+    """Largest value, by lanes: compilers do not reorder comparisons of floats as they do sums."""
+    lanes = np.full(_LANES, x[0], x.dtype)
+    n_full = len(x) // _LANES * _LANES
+    for start in range(0, n_full, _LANES):
+        block = x[start : start + _LANES]
+        for lane in range(_LANES):
+            lanes[lane] = max(lanes[lane], block[lane])
+    largest = x[0]
+    for lane in range(_LANES):
+        largest = max(largest, lanes[lane])
+    for j in range(n_full, len(x)):
+        largest = max(largest, x[j])
+    return largest
+
+
+def matmul(a, b):
+    """``a @ b`` for matrices so small that the threads of a BLAS would cost more than they save.
+
+    Worse, its pool would wait for the cores on which the kernels' own threads spin.
+    """
+    out = np.empty((len(a), b.shape[1]), b.dtype)
+    _multiply(np.ascontiguousarray(a), b, np.arange(len(b)), out)
+    return out
+
+
+def matmul_transposed(a, b):
+    """``a @ b.T``, likewise."""
+    out = np.zeros((len(a), len(b)), b.dtype)
+    _multiply_transposed(np.ascontiguousarray(a), b, out)
+    return out
+
+
+@kernel
+def _multiply(a, b, everything, out):
+    for i in range(len(a)):
+        linear_map(out[i], b, everything, a[i])
+
+
+@kernel
+def _multiply_transposed(a, b, out):
+    for i in range(len(a)):
+        add_products(out[i], b, a[i])

@@ -1,0 +1,47 @@
+"""How many threads the kernels use, and into how many parts they cut their work."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numba
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# A part is worth its start for so many elementary operations.
+_WORTH = 32_768
+_MOST = 16
+
+
+@contextmanager
+def own_threads() -> Iterator[None]:
+    """Let numba use as many threads as torch may, in this thread of Python and within the context only.
+
+    People who share a machine set the number of torch's threads. Where torch is not loaded, nobody has.
+    """
+    before, torch = numba.get_num_threads(), sys.modules.get("torch")
+    if torch is not None:
+        n_threads = torch.get_num_threads()
+        numba.set_num_threads(min(n_threads, _largest()))
+        # At its start numba's pool sets the number of OpenMP's threads, which is torch's, too.
+        torch.set_num_threads(n_threads)
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before)
+
+
+def _largest() -> int:
+    most: int = vars(numba.config)["NUMBA_NUM_THREADS"]
+    return most
+
+
+def n_parts(work: int) -> int:
+    """Parts into which a kernel cuts so many elementary operations: a power of two.
+
+    Not a matter of the number of threads: sums over parts come out the same to the bit for any number of them.
+    """
+    return min(_MOST, 1 << max(0, int(work // _WORTH).bit_length() - 1))

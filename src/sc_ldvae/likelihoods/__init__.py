@@ -1,0 +1,28 @@
+"""Distributions of counts, one file each: parts, start, deviance, information, draws. Knows NumPy only."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+from sc_ldvae.likelihoods._block import Block
+from sc_ldvae.likelihoods._likelihood import Contrasts, Likelihood, Part
+from sc_ldvae.likelihoods._negative_binomial import NegativeBinomial, log_theta_by_moments
+from sc_ldvae.likelihoods._poisson import Poisson
+from sc_ldvae.likelihoods._zero_inflated import ZeroInflated
+
+GeneLikelihood: TypeAlias = Literal["nb", "zinb", "poisson"]
+
+LIKELIHOODS: dict[str, Likelihood] = {one.name: one for one in (NegativeBinomial(), ZeroInflated(), Poisson())}
+
+__all__ = [
+    "LIKELIHOODS",
+    "Block",
+    "Contrasts",
+    "GeneLikelihood",
+    "Likelihood",
+    "NegativeBinomial",
+    "Part",
+    "Poisson",
+    "ZeroInflated",
+    "log_theta_by_moments",
+]

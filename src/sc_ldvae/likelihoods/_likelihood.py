@@ -1,0 +1,84 @@
+"""What a likelihood of counts is asked for, by everything that is not a gradient."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from scipy.sparse import csr_matrix
+
+    from sc_ldvae._typing import Floats, Mask
+
+
+@dataclass(frozen=True)
+class Part:
+    """A parameter of the counts' distribution beside the mean, one value per cell and gene."""
+
+    name: str
+    """Of what the decoder gives, on the scale on which it is linear; the entry of the stored decoder."""
+    shown: str
+    """Of the parameter itself, in frames."""
+    natural: Callable[[Floats], Floats]
+    """From the one to the other."""
+    by_dispersion: bool
+    """Whether the option `dispersion` says what it depends on; else it is a linear map as the log proportion is."""
+
+
+class Contrasts(NamedTuple):
+    """Log proportions of cells under the null, and under a decoder without each of some sets of factors."""
+
+    library: Floats
+    """n_cells."""
+    null: Floats
+    """Log proportions under the null, n_genes."""
+    eta: Floats
+    """Log proportions up to a constant, n_cells x n_genes."""
+    centred: Floats
+    """Latent from its mean, n_cells x n_latent."""
+    loadings: Floats
+    """n_latent x n_genes."""
+    without: Mask
+    """Which factors each set holds, n_sets x n_latent."""
+
+
+class Likelihood(ABC):
+    """A distribution of counts with a given mean.
+
+    `linear` holds the values of its parts as the decoder gives them, by name, broadcastable to cells x genes; `natural`
+    those of the parameters themselves.
+    """
+
+    name: ClassVar[str]
+    parts: ClassVar[tuple[Part, ...]] = ()
+
+    @abstractmethod
+    def start(self, counts: csr_matrix, library: Floats) -> dict[str, Floats]:
+        """Values of the parts for a fit to start from, n_genes each, from `counts`, n_cells x n_genes."""
+
+    @abstractmethod
+    def deviances(self, counts: csr_matrix, contrasts: Contrasts, linear: Mapping[str, Floats]) -> Floats:
+        """Deviance of each cell's counts from what is expected under the null and each set, n_cells x (1 + n_sets)."""
+
+    @abstractmethod
+    def information(self, counts: csr_matrix, mean: Floats, linear: Mapping[str, Floats]) -> Floats:
+        """Minus the second derivative of each count's log-likelihood by its log mean, n_cells x n_genes."""
+
+    @abstractmethod
+    def expected_information(self, mean: Floats, linear: Mapping[str, Floats]) -> Floats:
+        """Its expectation where `mean` and parts are one value per gene, n_genes."""
+
+    @abstractmethod
+    def draw(
+        self, mean: Floats, natural: Mapping[str, Floats], streams: Sequence[np.random.Generator]
+    ) -> NDArray[np.int64]:
+        """Counts of the shape of `mean`; each step of a draw takes a stream of its own, of three."""
+
+    @abstractmethod
+    def simulated(self, n_genes: int, rng: np.random.Generator) -> dict[str, Floats]:
+        """Natural values of the parts that look like those of real data, n_genes each or one for all."""

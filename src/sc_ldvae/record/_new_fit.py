@@ -1,0 +1,116 @@
+"""What a fit leaves, and where it is put."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sc_ldvae.likelihoods import Block
+from sc_ldvae.record._blocks import table_of
+from sc_ldvae.record._covariance import packed
+from sc_ldvae.record._record import SCHEMA_VERSION
+from sc_ldvae.record._store import write
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pandas as pd
+    from anndata import AnnData
+
+    from sc_ldvae._typing import Floats, Mask
+    from sc_ldvae.record._design import Categorical, Design
+    from sc_ldvae.record._folded import Folded
+    from sc_ldvae.record._keys import Keys
+
+
+@dataclass(frozen=True)
+class NewFit:
+    """A fit that no object holds yet."""
+
+    folded: Folded
+    latent: Floats
+    """n_obs x n_latent, as `variance`."""
+    variance: Floats
+    library: Floats
+    """n_obs, as `held_out`."""
+    held_out: Mask
+    loadings_covariance: Floats
+    """n_genes x n_latent x n_latent."""
+    explained_deviance: Floats
+    """n_latent."""
+    total_explained_deviance: float
+    elbo_held_out: float | None
+    history: Mapping[str, Sequence[float]]
+    """One value per epoch."""
+    best_epoch: int
+    """From 1; 0 where nobody has counted."""
+    stop_reason: str
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a fit was asked, as the record keeps it."""
+
+    params: Mapping[str, Any]
+    """Arguments as they were given."""
+    mask: Mask
+    """Genes that were fitted, n_vars."""
+    design: Design
+    labels: Categorical | None
+    size_factor_unit: float | None
+
+
+def write_fit(adata: AnnData, keys: Keys, new: NewFit, asked: Asked) -> None:
+    """Put a fit into `adata`, all of it or nothing."""
+    shape, content = (len(asked.mask), new.latent.shape[1]), _content(new, keys, adata.var_names[asked.mask], asked)
+    loadings, errors = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    loadings[asked.mask] = new.folded.decoder.log_proportion.loadings
+    errors[asked.mask] = np.sqrt(np.diagonal(new.loadings_covariance, axis1=1, axis2=2))
+    entries: dict[str, dict[str, Any]] = {
+        "obsm": {keys.latent: new.latent, keys.variance: new.variance},
+        "varm": {keys.loadings: loadings, keys.loadings_se: errors},
+        "obs": {keys.library: new.library, keys.held_out: new.held_out},
+        "uns": {keys.uns: content},
+    }
+    write(adata, entries)
+
+
+def storable(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments that a file can hold: what was not given is left out, lists of keys become arrays."""
+    given = {name: value for name, value in asked.items() if value is not None}
+    return {name: value if isinstance(value, str | int | float) else np.asarray(value) for name, value in given.items()}
+
+
+def _content(new: NewFit, keys: Keys, genes: pd.Index, asked: Asked) -> dict[str, Any]:
+    options = new.folded.options
+    content: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "keys": keys.to_dict(),
+        "params": storable(asked.params),
+        "genes": genes.to_numpy().astype(str),
+        "blocks": table_of([Block("", 0, len(genes), options.gene_likelihood, options.dispersion)]),
+        "decoder": new.folded.decoder.to_dict(),
+        "loadings_covariance": packed(new.loadings_covariance),
+        "encoder": new.folded.encoders,
+        "history": {name: np.array(values) for name, values in new.history.items()},
+        "explained_deviance": new.explained_deviance,
+        "total_explained_deviance": new.total_explained_deviance,
+        "n_epochs": len(new.history["epoch"]),
+        "best_epoch": new.best_epoch,
+        "stop_reason": new.stop_reason,
+    }
+    optional: dict[str, Any] = {
+        "covariates": asked.design.table() if asked.design.columns else None,
+        "batches": _levels(asked.design.batch),
+        "labels": _levels(asked.labels),
+        "size_factor_unit": asked.size_factor_unit,
+        "library_prior": new.folded.library_prior,
+        "elbo_held_out": new.elbo_held_out,
+    }
+    return content | {name: value for name, value in optional.items() if value is not None}
+
+
+def _levels(column: Categorical | None) -> Any:  # noqa: ANN401  an array or None
+    return None if column is None else np.array(column.levels, dtype=str)
