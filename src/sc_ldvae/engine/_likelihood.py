@@ -9,6 +9,7 @@ import torch
 
 from sc_ldvae.engine._decoder import FusedDecoder
 from sc_ldvae.kernels import TERMS, count_loss, n_parts
+from sc_ldvae.likelihoods import LIKELIHOODS
 from sc_ldvae.nn import Grouped, LinearDecoder
 
 if TYPE_CHECKING:
@@ -38,19 +39,18 @@ class FusedLikelihood:
 
     def __init__(self, model: LDVAE, flat: Flat) -> None:
         self._model = model
-        self._terms = TERMS[model.blocks[0].gene_likelihood]
-        dispersions = set(map(id, model.parameter_groups()["dispersion"]))
-        parts = dict(model.parts_of(0))
-        last = [name for name, part in parts.items() if id(next(part.parameters())) in dispersions]
+        name = model.blocks[0].gene_likelihood
+        self._terms, parts = TERMS[name], dict(model.parts_of(0))
+        with_prior = [part.name for part in LIKELIHOODS[name].parts if part.by_dispersion]
         decoder = FusedDecoder(model.decoder, flat)
         # Placed in the order of the parameter groups, used in that of the likelihood's parts.
         placed: dict[str, FusedDecoder | Stretch] = {
-            name: _placed(parts[name], flat) for name in sorted(parts, key=last.__contains__)
+            name: _placed(parts[name], flat) for name in sorted(parts, key=with_prior.__contains__)
         }
         fused = [placed[name] for name in parts]
         self._maps = [decoder, *(part for part in fused if isinstance(part, FusedDecoder))]
         self._grouped = [part for part in fused if not isinstance(part, FusedDecoder)]
-        self._with_prior = [placed[name] for name in last]
+        self._with_prior = [placed[name] for name in with_prior]
 
     def inputs(self, z: Floats, log_library: Floats, annotations: Mapping[str, NDArray[Any]]) -> Inputs:
         """With the covariates of the cells beside the latent."""

@@ -66,8 +66,10 @@ def _grouped(terms, group, log_library, proportions, log_proportions, genes, cou
     value += inflate_zeros(logits, theta, growth, kept, d_mean, d_theta, d_logits)
     value += deflate_nonzeros(genes, logits, theta, growth, share, kept, d_mean, d_theta, d_logits)
     value += add_counts(log_library, log_proportions, genes, counts, theta, log_theta, growth, share, d_mean, d_theta)
-    tabulated = add_tabulated_gammas(genes, counts, terms.rising[group], terms.slopes[group], d_theta)
-    return value + (tabulated + add_gammas(genes, counts, N_TABULATED, theta, d_theta))
+    # Parked in memory, which `d_theta` might be: so what is added stays in one order on every processor.
+    kept[0] = value + add_tabulated_gammas(genes, counts, terms.rising[group], terms.slopes[group], d_theta)
+    gammas = add_gammas(genes, counts, N_TABULATED, theta, d_theta)
+    return kept[0] + gammas
 
 
 @row_of(InflatedCellTheta)
@@ -80,7 +82,9 @@ def _of_cell(terms, group, log_library, proportions, log_proportions, genes, cou
     value += inflate_zeros(logits, theta, growth, kept, d_mean, d_theta, d_logits)
     value += deflate_nonzeros(genes, logits, theta, growth, share, kept, d_mean, d_theta, d_logits)
     value += add_counts(log_library, log_proportions, genes, counts, theta, log_theta, growth, share, d_mean, d_theta)
-    return value + add_gammas(genes, counts, 0, theta, d_theta)
+    kept[0] = value
+    gammas = add_gammas(genes, counts, 0, theta, d_theta)
+    return kept[0] + gammas
 
 
 @part_of_kernel
