@@ -1,3 +1,3 @@
-"""Measurements on real data: run as ``python -m benchmarks.<name>``."""
+"""Measurements on real data: run as ``python -m benchmarks COMMAND``."""
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from benchmarks import fit, scale, step
 from benchmarks.calibration import calibration
@@ -17,49 +18,62 @@ from benchmarks.smoke import smoke
 from benchmarks.stability import stability
 from benchmarks.tasks import tasks
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Command(NamedTuple):
+    """What can be asked for by name."""
+
+    run: Callable[[Session, argparse.Namespace], None]
+    what: str
+
+
+COMMANDS = {
+    "fit": Command(
+        lambda session, asked: fit.fit(session, asked.only or fit.NAMES_OF_DATA, asked.methods, asked.repeats),
+        "every method on every data set: seconds, memory, held-out fit, labels, cross check of the evaluator",
+    ),
+    "step": Command(
+        lambda session, asked: step.step(session, asked.only or step.NAMES_OF_DATA),
+        "one training step against LinearSCVI's and the floor",
+    ),
+    "scale": Command(lambda session, _: scale.scale(session), "seconds and memory against cells and genes"),
+    "first-call": Command(
+        lambda session, asked: first_call(session, asked.repeats), "the first call in a fresh process"
+    ),
+    "tasks": Command(
+        lambda session, asked: tasks(session, repeats=asked.repeats),
+        "differential and normalised expression after the fit, beside scvi-tools with the same weights",
+    ),
+    "integration": Command(
+        lambda session, _: integration(session), "two studies with the same cell types: mixing and cell types"
+    ),
+    "stability": Command(
+        lambda session, _: stability(session),
+        "factors that come back, beside LinearSCVI; what the score predicts; seconds of asking",
+    ),
+    "calibration": Command(
+        lambda session, _: calibration(session), "intervals of loadings and numbers of factors against simulations"
+    ),
+    "smoke": Command(lambda session, _: smoke(session), "everything on tiny data"),
+}
+_EVERY = [name for name in COMMANDS if name != "smoke"]
+
 
 def main() -> None:
-    """Run one command."""
+    """Run one command, or all that measure."""
     asked = _parser().parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
     session = Session(asked.out.resolve(), asked.threads, asked.data)
-    command = asked.command
-    if command in ("fit", "all"):
-        fit.fit(session, asked.only or fit.NAMES_OF_DATA, asked.methods, asked.repeats)
-    if command in ("step", "all"):
-        step.step(session, asked.only or step.NAMES_OF_DATA)
-    if command in ("scale", "all"):
-        scale.scale(session)
-    if command in ("first-call", "all"):
-        first_call(session, asked.repeats)
-    if command in ("tasks", "all"):
-        tasks(session, repeats=asked.repeats)
-    if command in ("integration", "all"):
-        integration(session)
-    if command in ("stability", "all"):
-        stability(session)
-    if command in ("calibration", "all"):
-        calibration(session)
-    if command == "smoke":
-        smoke(session)
+    for name in _EVERY if asked.command == "all" else [asked.command]:
+        COMMANDS[name].run(session, asked)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    commands = {
-        "fit": "every method on every data set: seconds, memory, held-out fit, labels, cross check of the evaluator",
-        "step": "one training step against LinearSCVI's and the floor",
-        "scale": "seconds and memory against cells and genes",
-        "first-call": "the first call in a fresh process",
-        "tasks": "differential and normalised expression after the fit, beside scvi-tools with the same weights",
-        "integration": "two studies with the same cell types: mixing and cell types",
-        "stability": "factors that come back, beside LinearSCVI; what the score predicts; seconds of asking",
-        "calibration": "intervals of loadings and numbers of factors against simulations",
-        "smoke": "everything on tiny data",
-        "all": "all of these but smoke",
-    }
-    lines = "; ".join(f"{name}: {what}" for name, what in commands.items())
-    parser.add_argument("command", choices=commands, help=lines)
+    lines = [*(f"{name}: {command.what}" for name, command in COMMANDS.items()), "all: all of these but smoke"]
+    parser.add_argument("command", choices=[*COMMANDS, "all"], help="; ".join(lines))
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder of tables, figures and finished runs")
     parser.add_argument("--data", type=Path, help="folder of the data files; what is missing is left out")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of every method")

@@ -10,6 +10,9 @@ import torch
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from sc_ldvae.fit import History
+    from sc_ldvae.nn import LDVAE
+
 
 class Clock:
     """Seconds of a call, of its epochs, and the module's states on the way.
@@ -56,3 +59,18 @@ class Clock:
     def epoch_seconds(self) -> list[float]:
         """Seconds of each epoch's steps but the first one's, whose beginning nobody saw."""
         return [trained - before for (_, before), (trained, _) in zip(self.epochs, self.epochs[1:], strict=False)]
+
+
+class ClockWatcher:
+    """Tells a clock of the epochs of our loop, as the progress bar is told; see `sc_ldvae.fit.Watcher`."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock, self._trained = clock, 0.0
+
+    def trained(self, model: LDVAE) -> None:  # noqa: ARG002  the clock wants the time alone
+        """The steps of an epoch are done."""
+        self._trained = self._clock.now()
+
+    def scored(self, model: LDVAE, history: History, reason: str) -> None:  # noqa: ARG002  the clock wants the model alone
+        """The held-out cells are scored, too."""
+        self._clock.epoch_done(self._trained, model)

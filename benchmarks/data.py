@@ -17,7 +17,7 @@ from benchmarks.counts import counts_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-MIN_CELLS = 3
+_MIN_CELLS = 3
 # Values of the largest dense array that the simulation holds.
 _CHUNK = 10_000_000
 
@@ -48,21 +48,6 @@ DATA_SETS = {
 }
 
 
-def mark(adata: ad.AnnData, n_genes: int | None) -> ad.AnnData:
-    """Drop genes seen in fewer than 3 cells, mark the most variable ones and the training cells, in place."""
-    sc.pp.filter_genes(adata, min_cells=MIN_CELLS)
-    if n_genes is not None:
-        sc.pp.highly_variable_genes(adata, n_top_genes=n_genes, flavor="seurat_v3")
-    return split(adata)
-
-
-def split(adata: ad.AnnData) -> ad.AnnData:
-    """Mark nine tenths of the cells for training, in place."""
-    held_out = np.random.default_rng(0).permutation(adata.n_obs)[: adata.n_obs // 10]
-    adata.obs["train"] = ~np.isin(np.arange(adata.n_obs), held_out)
-    return adata
-
-
 def prepared(name: str, folder: Path | None, out: Path) -> Path | None:
     """File with the chosen genes of a data set, obs['train'] and obs['label']; None where its source is missing.
 
@@ -80,8 +65,9 @@ def prepared(name: str, folder: Path | None, out: Path) -> Path | None:
         return None
     else:
         adata = _read(folder / chosen.file)
-    mark(adata, chosen.n_genes)
+    sc.pp.filter_genes(adata, min_cells=_MIN_CELLS)
     if chosen.n_genes is not None:
+        sc.pp.highly_variable_genes(adata, n_top_genes=chosen.n_genes, flavor="seurat_v3")
         adata = adata[:, adata.var["highly_variable"]].copy()
     _write(adata, chosen.label, path)
     return path
@@ -97,8 +83,7 @@ def simulated(n_obs: int, n_vars: int, out: Path) -> Path:
             sc_ldvae.datasets.simulate(size, n_vars, 10, mean_library=n_vars / 10, rng=i).X
             for i, size in enumerate(sizes)
         ]
-        adata = ad.AnnData(csr_matrix(vstack(parts)))
-        _write(split(adata), None, path)
+        _write(ad.AnnData(csr_matrix(vstack(parts))), None, path)
     return path
 
 
@@ -115,7 +100,10 @@ def _read(path: Path) -> ad.AnnData:
 
 
 def _write(adata: ad.AnnData, label: str | None, path: Path) -> None:
-    bare = ad.AnnData(counts_of(adata).astype(np.float32), obs=adata.obs[["train"]].copy(), var=adata.var[[]].copy())
+    """Counts, labels and which nine tenths of the cells are for training."""
+    bare = ad.AnnData(counts_of(adata).astype(np.float32), obs=adata.obs[[]].copy(), var=adata.var[[]].copy())
+    held_out = np.random.default_rng(0).permutation(bare.n_obs)[: bare.n_obs // 10]
+    bare.obs["train"] = ~np.isin(np.arange(bare.n_obs), held_out)
     if label is not None:
         bare.obs["label"] = adata.obs[label].astype(str).to_numpy()
     # A cell without counts has no library. None of the data sets here loses one, small simulations may.

@@ -39,7 +39,7 @@ def from_ldvae(module: LDVAE) -> CountModel:
         _encoder(*_parts_of_ours(module.l_encoder)),
         (float(module.library_log_means[0]), float(module.library_log_vars[0])),
         Affine(_double(weight), _double(bias)),
-        _double(module.log_theta[0]),
+        _double(_log_theta(module)),
     )
 
 
@@ -66,7 +66,7 @@ def to_ldvae(model: CountModel) -> LDVAE:
         _fill_encoder(*parts, encoder)
     _copy(module.decoder.weight, model.decoder.weight)
     _copy(module.decoder.bias, model.decoder.bias)
-    _copy(module.log_theta[0], model.log_theta)
+    _copy(_log_theta(module), model.log_theta)
     module.library_log_means[0], module.library_log_vars[0] = model.library_prior
     return module
 
@@ -97,6 +97,11 @@ _Parts = tuple[list[tuple[nn.Linear, nn.BatchNorm1d]], nn.Linear, nn.Linear]
 
 def _parts_of_ours(encoder: Any) -> _Parts:  # noqa: ANN401  the class is private
     return [(layer.linear, layer.norm) for layer in encoder.hidden()], encoder.mean, encoder.log_variance
+
+
+def _log_theta(module: LDVAE) -> torch.Tensor:
+    """Of its one group of cells, n_genes."""
+    return dict(module.parts_of(0))["log_theta"].table[0]
 
 
 def _parts_of_scvi(encoder: Any) -> _Parts:  # noqa: ANN401  scvi-tools may be missing

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import logging
 import warnings
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import sc_ldvae
 from benchmarks import exchange
+from benchmarks.clock import ClockWatcher
 from benchmarks.counts import counts_of
-from sc_ldvae.fit import _loop
+from sc_ldvae import fit, inputs, record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     import anndata as ad
     import torch
@@ -45,11 +44,19 @@ class Fitted:
 
 
 def ldvae(adata: ad.AnnData, clock: Clock, seed: int, epochs: int | None) -> Fitted:
-    """Our call with its defaults; the held-out cells choose the epoch, as always."""
-    with _watched(clock):
-        clock.start()
-        sc_ldvae.tl.ldvae(adata, max_epochs=epochs, train_size="train", rng=seed, progress=False)
-        clock.stop()
+    """What `sc_ldvae.tl.ldvae` does by default, watched by the clock; the held-out cells choose the epoch."""
+    asked = inputs.Options()
+    asked = asked._replace(schedule=replace(asked.schedule, max_epochs=epochs))
+    clock.start()
+    inputs.check_object(adata)
+    # The prepared files hold the chosen genes alone.
+    mask, generator = inputs.gene_mask(adata, None), np.random.default_rng(seed)
+    held_out = inputs.split(adata, "train", generator)
+    request, annotations = inputs.request_of(adata, mask, asked)
+    new = fit.fit(request, held_out, generator, ClockWatcher(clock))
+    arguments = {**vars(asked.columns), **vars(asked.model), **vars(asked.schedule), "train_size": "train"}
+    record.write_fit(adata, record.Keys.named(None), new, annotations.asked(mask, arguments))
+    clock.stop()
     model = exchange.from_record(adata.uns["ldvae"])
     return Fitted(adata.obsm["X_ldvae"][adata.obs["train"]], model, exchange.from_ldvae)
 
@@ -99,7 +106,7 @@ def nmf(adata: ad.AnnData, clock: Clock, seed: int, epochs: int | None) -> Fitte
 
 def glmpca(adata: ad.AnnData, clock: Clock, seed: int, epochs: int | None) -> Fitted:
     """GLM-PCA (Townes et al. 2019), Poisson, a few iterations only."""
-    from glmpca.glmpca import glmpca as fit
+    from glmpca.glmpca import glmpca as fit_glmpca
 
     counts = counts_of(adata[adata.obs["train"]])
     # It refuses genes that no training cell has.
@@ -107,7 +114,7 @@ def glmpca(adata: ad.AnnData, clock: Clock, seed: int, epochs: int | None) -> Fi
     np.random.seed(seed)  # noqa: NPY002  the package draws from the global generator
     control = {"maxIter": epochs or GLMPCA_ITERATIONS, "eps": 1e-4}
     clock.start()
-    result = fit(seen.T, N_LATENT, ctl=control)
+    result = fit_glmpca(seen.T, N_LATENT, ctl=control)
     clock.stop()
     return Fitted(result["factors"])
 
@@ -128,24 +135,6 @@ NAMES = {
     "nmf": "NMF",
     "glmpca": f"GLM-PCA ({GLMPCA_ITERATIONS} iterations)",
 }
-
-
-@contextmanager
-def _watched(clock: Clock) -> Iterator[None]:
-    """Tell the clock of every epoch of our loop: it evaluates the held-out cells once after each."""
-    evaluate = _loop.evaluate
-
-    def watched(module: torch.nn.Module, *arguments: Any) -> float:  # noqa: ANN401  whatever the loop passes
-        trained = clock.now()
-        value = evaluate(module, *arguments)
-        clock.epoch_done(trained, module)
-        return value
-
-    _loop.evaluate = watched
-    try:
-        yield
-    finally:
-        _loop.evaluate = evaluate
 
 
 def _lightning_callback(clock: Clock) -> Any:  # noqa: ANN401  lightning may be missing

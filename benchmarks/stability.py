@@ -18,7 +18,7 @@ from scipy.stats import spearmanr
 import sc_ldvae
 from benchmarks import figures, tables
 from benchmarks.data import prepared
-from sc_ldvae import assess
+from sc_ldvae import assess, record
 
 if TYPE_CHECKING:
     from benchmarks.runs import Session
@@ -182,8 +182,7 @@ def predict(path: str, half: int, threads: int, n_seeds: int = 10) -> dict[str, 
     for one in (own, other):
         sc_ldvae.tl.ldvae(one, _N_LATENT, progress=False)
     sc_ldvae.tl.stability(own, n_seeds, progress=False)
-    parameters = sc_ldvae.record.read(own)
-    information = assess.gene_information(parameters.decoder, float(own.obs["ldvae_library"].mean()))
+    information = assess.gene_information(record.read(own).decoder, float(own.obs["ldvae_library"].mean()))
     units = [assess.directions(one.varm["ldvae_loadings"], information) for one in (own, other)]
     return {
         "score": own.uns["ldvae_stability"]["score"].tolist(),

@@ -17,20 +17,22 @@ from benchmarks.clock import Clock
 from benchmarks.counts import counts_of
 from benchmarks.data import prepared
 from benchmarks.methods import METHODS
-from sc_ldvae.counts import Cells, Counts, n_minibatches
-from sc_ldvae.fit._engine import engine_of
-from sc_ldvae.fit._start import start_from_data
+from sc_ldvae.counts import Cells, InMemory, n_minibatches
+from sc_ldvae.engine import engine_of
+from sc_ldvae.fit import start_from_data
 from sc_ldvae.nn import LDVAE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
 
     from benchmarks.runs import Session
 
     # A step on a minibatch, given by the positions of its cells.
-    Step = Callable[[torch.Tensor], object]
+    Positions = NDArray[np.intp]
+    Step = Callable[[Positions], object]
 
 NAMES_OF_DATA = ("pbmc3k", "pbmc10k_1000", "pbmc10k_4000")
 BATCH_SIZE = 128
@@ -68,13 +70,14 @@ def measure(path: str, rounds: int, threads: int) -> dict[str, float]:
     adata = ad.read_h5ad(path)
     counts = counts_of(adata[adata.obs["train"]])
     generator = torch.Generator().manual_seed(0)
-    cells, model = Cells(Counts.from_csr(counts)), LDVAE(counts.shape[1], generator=generator)
-    model.set_library_prior(cells.counts.totals)
+    cells, model = Cells(InMemory(counts)), LDVAE(counts.shape[1], generator=generator)
+    model.set_library_prior(torch.from_numpy(cells.source.totals).float())
     start_from_data(model, counts)
     floor = _floor(counts, sum(parameter.numel() for parameter in model.parameters()))
-    with engine_of(model, cells, 1 / counts.shape[0]) as engine:
+    with engine_of(model, 1 / counts.shape[0]) as engine:
         steps: dict[str, Step] = {
-            "ours": lambda chosen: engine.step(chosen, _LR, _KL_WEIGHT, generator),
+            # Training gathers its minibatches, too.
+            "ours": lambda chosen: engine.step(cells.minibatch(chosen), _LR, _KL_WEIGHT, generator),
             "LinearSCVI": _linear_scvi_step(counts),
         } | floor
         medians = {
@@ -96,9 +99,9 @@ def measure(path: str, rounds: int, threads: int) -> dict[str, float]:
 
 def _interleaved(steps: dict[str, Step], n_cells: int, rounds: int) -> dict[str, list[float]]:
     seconds: dict[str, list[float]] = {name: [] for name in steps}
-    generator = torch.Generator().manual_seed(0)
+    rng = np.random.default_rng(0)
     for i in range(_WARM_UP_ROUNDS + rounds):
-        minibatches = [torch.randperm(n_cells, generator=generator)[:BATCH_SIZE] for _ in range(_IN_A_ROW)]
+        minibatches = [rng.permutation(n_cells)[:BATCH_SIZE] for _ in range(_IN_A_ROW)]
         for name, one in steps.items():
             in_a_row = [_seconds_of(one, chosen) for chosen in minibatches]
             if i >= _WARM_UP_ROUNDS:
@@ -106,7 +109,7 @@ def _interleaved(steps: dict[str, Step], n_cells: int, rounds: int) -> dict[str,
     return seconds
 
 
-def _seconds_of(one: Step, chosen: torch.Tensor) -> float:
+def _seconds_of(one: Step, chosen: Positions) -> float:
     start = time.perf_counter()
     one(chosen)
     return time.perf_counter() - start
@@ -124,7 +127,7 @@ def _linear_scvi_step(counts: csr_matrix) -> Step:
     column = torch.zeros(len(x), 1, dtype=torch.int64)
     tensors = {"X": x, "batch": column, "labels": column}
 
-    def one(_: torch.Tensor) -> None:
+    def one(_: Positions) -> None:
         _, _, loss = module(tensors, loss_kwargs={"kl_weight": _KL_WEIGHT})
         optimizer.zero_grad()
         loss.loss.backward()

@@ -1,11 +1,29 @@
 from __future__ import annotations
 
-import numpy as np
-import pytest
-import torch
-from scipy import sparse
+from itertools import chain
+from typing import TYPE_CHECKING
 
-from sc_ldvae.counts import Cells, Counts, check_counts, check_no_empty_cell, n_minibatches, shuffled
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse, stats
+
+from sc_ldvae.counts import (
+    Cells,
+    InMemory,
+    Subset,
+    WithColumns,
+    check_counts,
+    check_no_empty_cell,
+    evenly,
+    gene_totals,
+    n_minibatches,
+    source_of,
+    thinned,
+)
+
+if TYPE_CHECKING:
+    from sc_ldvae.counts import Source
 
 
 @pytest.fixture(scope="module")
@@ -19,8 +37,15 @@ def dense() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def counts(dense: np.ndarray) -> Counts:
-    return Counts.from_csr(sparse.csr_matrix(dense))
+def counts(dense: np.ndarray) -> InMemory:
+    return InMemory(sparse.csr_matrix(dense))
+
+
+def dense_rows(source: Source, cells: np.ndarray) -> np.ndarray:
+    rows = source.rows(cells)
+    assert rows.format == "csr"
+    assert rows.has_canonical_format
+    return rows.toarray()
 
 
 @pytest.mark.parametrize(
@@ -35,59 +60,85 @@ def counts(dense: np.ndarray) -> Counts:
         pytest.param([3, 3, 9, 4, 3, 0, 24, 9], id="repeats"),
     ],
 )
-def test_tile_is_the_dense_rows(cells: list[int], counts: Counts, dense: np.ndarray) -> None:
-    tile = counts.tile(torch.tensor(cells, dtype=torch.int64))
-    assert tile.dtype == torch.float32
-    np.testing.assert_array_equal(tile.numpy(), dense[cells], strict=True)
+def test_rows_are_those_of_the_matrix(cells: list[int], counts: InMemory, dense: np.ndarray) -> None:
+    rows = dense_rows(counts, np.array(cells, dtype=int))
+    assert rows.dtype == np.float32
+    np.testing.assert_array_equal(rows, dense[cells], strict=True)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_tile_of_any_cells(seed: int, counts: Counts, dense: np.ndarray) -> None:
-    cells = torch.tensor(np.random.default_rng(seed).integers(25, size=40))
-    np.testing.assert_array_equal(counts.tile(cells).numpy(), dense[cells.numpy()], strict=True)
+def test_rows_of_any_cells(seed: int, counts: InMemory, dense: np.ndarray) -> None:
+    cells = np.random.default_rng(seed).integers(25, size=40)
+    np.testing.assert_array_equal(dense_rows(counts, cells), dense[cells], strict=True)
 
 
 @pytest.mark.parametrize("dtype", ["int32", "int64"])
 def test_index_type_does_not_matter(dtype: str, dense: np.ndarray) -> None:
     matrix = sparse.csr_matrix(dense)
     matrix.indices, matrix.indptr = matrix.indices.astype(dtype), matrix.indptr.astype(dtype)
-    np.testing.assert_array_equal(Counts.from_csr(matrix).tile(torch.arange(25)).numpy(), dense)
+    np.testing.assert_array_equal(dense_rows(InMemory(matrix), np.arange(25)), dense)
 
 
-def test_totals_are_the_sums_of_the_rows(counts: Counts, dense: np.ndarray) -> None:
+def test_totals_are_the_sums_of_the_rows(counts: InMemory, dense: np.ndarray) -> None:
     assert (counts.n_obs, counts.n_vars) == (25, 13)
-    assert counts.totals.dtype == torch.float32
-    np.testing.assert_array_equal(counts.totals.numpy(), dense.astype(float).sum(1))
+    assert counts.totals.dtype == np.float64
+    np.testing.assert_array_equal(counts.totals, dense.astype(float).sum(1))
+    library = Cells(counts).library(np.array([3, 9]))
+    assert library.dtype == np.float32
+    np.testing.assert_array_equal(library, dense[[3, 9]].astype(float).sum(1))
 
 
 def test_totals_are_summed_in_double_precision() -> None:
     # In single precision, ones that are added to 2**24 are lost.
     row = np.ones((1, 1000), dtype=np.float32)
     row[0, 500] = 2**24
-    assert Counts.from_csr(sparse.csr_matrix(row)).totals.item() == np.float32(2**24 + 999)
+    assert InMemory(sparse.csr_matrix(row)).totals.item() == 2**24 + 999
 
 
 def test_counts_share_the_matrix_memory(dense: np.ndarray) -> None:
     matrix = sparse.csr_matrix(dense)
-    assert np.shares_memory(Counts.from_csr(matrix).values.numpy(), matrix.data)
+    assert np.shares_memory(InMemory(matrix).matrix.data, matrix.data)
 
 
-def test_minibatch_holds_what_is_known_of_its_cells(counts: Counts, dense: np.ndarray) -> None:
-    cells = Cells(counts, batch_index=torch.arange(25) % 3, cont_covs=torch.arange(50.0).view(25, 2))
-    minibatch = cells.minibatch(torch.tensor([6, 2]))
-    assert list(minibatch) == ["x", "batch_index", "cont_covs"]
-    np.testing.assert_array_equal(minibatch["x"].numpy(), dense[[6, 2]])
-    assert minibatch["batch_index"].tolist() == [0, 2]
-    assert minibatch["cont_covs"].tolist() == [[12.0, 13.0], [4.0, 5.0]]
+def test_minibatch_holds_what_is_known_of_its_cells(counts: InMemory, dense: np.ndarray) -> None:
+    cells = Cells(counts, {"batch_index": np.arange(25) % 3, "cont_covs": np.arange(50.0).reshape(25, 2)})
+    minibatch = cells.minibatch(np.array([6, 2]))
+    assert len(minibatch) == 2
+    np.testing.assert_array_equal(minibatch.counts.toarray(), dense[[6, 2]])
+    assert list(minibatch.annotations) == ["batch_index", "cont_covs"]
+    assert minibatch.annotations["batch_index"].tolist() == [0, 2]
+    assert minibatch.annotations["cont_covs"].tolist() == [[12.0, 13.0], [4.0, 5.0]]
+
+
+def test_chunks_keep_the_order(counts: InMemory, dense: np.ndarray) -> None:
+    cells, chosen = Cells(counts, {"labels": np.arange(25)}), np.array([24, 3, 3, 0, 7])
+    chunks = list(cells.chunks(chosen, 2))
+    assert [len(chunk) for chunk in chunks] == [2, 2, 1]
+    np.testing.assert_array_equal(sparse.vstack([chunk.counts for chunk in chunks]).toarray(), dense[chosen])
+    np.testing.assert_array_equal(np.concatenate([chunk.annotations["labels"] for chunk in chunks]), chosen)
+
+
+def test_library_is_the_size_factor_where_there_is_one(counts: InMemory) -> None:
+    cells = Cells(counts, {"size_factor": np.arange(25.0)})
+    assert cells.library(np.array([7, 2])).tolist() == [7, 2]
+
+
+def orders(n_cells: int, batch_size: int, rng: np.random.Generator) -> list[list[int]]:
+    """Of cells that are told apart by their only count."""
+    source = InMemory(sparse.csr_matrix(np.arange(1, 3 * n_cells + 2, dtype=np.float32)[:, None]))
+    chosen = np.arange(n_cells) * 3 + 1
+    minibatches = Cells(source, {"labels": np.arange(source.n_obs)}).shuffled(chosen, batch_size, rng)
+    found = [(minibatch.annotations["labels"], minibatch.counts.toarray()[:, 0]) for minibatch in minibatches]
+    assert all(np.array_equal(labels + 1, counts) for labels, counts in found)
+    return [labels.tolist() for labels, _ in found]
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 7, 32, 128, 10_000])
 @pytest.mark.parametrize("n_cells", [2, 3, 4, 5, 31, 32, 33, 128, 129, 191, 192, 193, 257, 1000])
 def test_shuffled_covers_every_cell_once_in_even_minibatches(n_cells: int, batch_size: int) -> None:
-    cells = torch.arange(n_cells) * 3 + 1
-    minibatches = list(shuffled(cells, batch_size, torch.Generator().manual_seed(0)))
+    minibatches = orders(n_cells, batch_size, np.random.default_rng(0))
     sizes = [len(minibatch) for minibatch in minibatches]
-    assert sorted(torch.cat(minibatches).tolist()) == cells.tolist()
+    assert sorted(chain.from_iterable(minibatches)) == (np.arange(n_cells) * 3 + 1).tolist()
     assert min(sizes) >= 2
     assert max(sizes) - min(sizes) <= 1
     assert len(sizes) == n_minibatches(n_cells, batch_size)
@@ -96,15 +147,106 @@ def test_shuffled_covers_every_cell_once_in_even_minibatches(n_cells: int, batch
 
 
 def test_shuffled_follows_its_generator() -> None:
-    def order(seed: int) -> list[int]:
-        return torch.cat(list(shuffled(torch.arange(100), 10, torch.Generator().manual_seed(seed)))).tolist()
+    def order(rng: np.random.Generator) -> list[int]:
+        return list(chain.from_iterable(orders(100, 10, rng)))
 
-    assert order(1) == order(1)
-    assert order(1) != order(2)
-    assert order(1) != list(range(100))
-    generator = torch.Generator().manual_seed(1)
-    first, second = (torch.cat(list(shuffled(torch.arange(100), 10, generator))).tolist() for _ in range(2))
-    assert first != second
+    one, same, other = (order(np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert one == same
+    assert one != other
+    assert one != sorted(one)
+    rng = np.random.default_rng(1)
+    assert order(rng) != order(rng)
+
+
+@pytest.mark.parametrize(("n_cells", "at_most"), [(10, 20), (10, 10), (10, 9), (10, 3), (1, 1), (1001, 100)])
+def test_evenly_spaced_cells_are_so_many_at_most(n_cells: int, at_most: int) -> None:
+    cells = np.arange(n_cells) * 2
+    chosen = evenly(cells, at_most)
+    assert len(chosen) <= at_most
+    assert len(np.unique(np.diff(chosen))) <= 1
+    if n_cells <= at_most:
+        np.testing.assert_array_equal(chosen, cells)
+
+
+def test_subset_with_repeated_cells(counts: InMemory, dense: np.ndarray) -> None:
+    cells = np.array([9, 3, 9, 4, 0])
+    source = Subset(counts, cells)
+    assert (source.n_obs, source.n_vars) == (5, 13)
+    np.testing.assert_array_equal(source.totals, dense[cells].astype(float).sum(1))
+    chosen = np.array([4, 0, 2, 2])
+    np.testing.assert_array_equal(dense_rows(source, chosen), dense[cells[chosen]], strict=True)
+    order = source.shuffled(chosen, np.random.default_rng(0))
+    assert sorted(order) == sorted(chosen)
+
+
+def test_subset_of_cells_takes_their_annotations_along(counts: InMemory, dense: np.ndarray) -> None:
+    cells = Cells(counts, {"labels": np.arange(25)}).subset(np.array([9, 3, 9]))
+    assert cells.n_obs == 3
+    minibatch = cells.minibatch(np.array([2, 1]))
+    np.testing.assert_array_equal(minibatch.counts.toarray(), dense[[9, 3]])
+    assert minibatch.annotations["labels"].tolist() == [9, 3]
+    np.testing.assert_array_equal(cells.library(np.arange(3)), dense[[9, 3, 9]].sum(1))
+
+
+def test_genes_among_others_have_all_counts(counts: InMemory, dense: np.ndarray) -> None:
+    places, cells = np.array([0, *range(2, 13), 19]), np.array([24, 3, 3])
+    source = WithColumns(counts, places, 20)
+    assert (source.n_obs, source.n_vars) == (25, 20)
+    np.testing.assert_array_equal(source.totals, counts.totals)
+    expected = np.zeros((3, 20), np.float32)
+    expected[:, places] = dense[cells]
+    np.testing.assert_array_equal(dense_rows(source, cells), expected, strict=True)
+    one, same = (source_.shuffled(cells, np.random.default_rng(0)) for source_ in (source, counts))
+    np.testing.assert_array_equal(one, same)
+
+
+@pytest.mark.parametrize("at_once", [1, 4, 4096])
+def test_gene_totals_of_some_cells(at_once: int, counts: InMemory, dense: np.ndarray) -> None:
+    cells = np.array([3, 9, 9, 4, 20])
+    np.testing.assert_array_equal(gene_totals(counts, cells, at_once), dense[cells].astype(float).sum(0), strict=True)
+    np.testing.assert_array_equal(gene_totals(counts, cells[:0], at_once), np.zeros(13), strict=True)
+
+
+def test_gene_totals_are_exact() -> None:
+    column = np.ones((1000, 1), dtype=np.float32)
+    column[500] = 2**24
+    assert gene_totals(InMemory(sparse.csr_matrix(column)), np.arange(1000), 300) == [2**24 + 999]
+
+
+@pytest.mark.parametrize("share", [0.25, 0.9])
+def test_thinned_parts_are_a_binomial_share_and_the_rest(share: float, counts: InMemory, dense: np.ndarray) -> None:
+    judged, kept = thinned(counts, share, np.random.default_rng(0))
+    for part in (judged, kept):
+        assert (part.dtype, part.shape, part.has_canonical_format) == (np.float32, dense.shape, True)
+        assert (part.data > 0).all()
+    np.testing.assert_array_equal(judged.data, np.rint(judged.data))
+    rest = kept.toarray() * (1 - share)
+    np.testing.assert_allclose(judged.toarray() + rest, dense, rtol=1e-6)
+    drawn, n = judged.toarray()[dense > 0].astype(int), dense[dense > 0].astype(int)
+    # Uniform, if each number is binomial: between the tails below and up to what was drawn.
+    at = stats.binom.cdf(drawn - 1, n, share)
+    spread = at + np.random.default_rng(1).random(len(n)) * stats.binom.pmf(drawn, n, share)
+    assert stats.kstest(spread, "uniform").pvalue > 0.01
+    again, other = (thinned(counts, share, np.random.default_rng(seed))[0] for seed in (0, 1))
+    np.testing.assert_array_equal(again.toarray(), judged.toarray())
+    assert (other != judged).nnz > 0
+
+
+def test_thinning_leaves_the_counts(dense: np.ndarray) -> None:
+    matrix = sparse.csr_matrix(dense)
+    thinned(InMemory(matrix), 0.5, np.random.default_rng(0))
+    np.testing.assert_array_equal(matrix.toarray(), dense)
+
+
+@pytest.mark.parametrize("convert", [np.asarray, sparse.csr_matrix, sparse.csc_array, sparse.coo_matrix])
+def test_source_of_some_genes_in_their_order(convert: type, dense: np.ndarray) -> None:
+    matrix = convert(dense.astype(np.int64))
+    if isinstance(matrix, sparse.coo_matrix):
+        matrix = matrix.tocsr()
+    source, genes = source_of(matrix, "X", np.array([12, 0, 5])), dense[:, [12, 0, 5]]
+    assert isinstance(source, InMemory)
+    np.testing.assert_array_equal(dense_rows(source, np.arange(25)), genes, strict=True)
+    np.testing.assert_array_equal(source.totals, genes.astype(float).sum(1))
 
 
 @pytest.mark.parametrize("convert", [np.asarray, sparse.csr_matrix, sparse.csc_array], ids=["dense", "csr", "csc"])
@@ -140,7 +282,17 @@ def test_parts_of_a_count_may_be_anything_whose_sum_is_a_count() -> None:
 @pytest.mark.parametrize("matrix", [[[1, 2]], "counts", np.array([["a"]])], ids=["list", "text", "array-of-text"])
 def test_other_types_are_refused(matrix: object) -> None:
     with pytest.raises(TypeError, match=r"^layers\['a'\] (is a builtins|has the type)"):
-        check_counts(matrix, "layers['a']")
+        source_of(matrix, "layers['a']")
+
+
+def test_an_unknown_type_is_named_beside_what_can_be_read() -> None:
+    sentence = (
+        r"^X is a pandas\.[\w.]*DataFrame; counts must be in memory as a NumPy array or a SciPy sparse matrix\. "
+        r"Load them first \(adata\.to_memory\(\), or \.compute\(\) for dask\)\.$"
+    )
+    for genes in (None, np.array([0])):
+        with pytest.raises(TypeError, match=sentence):
+            source_of(pd.DataFrame({"gene": [1]}), "X", genes)
 
 
 def test_empty_cells_are_counted_and_one_is_named() -> None:

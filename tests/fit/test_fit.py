@@ -6,21 +6,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
-from scipy import sparse, stats
 
 import sc_ldvae
-from sc_ldvae.counts import Cells, Counts
-from sc_ldvae.fit._deviance import Decoded, explained_deviance
-from sc_ldvae.fit._engine import Autograd, engine_of
-from sc_ldvae.fit._loop import History, Schedule, default_max_epochs, evaluate, train
-from sc_ldvae.fit._start import log_theta_by_moments, start_from_data, truncated_svd
+from sc_ldvae._options import Schedule
+from sc_ldvae.counts import Cells, InMemory
+from sc_ldvae.engine import AutogradEngine, engine_of, scorer_of
+from sc_ldvae.fit import History, default_max_epochs, mean_elbo, start_from_data, train
+from sc_ldvae.fit._start import truncated_svd
 from sc_ldvae.nn import LDVAE
-from sc_ldvae.record import AffineMap, Decoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from anndata import AnnData
+
+    from sc_ldvae.fit import Watcher
 
 
 @pytest.fixture(scope="module")
@@ -28,28 +28,29 @@ def counts() -> AnnData:
     return sc_ldvae.datasets.simulate(130, 40, 3, mean_library=500, rng=0)
 
 
-def prepare(counts: AnnData, n_training: int = 100) -> tuple[LDVAE, Cells, torch.Tensor, torch.Tensor]:
+def prepare(counts: AnnData, n_training: int = 100) -> tuple[LDVAE, Cells, np.ndarray]:
+    """A fresh model, cells, and which of these are held out."""
     model = LDVAE(counts.n_vars, n_latent=3, n_hidden=16, generator=torch.Generator().manual_seed(0))
-    cells = Cells(Counts.from_csr(counts.X))
-    model.set_library_prior(cells.counts.totals)
-    everyone = torch.arange(counts.n_obs)
-    return model, cells, everyone[:n_training], everyone[n_training:]
+    cells = Cells(InMemory(counts.X))
+    model.set_library_prior(torch.from_numpy(cells.source.totals).float())
+    return model, cells, np.arange(counts.n_obs) >= n_training
 
 
 def run(
-    counts: AnnData, n_training: int = 100, *, autograd: bool = False, **schedule: Any
+    counts: AnnData, n_training: int = 100, *, autograd: bool = False, watcher: Watcher | None = None, **schedule: Any
 ) -> tuple[LDVAE, History, str]:
-    model, cells, training, held_out = prepare(counts, n_training)
+    model, cells, held_out = prepare(counts, n_training)
     generator = torch.Generator().manual_seed(1)
-    arguments = model, cells, 1 / n_training
-    with nullcontext(Autograd(*arguments)) if autograd else engine_of(*arguments) as engine:
-        history, reason = train(model, engine, training, held_out, Schedule(**schedule, progress=False), generator)
+    arguments = model, 1 / n_training
+    with nullcontext(AutogradEngine(*arguments)) if autograd else engine_of(*arguments) as engine:
+        history, reason = train(model, engine, cells, held_out, Schedule(**schedule), generator, watcher)
     return model, history, reason
 
 
-def held_out_elbo(model: LDVAE, cells: Cells, held_out: torch.Tensor) -> float:
-    with engine_of(model, cells, 0) as engine:
-        return evaluate(model, engine, held_out)
+def held_out_elbo(model: LDVAE, cells: Cells, held_out: np.ndarray) -> float:
+    model.eval()
+    with scorer_of(model) as scorer:
+        return mean_elbo(scorer, cells, np.flatnonzero(held_out))
 
 
 def test_both_engines_train_the_same_model(counts: AnnData) -> None:
@@ -111,7 +112,7 @@ def test_kl_weight_scales_the_latents_divergence_in_the_loss(counts: AnnData, mo
 def test_the_best_state_is_kept(counts: AnnData) -> None:
     # A learning rate that overshoots makes the held-out ELBO go up and down.
     model, history, _ = run(counts, max_epochs=12, lr=0.5, early_stopping=False)
-    _, cells, _, held_out = prepare(counts)
+    _, cells, held_out = prepare(counts)
     best = max(history.elbo_held_out)
     assert history.elbo_held_out[-1] < best
     assert held_out_elbo(model, cells, held_out) == pytest.approx(best, rel=1e-6)
@@ -120,7 +121,7 @@ def test_the_best_state_is_kept(counts: AnnData) -> None:
 
 def test_early_stopping_stops_and_says_so(counts: AnnData, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = iter([-10.0, -9.0, *[-11.0] * 100])
-    monkeypatch.setattr("sc_ldvae.fit._loop.evaluate", lambda *_: next(scores))
+    monkeypatch.setattr("sc_ldvae.fit._loop.mean_elbo", lambda *_: next(scores))
     _, history, reason = run(counts, max_epochs=50, batch_size=100)
     assert len(history.epoch) == 22
     assert history.best_epoch() == 1
@@ -129,7 +130,7 @@ def test_early_stopping_stops_and_says_so(counts: AnnData, monkeypatch: pytest.M
 
 def test_without_early_stopping_it_runs_to_the_end(counts: AnnData, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = iter(range(0, -100, -1))
-    monkeypatch.setattr("sc_ldvae.fit._loop.evaluate", lambda *_: float(next(scores)))
+    monkeypatch.setattr("sc_ldvae.fit._loop.mean_elbo", lambda *_: float(next(scores)))
     _, history, reason = run(counts, max_epochs=20, batch_size=100, early_stopping=False)
     assert len(history.epoch) == 20
     assert reason == "max_epochs=20 reached"
@@ -140,6 +141,35 @@ def test_without_held_out_cells_the_last_state_is_kept(counts: AnnData) -> None:
     assert history.elbo_held_out == []
     assert history.best_epoch() == 2
     assert reason == "max_epochs=3 reached"
+
+
+class Notes:
+    """What a watcher is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[object, ...]] = []
+
+    def trained(self, model: LDVAE) -> None:
+        self.lines.append(("trained", model.training))
+
+    def scored(self, model: LDVAE, history: History, reason: str) -> None:
+        self.lines.append(("scored", model.training, len(history.elbo), len(history.elbo_held_out), reason))
+
+
+def test_a_watcher_is_told_twice_in_every_epoch_and_changes_nothing(counts: AnnData) -> None:
+    notes = Notes()
+    model, history, reason = run(counts, max_epochs=3, watcher=notes)
+    assert notes.lines == [
+        ("trained", True),
+        ("scored", False, 1, 1, ""),
+        ("trained", True),
+        ("scored", False, 2, 2, ""),
+        ("trained", True),
+        ("scored", False, 3, 3, "max_epochs=3 reached"),
+    ]
+    alone, expected, _ = run(counts, max_epochs=3)
+    assert (history, reason) == (expected, "max_epochs=3 reached")
+    np.testing.assert_array_equal(model.get_loadings(), alone.get_loadings())
 
 
 def test_divergence_is_an_error_not_a_result(counts: AnnData) -> None:
@@ -159,13 +189,14 @@ def test_default_epochs_come_to_350_steps_and_grow_with_the_square_root_of_many_
 
 
 def test_start_is_better_than_a_random_one_before_any_step(counts: AnnData) -> None:
-    model, cells, training, held_out = prepare(counts)
+    model, cells, held_out = prepare(counts)
     random = held_out_elbo(model, cells, held_out)
-    start_from_data(model, counts.X[training.numpy()])
+    training = counts.X[~held_out]
+    start_from_data(model, training)
     # One pass to fill the running statistics of the encoder's BatchNorm.
     model.train()
     for _ in range(50):
-        model(**cells.minibatch(training), generator=torch.Generator().manual_seed(0))
+        model(torch.from_numpy(training.toarray()), generator=torch.Generator().manual_seed(0))
     assert held_out_elbo(model, cells, held_out) > random
 
 
@@ -179,54 +210,3 @@ def test_svd_is_that_of_the_dense_centred_matrix(counts: AnnData) -> None:
     np.testing.assert_allclose(approximation, (left[:, :3] * values[:3]) @ right[:3], atol=1e-5)
     np.testing.assert_allclose(svd.scores.std(0), 1, rtol=1e-5)
     np.testing.assert_allclose(svd.effects.mean(0), 0, atol=1e-10)
-
-
-def test_theta_by_moments_is_the_theta_that_was_simulated() -> None:
-    rng = np.random.default_rng(0)
-    theta, library = np.array([0.5, 2.0, 20.0]), rng.lognormal(0, 0.3, 100_000)
-    mean = library[:, None] * np.array([3.0, 8.0, 5.0])
-    x = sparse.csr_matrix(rng.poisson(rng.gamma(theta, mean / theta)))
-    np.testing.assert_allclose(np.exp(log_theta_by_moments(x, library)), theta, rtol=0.1)
-
-
-def toy_decoder(loadings: np.ndarray, log_theta: np.ndarray | None) -> Decoder:
-    n_vars = len(loadings)
-    mean = AffineMap(loadings, np.log(np.full(n_vars, 1 / n_vars)), np.zeros((n_vars, 0)))
-    return Decoder(mean, log_theta, None)
-
-
-def deviance(x: np.ndarray, mean: np.ndarray, theta: float | None) -> float:
-    """Twice the log-likelihood that `mean` falls short of ``mean = x``."""
-
-    def log_likelihood(m: np.ndarray) -> float:
-        if theta is None:
-            return stats.poisson.logpmf(x, m).sum()
-        return stats.nbinom.logpmf(x, theta, theta / (theta + m)).sum()
-
-    return 2 * (log_likelihood(np.maximum(x, 1e-12)) - log_likelihood(mean))
-
-
-@pytest.mark.parametrize("log_theta", [pytest.param(np.full((1, 30), 2.0), id="nb"), pytest.param(None, id="poisson")])
-def test_explained_deviance_of_known_factors(log_theta: np.ndarray | None) -> None:
-    """A strong, a weak and an absent factor; more cells than one chunk."""
-    rng = np.random.default_rng(0)
-    loadings = rng.normal(0, [0.8, 0.3, 0.0], (30, 3))
-    latent, library = rng.normal(size=(600, 3)), np.full(600, 400.0)
-    decoder = toy_decoder(loadings, log_theta)
-    eta = latent @ loadings.T
-    mean = 400 * np.exp(eta) / np.exp(eta).sum(1, keepdims=True)
-    theta = 1e9 if log_theta is None else np.exp(2.0)
-    x = sparse.csr_matrix(rng.poisson(rng.gamma(theta, mean / theta)))
-    cells = Decoded(x, latent, np.zeros((600, 0)), library, np.zeros(600, dtype=int))
-    null = np.asarray(x.sum(0)).ravel() / x.sum()
-    total, shares = explained_deviance(decoder, cells, null, np.zeros(3))
-
-    dense, spread = x.toarray().astype(float), None if log_theta is None else np.exp(2.0)
-    null_deviance = deviance(dense, np.outer(library, null), spread)
-    assert total == pytest.approx(1 - deviance(dense, mean, spread) / null_deviance, rel=1e-5)
-    without = latent[:, 1:] @ loadings[:, 1:].T
-    without_mean = 400 * np.exp(without) / np.exp(without).sum(1, keepdims=True)
-    expected = (deviance(dense, without_mean, spread) - deviance(dense, mean, spread)) / null_deviance
-    assert shares[0] == pytest.approx(expected, rel=1e-5)
-    assert shares[0] > shares[1] > shares[2]
-    assert shares[2] == pytest.approx(0, abs=1e-12)

@@ -11,11 +11,13 @@ import torch
 
 import sc_ldvae
 from sc_ldvae import fit
+from sc_ldvae.engine import scorer_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from sc_ldvae.counts import Cells
+    from sc_ldvae.engine import Engine
     from sc_ldvae.nn import LDVAE
 
 LIKELIHOODS = ("nb", "zinb", "poisson")
@@ -57,13 +59,13 @@ def adata() -> ad.AnnData:
 def trained(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The module and the cells of the fit that the test makes."""
     seen: dict[str, Any] = {}
-    original = fit._fit.engine_of
+    original = fit._fit.train
 
-    def spy(model: LDVAE, cells: Cells, *args: object) -> object:
+    def spy(model: LDVAE, engine: Engine, cells: Cells, *args: object) -> object:
         seen.update(model=model, cells=cells)
-        return original(model, cells, *args)
+        return original(model, engine, cells, *args)
 
-    monkeypatch.setattr(fit._fit, "engine_of", spy)
+    monkeypatch.setattr(fit._fit, "train", spy)
     return seen
 
 
@@ -94,19 +96,21 @@ WANTED = ("loadings", "intercept", "covariate_effects")
 
 def module_parameters(model: LDVAE, cells: Cells) -> dict[str, np.ndarray]:
     """Mean, theta and zero inflation by the module in double precision, from its own single precision posterior."""
-    everyone = torch.arange(cells.counts.n_obs)
-    with fit.engine_of(model, cells) as engine:
-        latent, _, library = fit.posterior(model, engine, cells, everyone)
+    everyone = np.arange(cells.n_obs)
+    with scorer_of(model) as scorer:
+        state = fit.posterior(model, scorer, cells, everyone)
+    latent, library = (torch.from_numpy(values).double() for values in (state.latent, state.library))
+    known = {name: torch.from_numpy(values) for name, values in cells.annotations.items()}
     model = model.double()
-    covariates = model.covariates(cells.batch_index, cells.cat_covs, cells.cont_covs.double())
-    group = model.theta_group(cells.batch_index, cells.labels)
+    covariates = model.covariates(known["batch_index"], known["cat_covs"], known["cont_covs"].double())
+    group = model.theta_group(known["batch_index"], known["labels"])
     with torch.no_grad():
-        log_mu, log_theta, zi_logits = model.decode(latent.double(), covariates, library.double().log()[:, None], group)
+        log_mu, (parts,) = model.decode(latent, covariates, library.log()[:, None], group)
     assert len(log_mu) == len(everyone)
     return {
         "mean": log_mu.exp().numpy(),
-        "log_theta": None if log_theta is None else log_theta.detach().numpy(),
-        "zi_logits": None if zi_logits is None else zi_logits.numpy(),
+        "log_theta": parts["log_theta"].numpy() if "log_theta" in parts else None,
+        "zi_logits": parts["zero_inflation"].numpy() if "zero_inflation" in parts else None,
     }
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 import anndata as ad
 import numpy as np
 import pytest
 
-from sc_ldvae import record, tl
+from sc_ldvae import fit, inputs, record, tl
+from sc_ldvae._options import ModelOptions, Schedule
 from sc_ldvae._typing import UNSET
-from sc_ldvae.tl._request import _OPTIONS, _SCHEDULE, Request
-from sc_ldvae.tl._resample import halves, resampled
+from sc_ldvae.fit import Resampled, halves, resampled
+from sc_ldvae.fit._scan import of_sample
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -117,37 +119,40 @@ def test_stored_fit_asks_for_itself(
         adata.X = None
     adata.write_h5ad(tmp_path / "fit.h5ad")
     for data in (adata, ad.read_h5ad(tmp_path / "fit.h5ad")):
-        request = Request.of_record(data, record.read(data), UNSET, "cpu")
-        again = request.fit(3, ~data.obs["train"].to_numpy(), np.random.default_rng(5), progress=False)
-        np.testing.assert_array_equal(again.factors.latent, adata.obsm["X_ldvae"])
+        request = inputs.request_of_record(data, record.read(data), UNSET, "cpu")
+        again = fit.fit(request, ~data.obs["train"].to_numpy(), np.random.default_rng(5))
+        np.testing.assert_array_equal(again.latent, adata.obsm["X_ldvae"])
         stored = adata.uns["ldvae"]["decoder"]["loadings"]
-        np.testing.assert_array_equal(again.factors.decoder.log_proportion.loadings.astype(np.float32), stored)
+        np.testing.assert_array_equal(again.folded.decoder.log_proportion.loadings.astype(np.float32), stored)
 
 
 def test_records_without_arguments_get_the_defaults_of_the_fit(fitted: ad.AnnData) -> None:
     """As those of fits that were made elsewhere."""
     defaults = {name: one.default for name, one in inspect.signature(tl.ldvae).parameters.items()}
-    given = _OPTIONS | _SCHEDULE
-    assert given == {name: defaults[name] for name in given}
+    for options in (ModelOptions, Schedule):
+        assert vars(options()) == {field.name: defaults[field.name] for field in fields(options)}
     adata = fitted.copy()
     for name in ("n_hidden", "lr", "max_epochs", "early_stopping"):
         del adata.uns["ldvae"]["params"][name]
-    request = Request.of_record(adata, record.read(adata), UNSET, "cpu")
-    assert (request.options["n_hidden"], request.schedule_options["lr"], request.max_epochs) == (128, 0.06, None)
-    assert request.schedule_options["early_stopping"] is True
+    request = inputs.request_of_record(adata, record.read(adata), UNSET, "cpu")
+    assert (request.options.n_hidden, request.schedule.lr, request.schedule.max_epochs) == (128, 0.06, None)
+    assert request.schedule.early_stopping is True
 
 
 def test_repeated_cells_are_trained_on_as_often(simulated: ad.AnnData, fit_quickly: FitQuickly) -> None:
     """Cells with their own counts, batch and covariate, in the order that was asked for."""
     adata = fit_quickly(simulated, batch_key="batch", continuous_covariate_keys=["covariate1"], copy=True)
-    request = Request.of_record(adata, record.read(adata), UNSET, "cpu")
+    request = inputs.request_of_record(adata, record.read(adata), UNSET, "cpu")
+    request = replace(request, options=replace(request.options, n_latent=2))
     training, others = np.array([5, 5, 5, *range(100)]), np.arange(150, 170)
-    done = request.trained(2, training, others, np.random.default_rng(0))
-    cells = np.concatenate([training, others])
-    np.testing.assert_array_equal(done.cells.counts.totals, simulated.X.toarray()[cells].sum(axis=1))
-    np.testing.assert_array_equal(done.cells.batch_index, simulated.obs["batch"].cat.codes.to_numpy()[cells])
+    asked, held_out = of_sample(request, Resampled(training, others))
+    done = fit.trained(asked, held_out, np.random.default_rng(0))
+    cells, known = np.concatenate([training, others]), asked.cells.annotations
+    np.testing.assert_array_equal(held_out, np.arange(len(cells)) >= len(training))
+    np.testing.assert_array_equal(asked.cells.source.totals, simulated.X.toarray()[cells].sum(axis=1))
+    np.testing.assert_array_equal(known["batch_index"], simulated.obs["batch"].cat.codes.to_numpy()[cells])
     number = simulated.obs["covariate1"].to_numpy()
     expected = ((number - number.mean()) / number.std())[cells]
-    np.testing.assert_allclose(done.cells.cont_covs[:, 0], expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(known["cont_covs"][:, 0], expected, rtol=1e-5, atol=1e-6)
     assert len(done.history.epoch) == 2
     assert done.model.n_latent == 2

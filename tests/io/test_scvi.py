@@ -18,7 +18,7 @@ from scipy.special import softmax
 import sc_ldvae
 from sc_ldvae import io, record
 from sc_ldvae._typing import UNSET
-from sc_ldvae.tl._stored import for_likelihood
+from sc_ldvae.inputs import for_likelihood
 
 with warnings.catch_warnings():
     # Lightning, pyro and their kin warn as they are imported.
@@ -148,19 +148,21 @@ def trained(
 @torch.no_grad()
 def our_terms(adata: AnnData, noise: Tensor | float = 0.0) -> Terms:
     """At the mean of the posterior, or so many standard deviations off: latent, then log library, n_obs x 4."""
-    stored = for_likelihood(adata, record.read(adata), UNSET)
-    model, tensors = stored.model, stored.cells.minibatch(stored.everyone)
+    scorable = for_likelihood(adata, record.read(adata), UNSET)
+    model, cells = scorable.model, scorable.cells.minibatch(scorable.everyone)
+    x = torch.from_numpy(cells.counts.toarray())
+    known = {name: torch.from_numpy(values) for name, values in cells.annotations.items()}
     noise = torch.as_tensor(noise).expand(adata.n_obs, N_LATENT + 1)
-    posterior = model.encode(tensors["x"])
+    posterior = model.encode(x)
     z = model.transform(posterior.z.mean + noise[:, :-1] * posterior.z.variance.sqrt())
-    batch, labels = tensors.get("batch_index"), tensors.get("labels")
+    batch, labels = known.get("batch_index"), known.get("labels")
     if posterior.log_library is None:
-        log_library, kl_library = tensors["x"].sum(1).log()[:, None], torch.zeros(adata.n_obs)
+        log_library, kl_library = x.sum(1).log()[:, None], torch.zeros(adata.n_obs)
     else:
         log_library = posterior.log_library.mean + noise[:, -1:] * posterior.log_library.variance.sqrt()
         kl_library = posterior.log_library.kl(*model.library_prior(batch))
     parameters = model.decode(z, model.covariates(batch), log_library, model.theta_group(batch, labels))
-    log_likelihood = model.log_prob(tensors["x"], parameters).sum(1)
+    log_likelihood = model.log_prob(x, parameters).sum(1)
     return Terms(*(term.double().numpy() for term in (log_likelihood, posterior.z.kl(0.0, 1.0), kl_library)))
 
 

@@ -1,4 +1,4 @@
-"""Parts of the fused engine against scipy, numpy and torch."""
+"""Compiled functions against SciPy and NumPy."""
 
 from __future__ import annotations
 
@@ -6,14 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-import torch
 from scipy import sparse, special
 
-from sc_ldvae.nn import _dropout
-from sc_ldvae.nn._fused import Adam, Pace, _jit, gather_rows, n_parts
-from sc_ldvae.nn._fused._kept import fill_kept
-from sc_ldvae.nn._fused._rising import N_TABULATED, empty_tables, log_rising, tabulate_rising
-from sc_ldvae.nn._fused._sums import matmul, matmul_transposed, maximum
+from sc_ldvae.kernels import _jit, gather_rows, matmul, matmul_transposed, n_slices, sparse_rows
+from sc_ldvae.kernels._rising import N_TABULATED, empty_tables, log_rising, tabulate_rising
+from sc_ldvae.kernels._sums import maximum
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,48 +111,13 @@ def test_small_products() -> None:
     np.testing.assert_allclose(matmul_transposed(a, np.ascontiguousarray(b.T)), a @ b)
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5])
-def test_dropout_masks_are_the_same_bits_in_torch_and_in_the_kernel(rate: float) -> None:
-    like = torch.empty(40, 16)
-    expected = _dropout.kept(like, rate, torch.Generator().manual_seed(5))
-    seed = int(_dropout.seed(torch.Generator().manual_seed(5), like.device))
-    out = np.full((40, 20), np.nan, np.float32)
-    fill_kept(seed, rate, 2, 16, out)
-    np.testing.assert_array_equal(out[:, 2:18], expected.numpy())
-    assert np.isnan(out[:, :2]).all()
-
-
-def test_dropout_keeps_the_share_it_should() -> None:
-    kept = _dropout.kept(torch.empty(1000, 200), 0.1, torch.Generator().manual_seed(0))
-    # The standard error of the share is 0.0007.
-    assert float((kept > 0).float().mean()) == pytest.approx(0.9, abs=0.003)
-    assert float(kept.max()) == pytest.approx(1 / 0.9)
-    # Neighbours know nothing of each other, along rows and columns.
-    drop = (kept == 0).float() - 0.1
-    for shifted in (drop[1:] * drop[:-1], drop[:, 1:] * drop[:, :-1]):
-        assert float(shifted.mean()) == pytest.approx(0, abs=0.001)
-
-
-def test_adam_is_torchs() -> None:
-    start, options = torch.randn(50, generator=torch.Generator().manual_seed(0)), {"betas": (0.9, 0.95), "eps": 1e-8}
-    values, gradient, parameter = start.clone(), torch.zeros(50), torch.nn.Parameter(start.clone())
-    adam, reference = Adam(values, gradient, **options), torch.optim.Adam([parameter], **options)
-    for step in range(20):
-        gradient.copy_(torch.sin(values + step))
-        parameter.grad = torch.sin(parameter.detach() + step)
-        reference.param_groups[0]["lr"] = lr = 0.1 / (step + 1)
-        adam.step(lr)
-        reference.step()
-    torch.testing.assert_close(values, parameter.detach(), rtol=1e-5, atol=1e-6)
-
-
 def test_rows_are_gathered_and_sorted_by_gene() -> None:
     rng = np.random.default_rng(0)
     matrix = sparse.random(30, 12, density=0.3, format="csr", random_state=0)
     matrix.data = rng.integers(1, 2000, matrix.nnz).astype(np.float32)
     chosen = rng.permutation(30)[:9]
-    parts = matrix.indptr.astype(np.int64), matrix.indices, matrix.data.astype(np.float32), 12
-    rows = gather_rows(*parts, chosen, log_variational=True)
+    gathered = gather_rows(matrix.indptr.astype(np.int64), matrix.indices, matrix.data.astype(np.float32), chosen)
+    rows = sparse_rows(*gathered, 12, log_variational=True)
     own = matrix[chosen].astype(np.float32)
     got = sparse.csr_matrix((rows.counts, rows.genes, rows.indptr), shape=own.shape)
     np.testing.assert_array_equal(got.toarray(), own.toarray())
@@ -166,20 +128,5 @@ def test_rows_are_gathered_and_sorted_by_gene() -> None:
 
 
 def test_parts_are_a_power_of_two_and_grow_with_the_work() -> None:
-    parts = [n_parts(work) for work in (0, 1, 65_535, 65_536, 256_000, 10**6, 10**12)]
+    parts = [n_slices(work) for work in (0, 1, 65_535, 65_536, 256_000, 10**6, 10**12)]
     assert parts == [1, 1, 1, 2, 4, 16, 16]
-
-
-def test_the_faster_number_of_threads_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    now, used = [0.0], []
-    monkeypatch.setattr("sc_ldvae.nn._fused._threads.numba.get_num_threads", lambda: 4)
-    monkeypatch.setattr("sc_ldvae.nn._fused._threads.numba.set_num_threads", used.append)
-    monkeypatch.setattr("sc_ldvae.nn._fused._threads.perf_counter", lambda: now[0])
-    pace = Pace()
-    for step in range(200):
-        with pace.step():
-            # In the first round something keeps a core busy.
-            now[0] += {1: 2.0, 4: 50.0 if step < 100 else 1.0}[used[-1]]
-    assert used[:8] == [4, 4, 4, 4, 1, 1, 1, 1]
-    assert set(used[8:128]) == {1}
-    assert set(used[136:]) == {4}

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from sc_ldvae.nn._decoder import LinearDecoder
-from sc_ldvae.nn._encoder import BATCH_NORM_EPS, Normal
+from sc_ldvae.nn import BATCH_NORM_EPS, LinearDecoder, Normal
 
 
 @pytest.fixture

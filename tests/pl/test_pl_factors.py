@@ -13,7 +13,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from sc_ldvae import get, pl, tl
-from sc_ldvae.get._loadings import rotation_of
+from sc_ldvae.inputs import rotation_of
 from sc_ldvae.record import read
 
 if TYPE_CHECKING:

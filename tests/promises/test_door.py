@@ -11,8 +11,8 @@ from anndata import AnnData, read_h5ad
 from scipy import sparse
 
 import sc_ldvae
-from sc_ldvae.fit import _loop
-from sc_ldvae.tl import _result
+from sc_ldvae import record
+from sc_ldvae.counts import Cells
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -578,7 +578,7 @@ def test_ctrl_c_in_the_middle_leaves_the_object(
     unchanged: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    shuffled, n_minibatches = _loop.shuffled, []
+    shuffled, n_minibatches = Cells.shuffled, []
 
     def interrupted(*args: Any) -> Iterator[Any]:
         for minibatch in shuffled(*args):
@@ -587,7 +587,7 @@ def test_ctrl_c_in_the_middle_leaves_the_object(
                 raise KeyboardInterrupt
             yield minibatch
 
-    monkeypatch.setattr(_loop, "shuffled", interrupted)
+    monkeypatch.setattr(Cells, "shuffled", interrupted)
     with unchanged(maybe_fitted), pytest.raises(KeyboardInterrupt):
         fit_quickly(maybe_fitted, 2, batch_size=10)
     assert len(n_minibatches) == 5
@@ -604,14 +604,13 @@ def test_failed_writing_is_undone(
     assert_same: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    adata, entries = maybe_fitted, _result.entries
+    adata = maybe_fitted
 
-    def spoilt(*args: Any) -> dict[str, dict[str, Any]]:
-        result = entries(*args)
-        result[attribute][key] = result[attribute][key][:-1]
-        return result
+    def spoilt(adata: AnnData, entries: dict[str, dict[str, Any]]) -> None:
+        entries[attribute][key] = entries[attribute][key][:-1]
+        record.write(adata, entries)
 
-    monkeypatch.setattr(_result, "entries", spoilt)
+    monkeypatch.setattr("sc_ldvae.record._new_fit.write", spoilt)
     target = adata[::2] if is_view else adata
     before, parent_before = target.copy(), adata.copy()
     with pytest.raises(ValueError, match=r"length|shape"):

@@ -14,6 +14,7 @@ from scipy import sparse
 
 import sc_ldvae
 from sc_ldvae import get, record, tl
+from sc_ldvae.likelihoods import LIKELIHOODS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -211,10 +212,10 @@ def test_latent_of_something_else_is_refused(key: str, adata: AnnData) -> None:
         tl.normalized_expression(adata, progress=False)
 
 
-@pytest.mark.parametrize("version", [4, np.int64(99), "4"], ids=repr)
+@pytest.mark.parametrize("version", [5, np.int64(99), "5"], ids=repr)
 def test_newer_records_are_refused(version: object, adata: AnnData) -> None:
     adata.uns[KEY]["schema_version"] = version
-    sentence = rf"^uns\['ldvae'\] was written in format {version}, this version reads up to 3\. Update sc-ldvae\.$"
+    sentence = rf"^uns\['ldvae'\] was written in format {version}, this version reads up to 4\. Update sc-ldvae\.$"
     with pytest.raises(ValueError, match=sentence):
         tl.elbo(adata, progress=False)
     with pytest.raises(ValueError, match=sentence):
@@ -307,21 +308,25 @@ def affine(rng: np.random.Generator, n_columns: int) -> record.AffineMap:
 
 
 @pytest.mark.parametrize("n_columns", [0, 3])
-@pytest.mark.parametrize("inflated", [False, True], ids=["", "inflated"])
-@pytest.mark.parametrize("theta", ["gene", "gene-cell", "none"])
-def test_decoders_survive_their_dict(theta: str, inflated: bool, n_columns: int) -> None:
-    rng = np.random.default_rng(0)
-    log_theta = {"gene": rng.normal(size=(2, 5)).astype(np.float32), "gene-cell": affine(rng, n_columns)}.get(theta)
-    decoder = record.Decoder(affine(rng, n_columns), log_theta, affine(rng, n_columns) if inflated else None)
-    back = record.Decoder.from_dict(decoder.to_dict())
+@pytest.mark.parametrize("theta", ["gene", "gene-cell"])
+@pytest.mark.parametrize("gene_likelihood", LIKELIHOODS)
+def test_decoders_survive_their_dict(gene_likelihood: str, theta: str, n_columns: int) -> None:
+    rng, likelihood = np.random.default_rng(0), LIKELIHOODS[gene_likelihood]
+    log_theta = {"gene": rng.normal(size=(2, 5)).astype(np.float32), "gene-cell": affine(rng, n_columns)}[theta]
+    every = {"log_theta": log_theta, "zero_inflation": affine(rng, n_columns)}
+    parts = {part.name: every[part.name] for part in likelihood.parts}
+    decoder = record.Decoder(affine(rng, n_columns), parts, likelihood)
+    back = record.Decoder.from_dict(decoder.to_dict(), likelihood)
     latent, covariates, group = rng.normal(size=(7, 2)), rng.normal(size=(7, n_columns)), np.arange(7) % 2
     np.testing.assert_array_equal(
         back.log_proportion(latent, covariates), decoder.log_proportion(latent, covariates), strict=True
     )
-    np.testing.assert_array_equal(back.theta(latent, covariates, group), decoder.theta(latent, covariates, group))
-    np.testing.assert_array_equal(back.not_inflated(latent, covariates), decoder.not_inflated(latent, covariates))
-    assert (back.zero_inflation is None) == (not inflated)
-    assert (back.log_theta is None) == (theta == "none")
+    got, expected = (one.natural(one.linear(latent, covariates, group)) for one in (back, decoder))
+    assert list(got) == list(expected)
+    for name, values in expected.items():
+        np.testing.assert_array_equal(got[name], values)
+    assert ("theta" in got) == (gene_likelihood != "poisson")
+    assert ("zero_inflation" in got) == (gene_likelihood == "zinb")
 
 
 def frames(value: Any) -> list[pd.DataFrame | pd.Series]:

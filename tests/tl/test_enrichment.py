@@ -14,7 +14,7 @@ import pytest
 from scipy import stats
 
 from sc_ldvae import get, tl
-from sc_ldvae.tl._enrichment import Method
+from sc_ldvae.assess import Enrichment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,7 +120,7 @@ def test_scores_are_those_of_decouplers_own_call(adata: ad.AnnData, net: pd.Data
     np.testing.assert_allclose(within, adjusted.loc[FACTORS, got.columns], rtol=1e-6)
 
 
-@pytest.mark.parametrize("method", get_args(Method))
+@pytest.mark.parametrize("method", get_args(Enrichment))
 def test_sign_says_where_the_targets_are(adata: ad.AnnData, net: pd.DataFrame, method: str) -> None:
     tl.enrichment(adata, net, method=method)
     assert stored(adata, "score").loc["ldvae1", "high in 1"] > 2
@@ -306,7 +306,7 @@ def test_without_decoupler_it_says_what_to_install(
         tl.enrichment(adata, net)
 
 
-@pytest.mark.parametrize("method", get_args(Method))
+@pytest.mark.parametrize("method", get_args(Enrichment))
 def test_nothing_is_printed_or_logged(
     adata: ad.AnnData,
     net: pd.DataFrame,

@@ -15,7 +15,8 @@ from torch import distributions
 
 import sc_ldvae
 from sc_ldvae import fit, record, tl
-from sc_ldvae.nn._fused import FusedElbo, gather_rows
+from sc_ldvae.engine import FusedElbo
+from sc_ldvae.kernels import sparse_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,8 +76,7 @@ def per_cell(score: Callable[..., float], adata: AnnData, **options: Any) -> np.
 def module_and_cells(adata: AnnData) -> tuple[LDVAE, dict[str, torch.Tensor]]:
     """The model of the record in double precision, and its arguments, made here from obs alone."""
     known = record.read(adata)
-    content = known.content
-    model = fit.unfolded(known.decoder, content["encoder"], content.get("library_prior"), known.options)
+    model = fit.unfolded(known.folded)
     codes = {name: adata.obs[name].astype("category").cat.codes.to_numpy(np.int64) for name in ("batch", "label")}
     continuous = adata.obs["covariate1"].to_numpy()
     cells = {
@@ -128,18 +128,18 @@ class Written:
     def _counts(
         self, model: LDVAE, cells: dict[str, torch.Tensor], u: torch.Tensor, mean: torch.Tensor
     ) -> torch.Tensor:
-        x = cells["x"]
-        if model.gene_likelihood == "poisson":
+        x, (block,), parts = cells["x"], model.blocks, dict(model.parts_of(0))
+        if block.gene_likelihood == "poisson":
             return distributions.Poisson(mean).log_prob(x)
-        if model.theta_decoder is not None:
-            theta = (u @ model.theta_decoder.weight.T + model.theta_decoder.bias).exp()
+        if block.dispersion == "gene-cell":
+            theta = (u @ parts["log_theta"].weight.T + parts["log_theta"].bias).exp()
         else:
-            group = {"gene-batch": "batch_index", "gene-label": "labels"}.get(model.dispersion)
-            theta = model.log_theta.exp()[0 if group is None else cells[group]]
+            group = {"gene-batch": "batch_index", "gene-label": "labels"}.get(block.dispersion)
+            theta = parts["log_theta"].table.exp()[0 if group is None else cells[group]]
         nb = distributions.NegativeBinomial(theta, probs=mean / (mean + theta)).log_prob(x)
-        if model.zi_decoder is None:
+        if block.gene_likelihood == "nb":
             return nb
-        extra = torch.sigmoid(u @ model.zi_decoder.weight.T + model.zi_decoder.bias)
+        extra = torch.sigmoid(u @ parts["zero_inflation"].weight.T + parts["zero_inflation"].bias)
         return torch.where(x == 0, torch.log(extra + (1 - extra) * nb.exp()), torch.log1p(-extra) + nb)
 
     def elbo(self) -> torch.Tensor:
@@ -192,10 +192,10 @@ def test_log_weights_of_module_and_kernels(options: dict[str, Any], fit_with: Ca
     np.testing.assert_allclose(by_module.numpy(), written.numpy(), rtol=2e-4)
 
     x = sparse.csr_matrix(single.pop("x").numpy())
-    rows = gather_rows(
-        x.indptr, x.indices, x.data, x.shape[1], np.arange(x.shape[0]), log_variational=model.log_variational
-    )
-    by_kernels = FusedElbo(model).log_weights(rows, single, torch.Generator().manual_seed(5))
+    pointers, genes = x.indptr.astype(np.int64), x.indices.astype(np.int32)
+    rows = sparse_rows(pointers, genes, x.data, x.shape[1], log_variational=model.log_variational)
+    annotations = {name: values.numpy() for name, values in single.items()}
+    by_kernels = FusedElbo(model).log_weights(rows, annotations, torch.Generator().manual_seed(5))
     np.testing.assert_allclose(by_kernels, by_module.numpy(), rtol=2e-5)
 
 
@@ -236,12 +236,13 @@ def test_marginal_is_the_integral(likelihood: str, fit_quickly: Callable[..., No
 def log_probability(decoder: record.Decoder, x: np.ndarray, mean: np.ndarray, z: np.ndarray) -> np.ndarray:
     """Log probability of one cell's counts at each z."""
     nothing = np.zeros((len(z), 0))
-    theta = decoder.theta(z, nothing, np.zeros(len(z), dtype=np.int64))
-    if theta is None:
+    parameters = decoder.natural(decoder.linear(z, nothing, np.zeros(len(z), dtype=np.int64)))
+    if "theta" not in parameters:
         return stats.poisson.logpmf(x, mean).sum(1)
+    theta = parameters["theta"]
     log_p = stats.nbinom.logpmf(x, theta, theta / (theta + mean))
-    if decoder.zero_inflation is not None:
-        kept = decoder.not_inflated(z, nothing)
+    if "zero_inflation" in parameters:
+        kept = 1 - parameters["zero_inflation"]
         log_p += np.log(kept)
         log_p = np.where(x == 0, np.logaddexp(log_p, np.log1p(-kept)), log_p)
     return log_p.sum(1)

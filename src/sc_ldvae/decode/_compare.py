@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from sc_ldvae.decode._log_proportions import LogProportions
-from sc_ldvae.kernels import compare, n_parts, own_threads
+from sc_ldvae.kernels import compare, n_slices, own_threads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,7 +88,7 @@ def compared(
             chosen = genes[start : start + _GENES]
             part = np.empty((len(tests), len(chosen), out.shape[2]))
             compare(
-                n_parts(u.size * len(chosen)),
+                n_slices(u.size * len(chosen)),
                 u,
                 scale,
                 centres,

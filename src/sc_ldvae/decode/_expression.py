@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import softmax
 
-from sc_ldvae.kernels import add_proportions, n_parts, own_threads
+from sc_ldvae.kernels import add_proportions, n_slices, own_threads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,6 +66,6 @@ class Expression:
         ones = np.ones((len(out), 1))
         draws = [np.hstack([latent, design, ones]) for latent, design in product(latents, designs)]
         u = np.array(draws, dtype=np.float32)
-        parts = n_parts(len(u) * len(out) * len(every))
+        slices = n_slices(len(u) * len(out) * len(every))
         with own_threads():
-            add_proportions(parts, u, self._decoder, *chosen, scale.astype(np.float32), out)
+            add_proportions(slices, u, self._decoder, *chosen, scale.astype(np.float32), out)

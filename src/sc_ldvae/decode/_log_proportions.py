@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sc_ldvae.kernels import n_parts, normalise, own_threads
+from sc_ldvae.kernels import n_slices, normalise, own_threads
 
 if TYPE_CHECKING:
     from sc_ldvae._typing import Floats
@@ -44,9 +44,9 @@ class LogProportions:
         u = np.hstack([mean, covariates, np.ones((len(state), 1))]).astype(np.float32)
         decoder, competing = log_proportion.matrix(), np.float32(composition)
         log_sums, centres = np.empty(len(u), np.float32), np.empty_like(scale)
-        parts = n_parts(u.size * decoder.shape[1])
+        slices = n_slices(u.size * decoder.shape[1])
         with own_threads():
-            normalise(parts, u, decoder, decoder[: scale.shape[1]], scale, competing, log_sums, centres)
+            normalise(slices, u, decoder, decoder[: scale.shape[1]], scale, competing, log_sums, centres)
         return cls(decoder, u, scale, centres, log_sums, competing)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from sc_ldvae.kernels import adam_update, n_parts
+from sc_ldvae.kernels import adam_update, n_slices
 
 BETAS = (0.9, 0.95)
 # The gradients of rare genes are far below torch's default eps after the mean over cells.
@@ -27,4 +27,4 @@ class Adam:
         number = self._arrays[0].dtype.type
         corrections = [1 - beta**self._n_steps for beta in self._betas]
         scalars = (lr / corrections[0], corrections[1] ** 0.5, *self._betas, self._eps)
-        adam_update(n_parts(len(self._arrays[0])), *self._arrays, *(number(scalar) for scalar in scalars))
+        adam_update(n_slices(len(self._arrays[0])), *self._arrays, *(number(scalar) for scalar in scalars))

@@ -14,7 +14,7 @@ from sc_ldvae.kernels import (
     matmul,
     matmul_transposed,
     multiply,
-    n_parts,
+    n_slices,
 )
 from sc_ldvae.nn import BATCH_NORM_EPS, VARIANCE_FLOOR, seed
 
@@ -109,8 +109,8 @@ class FusedEncoders:
         self._rows = rows
         weight = self._first_weight.value
         h = np.empty((len(rows.totals), weight.shape[1]), weight.dtype)
-        parts = n_parts(len(rows.genes) * weight.shape[1] // 4)
-        multiply(parts, rows.indptr, rows.genes, rows.seen, weight, h)
+        slices = n_slices(len(rows.genes) * weight.shape[1] // 4)
+        multiply(slices, rows.indptr, rows.genes, rows.seen, weight, h)
         # The order of the draws is that of the module's: one encoder after the other.
         n_seeds = 1 + len(self._deeper) + (len(self._heads) - 1)
         seeds = [int(seed(generator, CPU)) for _ in range(n_seeds if training else 0)]
@@ -143,8 +143,8 @@ class FusedEncoders:
             back[0] = matmul(d_h, linear.value)
         d_h = self._first.backward(np.hstack(back))
         rows, weight = self._rows, self._first_weight
-        parts = n_parts(len(rows.genes) * weight.value.shape[1] // 4)
-        multiply(parts, rows.gene_indptr, rows.cells, rows.seen_by_gene, d_h, weight.gradient)
+        slices = n_slices(len(rows.genes) * weight.value.shape[1] // 4)
+        multiply(slices, rows.gene_indptr, rows.cells, rows.seen_by_gene, d_h, weight.gradient)
 
 
 class _Head:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from sc_ldvae.engine._decoder import FusedDecoder
-from sc_ldvae.kernels import TERMS, count_loss, n_parts
+from sc_ldvae.kernels import TERMS, count_loss, n_slices
 from sc_ldvae.likelihoods import LIKELIHOODS
 from sc_ldvae.nn import Grouped, LinearDecoder
 
@@ -72,13 +72,13 @@ class FusedLikelihood:
         for i, one in enumerate(self._maps):
             one.fold(u[:, :-1], maps[i], training=training)
         grouped = [part.value for part in self._grouped]
-        parts = n_parts(u.shape[0] * maps.shape[2])
+        slices = n_slices(u.shape[0] * maps.shape[2])
         log_likelihood, self._d_log_library = np.empty((2, len(u)), dtype)
         self._d_u = np.empty_like(u)
-        d_maps = np.empty((parts, *maps.shape), dtype)
-        d_grouped = np.empty((parts, len(grouped), *(grouped[0].shape if grouped else (1, 1))), dtype)
+        d_maps = np.empty((slices, *maps.shape), dtype)
+        d_grouped = np.empty((slices, len(grouped), *(grouped[0].shape if grouped else (1, 1))), dtype)
         count_loss(
-            parts,
+            slices,
             rows.indptr,
             rows.genes,
             rows.counts,

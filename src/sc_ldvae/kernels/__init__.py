@@ -14,7 +14,7 @@ from sc_ldvae.kernels._proportions import add_proportions
 from sc_ldvae.kernels._rows import SparseRows, gather_rows, sparse_rows
 from sc_ldvae.kernels._sums import matmul, matmul_transposed
 from sc_ldvae.kernels._terms import TERMS
-from sc_ldvae.kernels._threads import n_parts, own_threads
+from sc_ldvae.kernels._threads import n_slices, own_threads
 
 __all__ = [
     "TERMS",
@@ -32,7 +32,7 @@ __all__ = [
     "matmul",
     "matmul_transposed",
     "multiply",
-    "n_parts",
+    "n_slices",
     "norm_backward",
     "normalise",
     "own_threads",

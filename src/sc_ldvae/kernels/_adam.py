@@ -13,12 +13,12 @@ from sc_ldvae.kernels._jit import parallel_kernel
 
 
 @parallel_kernel
-def adam_update(parts, values, gradient, mean, square, step_size, root_correction, beta1, beta2, eps):
+def adam_update(n_slices, values, gradient, mean, square, step_size, root_correction, beta1, beta2, eps):
     """Move the moving averages of gradient and squared gradient, then the values."""
     n = len(values)
     one = values.dtype.type(1)
-    for part in prange(parts):
-        own = slice(part * n // parts, (part + 1) * n // parts)
+    for which in prange(n_slices):
+        own = slice(which * n // n_slices, (which + 1) * n // n_slices)
         p, g, m, v = values[own], gradient[own], mean[own], square[own]
         for i in range(len(p)):
             m[i] += (one - beta1) * (g[i] - m[i])

@@ -21,13 +21,13 @@ _LOG2_E = np.float32(1 / np.log(2))
 
 
 @parallel_kernel
-def normalise(n_parts, u, decoder, loadings, scale, competing, log_sums, centres):
+def normalise(n_slices, u, decoder, loadings, scale, competing, log_sums, centres):
     """What the softmax takes from every gene of a cell: its expected log normaliser, and its slopes.
 
     Parameters
     ----------
-    n_parts
-        Shares of the cells.
+    n_slices
+        Slices of the cells.
     u, decoder
         Inputs, cells x inputs (factors first), and linear map, inputs x genes, to the log proportions.
     loadings
@@ -42,12 +42,12 @@ def normalise(n_parts, u, decoder, loadings, scale, competing, log_sums, centres
         Filled: mean of the genes' slopes, cells x factors.
     """
     n_cells, n_factors, n_genes = len(u), len(loadings), decoder.shape[1]
-    for part in prange(n_parts):
+    for which in prange(n_slices):
         inputs, factors, first = np.arange(u.shape[1]), np.arange(n_factors), np.zeros(1, np.int64)
         buffers = np.empty((3, n_genes), u.dtype)
         eta, proportions, own = buffers[0], buffers[1], buffers[2]
         log_proportion, half = np.empty(1, u.dtype), u.dtype.type(0.5)
-        for cell in range(part * n_cells // n_parts, (part + 1) * n_cells // n_parts):
+        for cell in range(which * n_cells // n_slices, (which + 1) * n_cells // n_slices):
             linear_map(eta, decoder, inputs, u[cell])
             softmax(eta, first, proportions, log_proportion)
             linear_map(own, loadings, factors, u[cell])
@@ -65,7 +65,7 @@ def normalise(n_parts, u, decoder, loadings, scale, competing, log_sums, centres
 
 @parallel_kernel
 def compare(
-    n_parts,
+    n_slices,
     u,
     scale,
     centres,
@@ -88,8 +88,8 @@ def compare(
 
     Parameters
     ----------
-    n_parts
-        Shares of the genes.
+    n_slices
+        Slices of the genes.
     u, scale, centres
         As in `normalise`, but transposed: one column per cell.
     decoder, loadings
@@ -112,10 +112,10 @@ def compare(
     lowest = np.log2(pseudocount)
     n_bins = int((np.log2(1 + pseudocount) - lowest) / width) + 2
     shift, inverse_width, eps = u.dtype.type(lowest), u.dtype.type(1 / width), u.dtype.type(pseudocount)
-    for part in prange(n_parts):
+    for which in prange(n_slices):
         histograms, sums = np.empty((_GENES, n_groups, n_bins)), np.empty((_GENES, n_groups, 3))
         rows = np.empty((5, _CELLS), u.dtype)
-        first, last = part * n_genes // n_parts, (part + 1) * n_genes // n_parts
+        first, last = which * n_genes // n_slices, (which + 1) * n_genes // n_slices
         for first_gene in range(first, last, _GENES):
             n_tile = min(_GENES, last - first_gene)
             histograms[:] = 0

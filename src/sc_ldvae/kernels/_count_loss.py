@@ -14,7 +14,7 @@ from sc_ldvae.kernels._sums import add_products, add_rows, add_scaled, linear_ma
 # Every array is an argument, for a kernel that takes apart a structure of them loses what it knows of their layout.
 @parallel_kernel
 def count_loss(
-    n_parts,
+    n_slices,
     indptr,
     genes,
     counts,
@@ -35,8 +35,8 @@ def count_loss(
 
     Parameters
     ----------
-    n_parts
-        Shares of the cells; each writes gradients of its own.
+    n_slices
+        Slices of the cells; each writes gradients of its own.
     indptr, genes, counts
         Counts in compressed rows.
     log_library
@@ -54,7 +54,7 @@ def count_loss(
     log_likelihood, d_u, d_log_library
         Filled.
     d_maps, d_grouped
-        Filled: parts x the shape of `maps`, and parts x (parts of the likelihood with one value per group) x groups x
+        Filled: slices x the shape of `maps`, and slices x (parts of the likelihood with one value per group) x groups x
         genes.
 
     Notes
@@ -63,16 +63,16 @@ def count_loss(
     ``sum_m maps[m] @ d_m`` and that by ``maps[m]`` is the sum of ``outer(u, d_m)`` over cells.
     """
     (n_maps, n_inputs, n_genes), n_cells, n_grouped = maps.shape, len(u), d_grouped.shape[1]
-    for part in prange(n_parts):
+    for which in prange(n_slices):
         inputs, in_tile = np.arange(n_inputs), np.arange(TILE)
         # Indexed, not unpacked: numba forgets that what it unpacks is contiguous.
         rows = np.empty((2, n_genes), u.dtype)
         proportions, log_proportions = rows[0], rows[1]
         scratch, outputs = np.empty((N_SCRATCH, n_genes), u.dtype), np.empty((n_maps, n_genes), u.dtype)
         gradients = np.empty(((n_maps + n_grouped) * TILE, n_genes), u.dtype)
-        d_maps[part] = 0
-        d_grouped[part] = 0
-        first, last = part * n_cells // n_parts, (part + 1) * n_cells // n_parts
+        d_maps[which] = 0
+        d_grouped[which] = 0
+        first, last = which * n_cells // n_slices, (which + 1) * n_cells // n_slices
         for start in range(first, last, TILE):
             tile = in_tile[: min(TILE, last - start)]
             for i in tile:
@@ -104,9 +104,9 @@ def count_loss(
                     scale(gradients[m * TILE + i], factor)
                     add_products(d_u[cell], maps[m], gradients[m * TILE + i])
                 for j in range(n_grouped):
-                    add_scaled(d_grouped[part, j, group[cell]], gradients[(n_maps + j) * TILE + i], factor)
+                    add_scaled(d_grouped[which, j, group[cell]], gradients[(n_maps + j) * TILE + i], factor)
             for k in inputs:
                 weights = u_transposed[k, start : start + len(tile)]
                 for m in range(n_maps):
                     first_row = m * TILE
-                    add_rows(d_maps[part, m, k], gradients[first_row : first_row + TILE], tile, weights)
+                    add_rows(d_maps[which, m, k], gradients[first_row : first_row + TILE], tile, weights)

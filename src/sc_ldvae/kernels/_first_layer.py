@@ -9,14 +9,14 @@ from sc_ldvae.kernels._sums import linear_map
 
 
 @parallel_kernel
-def multiply(n_parts, indptr, columns, values, weights, out):
+def multiply(n_slices, indptr, columns, values, weights, out):
     """Fill ``out = sparse @ weights``, where `columns` and `values` are the sparse matrix's nonzeros.
 
     With the nonzeros by gene and the gradient of the output as `weights`, this is the gradient of the weights: a sum of
     a few rows for each gene, without sorting and without two threads that write to one place.
     """
     n = len(indptr) - 1
-    for part in prange(n_parts):
-        for row in range(part * n // n_parts, (part + 1) * n // n_parts):
+    for which in prange(n_slices):
+        for row in range(which * n // n_slices, (which + 1) * n // n_slices):
             first, last = indptr[row], indptr[row + 1]
             linear_map(out[row], weights, columns[first:last], values[first:last])

@@ -10,13 +10,13 @@ from sc_ldvae.kernels._sums import add_scaled, linear_map, maximum
 
 
 @parallel_kernel
-def add_proportions(n_parts, u, decoder, genes, places, weights, out):
+def add_proportions(n_slices, u, decoder, genes, places, weights, out):
     """Add the mean of each cell's proportions of some genes over draws, times the cell's weight, to its row of `out`.
 
     Parameters
     ----------
-    n_parts
-        Shares of the cells.
+    n_slices
+        Slices of the cells.
     u, decoder
         Inputs, draws x cells x inputs, and linear map, inputs x genes, to the log proportions.
     genes, places
@@ -27,9 +27,9 @@ def add_proportions(n_parts, u, decoder, genes, places, weights, out):
         Cells x columns; changed.
     """
     (n_draws, n_cells, n_inputs), n_genes = u.shape, decoder.shape[1]
-    for part in prange(n_parts):
+    for which in prange(n_slices):
         inputs, eta, total = np.arange(n_inputs), np.empty(n_genes, u.dtype), np.empty(n_genes, u.dtype)
-        for cell in range(part * n_cells // n_parts, (part + 1) * n_cells // n_parts):
+        for cell in range(which * n_cells // n_slices, (which + 1) * n_cells // n_slices):
             total[:] = 0
             for draw in range(n_draws):
                 linear_map(eta, decoder, inputs, u[draw, cell])

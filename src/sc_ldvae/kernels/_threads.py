@@ -1,4 +1,4 @@
-"""How many threads the kernels use, and into how many parts they cut their work."""
+"""How many threads the kernels use, and into how many slices they cut their work."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numba
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# A part is worth its start for so many elementary operations.
+# A slice is worth its start for so many elementary operations.
 _WORTH = 32_768
 _MOST = 16
 
@@ -39,9 +39,9 @@ def _largest() -> int:
     return most
 
 
-def n_parts(work: int) -> int:
-    """Parts into which a kernel cuts so many elementary operations: a power of two.
+def n_slices(work: int) -> int:
+    """Slices into which a kernel cuts so many elementary operations: a power of two.
 
-    Not a matter of the number of threads: sums over parts come out the same to the bit for any number of them.
+    Not a matter of the number of threads: sums over slices come out the same to the bit for any number of them.
     """
     return min(_MOST, 1 << max(0, int(work // _WORTH).bit_length() - 1))
