@@ -109,7 +109,7 @@ def module_parameters(model: LDVAE, cells: Cells) -> dict[str, np.ndarray]:
     assert len(log_mu) == len(everyone)
     return {
         "mean": log_mu.exp().numpy(),
-        "log_theta": parts["log_theta"].numpy() if "log_theta" in parts else None,
+        "log_theta": parts["log_theta"].detach().numpy() if "log_theta" in parts else None,
         "zi_logits": parts["zero_inflation"].numpy() if "zero_inflation" in parts else None,
     }
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -120,3 +121,20 @@ def test_params_are_the_arguments_alone_also_under_a_tracer(counts: AnnData) -> 
     finally:
         sys.settrace(before)
     assert traced.keys() == plain.keys() <= inspect.signature(sc_ldvae.tl.ldvae).parameters.keys()
+
+
+def test_the_number_of_threads_that_was_asked_for_is_kept_in_a_fresh_process() -> None:
+    """There numba's pool starts with the fit, and would set the number of OpenMP's threads, which is torch's, too."""
+    code = """
+import torch
+torch.set_num_threads(1)
+torch.ones(3).sum()
+import numba, sc_ldvae
+seen, setter = [], numba.set_num_threads
+numba.set_num_threads = lambda n: (seen.append(n), setter(n))
+adata = sc_ldvae.datasets.simulate(40, 20, 2)
+sc_ldvae.tl.ldvae(adata, 2, max_epochs=1, progress=False)
+assert torch.get_num_threads() == 1, torch.get_num_threads()
+assert seen[0] == 1, seen
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

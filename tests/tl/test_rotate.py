@@ -12,7 +12,8 @@ from scipy.linalg import expm
 from scipy.special import softmax, xlogy
 from scipy.stats import ortho_group
 
-from sc_ldvae import assess, get, record, tl
+from sc_ldvae import assess, get, tl
+from sc_ldvae.record._covariance import packed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -126,7 +127,7 @@ def base(
         )
     adata.obs["label"] = np.where(np.arange(200) % 3 > 0, "a", "b")
     halves = np.random.default_rng(0).normal(size=(60, 3, 5))
-    covariance = record.packed(halves @ halves.transpose(0, 2, 1))
+    covariance = packed(halves @ halves.transpose(0, 2, 1))
     adata.uns["ldvae"]["loadings_covariance"] = covariance
     return adata
 

@@ -78,12 +78,9 @@ def count_loss(
             for i in tile:
                 cell = start + i
                 x_genes, x = genes[indptr[cell] : indptr[cell + 1]], counts[indptr[cell] : indptr[cell + 1]]
-                d_mean = gradients[i]
-                # The first map's output, until the gradient takes its place.
-                linear_map(d_mean, maps[0], inputs, u[cell])
-                softmax(d_mean, x_genes, proportions, log_proportions)
-                for m in range(1, n_maps):
-                    linear_map(outputs[m - 1], maps[m], inputs, u[cell])
+                for m in range(n_maps):
+                    linear_map(outputs[m], maps[m], inputs, u[cell])
+                softmax(outputs[0], x_genes, proportions, log_proportions)
                 log_likelihood[cell] = row_loss(
                     terms,
                     group[cell],
@@ -97,11 +94,11 @@ def count_loss(
                     gradients,
                     i,
                 )
-                d_log_library[cell] = through_softmax(d_mean, proportions, factor)
-                d_u[cell] = 0
-                add_products(d_u[cell], maps[0], d_mean)
+                d_log_library[cell] = through_softmax(gradients[i], proportions, factor)
                 for m in range(1, n_maps):
                     scale(gradients[m * TILE + i], factor)
+                d_u[cell] = 0
+                for m in range(n_maps):
                     add_products(d_u[cell], maps[m], gradients[m * TILE + i])
                 for j in range(n_grouped):
                     add_scaled(d_grouped[which, j, group[cell]], gradients[(n_maps + j) * TILE + i], factor)

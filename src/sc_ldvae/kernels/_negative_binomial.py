@@ -47,7 +47,7 @@ class GroupedTheta(NamedTuple):
 
 
 class CellTheta(NamedTuple):
-    """Log inverse dispersions are the first output of the linear maps."""
+    """Log inverse dispersions are the second output of the linear maps."""
 
     none: Array
     """Kernels know no empty tuple."""
@@ -70,7 +70,7 @@ def _grouped(terms, group, log_library, proportions, log_proportions, genes, cou
 
 @row_of(CellTheta)
 def _of_cell(terms, group, log_library, proportions, log_proportions, genes, counts, outputs, scratch, gradients, i):
-    log_theta, growth, share, theta = outputs[0], scratch[0], scratch[1], scratch[2]
+    log_theta, growth, share, theta = outputs[1], scratch[0], scratch[1], scratch[2]
     d_mean, d_theta = gradients[i], gradients[TILE + i]
     exp_of(theta, log_theta)
     value = of_zeros(exp(log_library), proportions, theta, growth, share, d_mean, d_theta)

@@ -36,7 +36,7 @@ def row_loss(terms, group, log_library, proportions, log_proportions, genes, cou
     genes, counts
         The cell's nonzeros.
     outputs
-        Outputs of the linear maps beside the log proportions, maps x genes, for the likelihood's parts that are such.
+        Outputs of the linear maps, maps x genes: the log proportions up to a constant, then the parts that are such.
     scratch
         Room for N_SCRATCH rows of genes.
     gradients, i

@@ -22,11 +22,12 @@ def own_threads() -> Iterator[None]:
 
     People who share a machine set the number of torch's threads. Where torch is not loaded, nobody has.
     """
-    before, torch = numba.get_num_threads(), sys.modules.get("torch")
+    torch = sys.modules.get("torch")
+    # torch is asked first: at its start numba's pool sets the number of OpenMP's threads, which is torch's, too.
+    n_threads = torch.get_num_threads() if torch is not None else None
+    before = numba.get_num_threads()
     if torch is not None:
-        n_threads = torch.get_num_threads()
         numba.set_num_threads(min(n_threads, _largest()))
-        # At its start numba's pool sets the number of OpenMP's threads, which is torch's, too.
         torch.set_num_threads(n_threads)
     try:
         yield

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class InflatedGroupedTheta(NamedTuple):
-    """As `GroupedTheta`; the log odds of an extra zero are the first output of the linear maps."""
+    """As `GroupedTheta`; the log odds of an extra zero are the second output of the linear maps."""
 
     log_theta: Array
     theta: Array
@@ -45,7 +45,7 @@ class InflatedGroupedTheta(NamedTuple):
 
 
 class InflatedCellTheta(NamedTuple):
-    """Log inverse dispersions and the log odds of an extra zero are the outputs of the linear maps."""
+    """Log inverse dispersions and the log odds of an extra zero are the second and third output."""
 
     none: Array
     """Kernels know no empty tuple."""
@@ -58,7 +58,7 @@ def terms(grouped: Sequence[Array]) -> InflatedGroupedTheta | InflatedCellTheta:
 
 @row_of(InflatedGroupedTheta)
 def _grouped(terms, group, log_library, proportions, log_proportions, genes, counts, outputs, scratch, gradients, i):
-    theta, log_theta, logits = terms.theta[group], terms.log_theta[group], outputs[0]
+    theta, log_theta, logits = terms.theta[group], terms.log_theta[group], outputs[1]
     growth, share, kept = scratch[0], scratch[1], scratch[2]
     # By mean, by the linear map, then by what has one value per group.
     d_mean, d_logits, d_theta = gradients[i], gradients[TILE + i], gradients[2 * TILE + i]
@@ -74,7 +74,7 @@ def _grouped(terms, group, log_library, proportions, log_proportions, genes, cou
 
 @row_of(InflatedCellTheta)
 def _of_cell(terms, group, log_library, proportions, log_proportions, genes, counts, outputs, scratch, gradients, i):
-    log_theta, logits = outputs[0], outputs[1]
+    log_theta, logits = outputs[1], outputs[2]
     growth, share, kept, theta = scratch[0], scratch[1], scratch[2], scratch[3]
     d_mean, d_theta, d_logits = gradients[i], gradients[TILE + i], gradients[2 * TILE + i]
     exp_of(theta, log_theta)
