@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numba
 
@@ -22,9 +22,9 @@ def own_threads() -> Iterator[None]:
 
     People who share a machine set the number of torch's threads. Where torch is not loaded, nobody has.
     """
-    torch = sys.modules.get("torch")
+    torch: Any = sys.modules.get("torch")
     # torch is asked first: at its start numba's pool sets the number of OpenMP's threads, which is torch's, too.
-    n_threads = torch.get_num_threads() if torch is not None else None
+    n_threads = 0 if torch is None else torch.get_num_threads()
     before = numba.get_num_threads()
     if torch is not None:
         numba.set_num_threads(min(n_threads, _largest()))
