@@ -55,7 +55,8 @@ class NegativeBinomial(Likelihood):
         self, mean: Floats, natural: Mapping[str, Floats], streams: Sequence[np.random.Generator]
     ) -> NDArray[np.int64]:
         """Poisson counts whose rate has a gamma distribution."""
-        theta = natural["theta"]
+        # Of each count one draw, also where the genes have one theta for all cells.
+        theta = np.broadcast_to(natural["theta"], mean.shape)
         return streams[1].poisson(mean * (streams[0].standard_gamma(theta) / theta))
 
     def simulated(self, n_genes: int, rng: np.random.Generator) -> dict[str, Floats]:
