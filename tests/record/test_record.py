@@ -108,6 +108,8 @@ DAMAGE = [
     ),
     pytest.param(lose("library_prior"), "'library_prior/log_mean' is missing", id="no-library-prior"),
     pytest.param(lose("library_prior", "log_variance"), "'library_prior/log_variance' is missing", id="no-variance"),
+    pytest.param(lose("blocks", "start"), "'blocks/start' is missing", id="no-starts"),
+    pytest.param(cut("blocks", "stop", rows=1), "the columns of 'blocks' differ in length", id="no-stop"),
     pytest.param(cut("genes", rows=2), "'decoder/loadings' has the shape (20, 3) in place of (18, 3)", id="genes"),
     pytest.param(
         cut("decoder", "loadings"), "'decoder/loadings' has the shape (20, 1) in place of (20, 3)", id="loadings"

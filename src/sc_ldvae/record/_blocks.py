@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_COLUMNS = {"modality": str, "start": int, "stop": int, "gene_likelihood": str, "dispersion": str}
+BLOCK_COLUMNS = {"modality": str, "start": int, "stop": int, "gene_likelihood": str, "dispersion": str}
 
 
 def blocks_of(content: Mapping[str, Any]) -> tuple[Block, ...]:
@@ -26,9 +26,9 @@ def blocks_of(content: Mapping[str, Any]) -> tuple[Block, ...]:
         If a likelihood is none that this version knows.
     """
     if "blocks" in content:
-        columns = [strings(content["blocks"][name]) for name in _COLUMNS]
+        columns = [strings(content["blocks"][name]) for name in BLOCK_COLUMNS]
         rows = zip(*columns, strict=True)
-        blocks = tuple(Block(*(kind(v) for kind, v in zip(_COLUMNS.values(), row, strict=True))) for row in rows)
+        blocks = tuple(Block(*(kind(v) for kind, v in zip(BLOCK_COLUMNS.values(), row, strict=True))) for row in rows)
     else:
         likelihood, dispersion = (str(content["params"].get(name)) for name in ("gene_likelihood", "dispersion"))
         blocks = (Block("", 0, len(content["genes"]), likelihood, dispersion),)
@@ -42,4 +42,6 @@ def blocks_of(content: Mapping[str, Any]) -> tuple[Block, ...]:
 
 def table_of(blocks: Sequence[Block]) -> dict[str, NDArray[Any]]:
     """Blocks as a file keeps them."""
-    return {name: np.array([getattr(block, name) for block in blocks], dtype=kind) for name, kind in _COLUMNS.items()}
+    return {
+        name: np.array([getattr(block, name) for block in blocks], dtype=kind) for name, kind in BLOCK_COLUMNS.items()
+    }

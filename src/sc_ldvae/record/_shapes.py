@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sc_ldvae.likelihoods import LIKELIHOODS
-from sc_ldvae.record._blocks import blocks_of
+from sc_ldvae.record._blocks import BLOCK_COLUMNS, blocks_of
 from sc_ldvae.record._keys import Keys
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from sc_ldvae.likelihoods import Block
 
 _PARTS = ("keys", "params", "genes", "decoder", "encoder", "history", "explained_deviance")
 _MOMENTS = ("log_mean", "log_variance")
@@ -43,11 +45,27 @@ def check_whole(content: Mapping[str, Any], key: str) -> None:
 
     check(_PARTS, content)
     check(_KEYS, content["keys"], "keys/")
+    blocks = content.get("blocks", dict.fromkeys(BLOCK_COLUMNS, ()))
+    check(BLOCK_COLUMNS, blocks, "blocks/")
+    if not _even(blocks):
+        refuse("the columns of 'blocks' differ in length")
     for whole, part, shapes in _shapes(content):
         check(shapes, part, whole)
         for name, shape in shapes.items():
             if np.shape(part[name]) != shape:
                 refuse(f"{whole + name!r} has the shape {np.shape(part[name])} in place of {shape}")
+    if not _cover(blocks_of(content), len(content["genes"])):
+        refuse("'blocks' does not say of each gene which block it belongs to")
+
+
+def _even(blocks: Mapping[str, Any]) -> bool:
+    """Whether all columns are as long as each other."""
+    return len({np.shape(blocks[name]) for name in BLOCK_COLUMNS}) == 1
+
+
+def _cover(blocks: Sequence[Block], n_genes: int) -> bool:
+    """Whether stretches follow each other from the first gene to the last."""
+    return [0, *(block.stop for block in blocks)] == [*(block.start for block in blocks), n_genes]
 
 
 def _shapes(content: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], dict[str, tuple[int, ...]]]]:
