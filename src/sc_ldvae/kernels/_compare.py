@@ -63,6 +63,7 @@ def normalise(n_slices, u, decoder, loadings, scale, competing, log_sums, centre
             log_sums[cell] = log_sum
 
 
+# Every array is an argument, as in `count_loss`.
 @parallel_kernel
 def compare(
     n_slices,
