@@ -76,7 +76,7 @@ def decoded_cells(model: LDVAE, cells: Cells) -> assess.Decoded:
     with scorer_of(model) as scorer:
         state = posterior(model, scorer, cells, np.arange(cells.n_obs))
     annotations = {name: torch.from_numpy(values) for name, values in cells.annotations.items()}
-    covariates = model.cpu().covariates(*map(annotations.get, ("batch_index", "cat_covs", "cont_covs")))
+    covariates = model.covariates(*map(annotations.get, ("batch_index", "cat_covs", "cont_covs")))
     group = model.theta_group(annotations.get("batch_index"), annotations.get("labels"))
     return assess.Decoded(
         cells.source,

@@ -30,19 +30,21 @@ CHUNK = 512
 def posterior(model: LDVAE, scorer: Scorer, cells: Cells, chosen: Positions, bar: Bar | None = None) -> State:
     """Latent, its variance before the softmax of 'ln', and library of the `chosen` cells."""
     latents, variances, libraries = [], [], []
-    for positions, minibatch in _chunks(cells, chosen, bar):
+    for minibatch in _chunks(cells, chosen, bar):
         mean, variance, log_library = scorer.posterior(minibatch)
         latents.append(model.transform(mean).numpy())
         variances.append(variance.numpy())
-        libraries.append(cells.library(positions) if log_library is None else log_library.exp().numpy())
-    return State(*(np.concatenate(parts) for parts in (latents, variances, libraries)))
+        if log_library is not None:
+            libraries.append(log_library.exp().numpy())
+    library = np.concatenate(libraries) if libraries else cells.library(chosen)
+    return State(np.concatenate(latents), np.concatenate(variances), library)
 
 
 def elbo_terms(
     scorer: Scorer, cells: Cells, chosen: Positions, generator: torch.Generator, bar: Bar | None = None
 ) -> Elbo:
     """Terms of the ELBO of the `chosen` cells at one draw each, in double precision."""
-    chunks = [scorer.elbo(minibatch, generator) for _, minibatch in _chunks(cells, chosen, bar)]
+    chunks = [scorer.elbo(minibatch, generator) for minibatch in _chunks(cells, chosen, bar)]
     return Elbo(*(torch.cat(terms).double() for terms in zip(*chunks, strict=True)))
 
 
@@ -50,7 +52,7 @@ def log_weights(
     scorer: Scorer, cells: Cells, chosen: Positions, generator: torch.Generator, bar: Bar | None = None
 ) -> Tensor:
     """Log importance weights of the `chosen` cells at one draw each, in double precision."""
-    chunks = [scorer.log_weights(minibatch, generator) for _, minibatch in _chunks(cells, chosen, bar)]
+    chunks = [scorer.log_weights(minibatch, generator) for minibatch in _chunks(cells, chosen, bar)]
     return torch.cat(chunks).double()
 
 
@@ -64,12 +66,11 @@ def mean_elbo(scorer: Scorer, cells: Cells, chosen: Positions, n_draws: int = 1,
     return math.fsum(map(float, per_draw)) / n_draws
 
 
-def _chunks(cells: Cells, chosen: Positions, bar: Bar | None) -> Iterator[tuple[Positions, Minibatch]]:
-    for start in range(0, len(chosen), CHUNK):
-        positions = chosen[start : start + CHUNK]
-        yield positions, cells.minibatch(positions)
+def _chunks(cells: Cells, chosen: Positions, bar: Bar | None) -> Iterator[Minibatch]:
+    for minibatch in cells.chunks(chosen, CHUNK):
+        yield minibatch
         if bar is not None:
-            bar.update(len(positions))
+            bar.update(len(minibatch))
 
 
 def elbo_of_cells(model: LDVAE, cells: Cells, n_draws: int, seed: int, *, shown: bool) -> Floats:

@@ -66,11 +66,6 @@ class Annotations:
             arrays["size_factor"] = (self.size_factor * self.size_factor_unit).astype(np.float32)
         return {name: array for name, array in arrays.items() if array is not None}
 
-    def strata(self) -> NDArray[np.int64]:
-        """Batch of each cell, n_obs."""
-        batch = self.design.batch
-        return np.zeros(len(self.obs), dtype=np.int64) if batch is None else batch.codes(self.obs)
-
     def asked(self, mask: Mask, params: Mapping[str, Any]) -> Asked:
         """What a fit to the genes of `mask` was asked, for the record."""
         unit = None if self.size_factor is None else self.size_factor_unit

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from sc_ldvae._options import ModelOptions, Schedule
+from sc_ldvae.counts import Cells
 from sc_ldvae.inputs._annotations import Annotations, Columns, annotations_of
 from sc_ldvae.inputs._counts import counts_of
 from sc_ldvae.inputs._numbers import check_lr, check_whole, device_of
@@ -64,7 +65,6 @@ def request_of(adata: AnnData, mask: Mask, asked: Options) -> tuple[Request, Ann
     ValueError, TypeError
         If one of them does not fit the data.
     """
-    from sc_ldvae.counts import Cells
     from sc_ldvae.fit import Request
 
     model, schedule = asked.model, asked.schedule
@@ -82,7 +82,6 @@ def request_of(adata: AnnData, mask: Mask, asked: Options) -> tuple[Request, Ann
 
 def request_of_record(adata: AnnData, stored: Record, layer: str | Unset | None, device: str | torch.device) -> Request:
     """What a stored fit was asked for, on the cells of `adata`."""
-    from sc_ldvae.counts import Cells
     from sc_ldvae.fit import Request
 
     source, annotations = fitted_counts(adata, stored, layer), annotations_of_record(adata, stored)

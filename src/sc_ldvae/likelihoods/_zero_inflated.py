@@ -41,8 +41,9 @@ class ZeroInflated(NegativeBinomial):
 
     def information(self, counts: csr_matrix, mean: Floats, linear: Mapping[str, Floats]) -> Floats:
         """That of the negative binomial where a count is not zero."""
-        of_counts = super().information(counts, mean, linear)
-        return np.where(counts.toarray() > 0, of_counts, self._at_zeros(mean, linear))
+        information, nonzeros = self._at_zeros(mean, linear), counts.nonzero()
+        information[nonzeros] = super().information(counts, mean, linear)[nonzeros]
+        return information
 
     def draw(
         self, mean: Floats, natural: Mapping[str, Floats], streams: Sequence[np.random.Generator]

@@ -11,7 +11,7 @@ from sc_ldvae.record._keys import DEFAULT, Keys
 from sc_ldvae.record._moved import write_projected, write_rotated
 from sc_ldvae.record._new_fit import Asked, NewFit, storable, write_fit
 from sc_ldvae.record._record import SCHEMA_VERSION, Record, fits_in, marks_in, read
-from sc_ldvae.record._results import check_replaceable, plain_column, plain_params, read_result, write_result
+from sc_ldvae.record._results import plain_column, plain_params, read_result, write_result
 from sc_ldvae.record._state import State, state_of
 from sc_ldvae.record._store import write, write_scores
 from sc_ldvae.record._strings import strings
@@ -30,7 +30,6 @@ __all__ = [
     "NewFit",
     "Record",
     "State",
-    "check_replaceable",
     "fits_in",
     "marks_in",
     "numbers",

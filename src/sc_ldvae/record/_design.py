@@ -159,6 +159,10 @@ class Design:
             n_continuous_cov=len(self.continuous),
         )
 
+    def strata(self, obs: pd.DataFrame) -> NDArray[np.int64]:
+        """Batch of each cell, n_obs."""
+        return np.zeros(len(obs), dtype=np.int64) if self.batch is None else self.batch.codes(obs)
+
     def matrix(self, obs: pd.DataFrame) -> NDArray[np.float64]:
         """Values of the columns, n_obs x columns.
 

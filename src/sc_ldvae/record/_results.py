@@ -18,22 +18,17 @@ if TYPE_CHECKING:
     from sc_ldvae.record._record import Record
 
 
-def check_replaceable(adata: AnnData, name: str) -> None:
-    """Refuse to put a result where a fit stands.
+def write_result(adata: AnnData, name: str, result: Mapping[str, Any], stored: Record | None = None) -> None:
+    """Set ``uns[name]`` to a result, which tells which fit it is of (None: of no single one).
 
     Raises
     ------
     ValueError
-        If one does.
+        If a fit stands there.
     """
     if name in fits_in(adata):
         msg = f"key_added={name!r} would replace the fit in uns[{name!r}]. Give another name."
         raise ValueError(msg)
-
-
-def write_result(adata: AnnData, name: str, result: Mapping[str, Any], stored: Record | None = None) -> None:
-    """Set ``uns[name]`` to a result, which tells which fit it is of (None: of no single one)."""
-    check_replaceable(adata, name)
     mark = {} if stored is None else {"fit": stored.fingerprint}
     write(adata, {"uns": {name: dict(result) | mark}})
 

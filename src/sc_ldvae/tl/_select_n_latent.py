@@ -128,7 +128,7 @@ def select_n_latent(
         msg = f"data has {adata.n_obs} cells, too few to fit halves of them. {_FEWEST_CELLS} are needed."
         raise ValueError(msg)
     request, annotations = inputs.request_of(adata, mask, asked)
-    generator, strata = np.random.default_rng(rng), annotations.strata()
+    generator, strata = np.random.default_rng(rng), annotations.design.strata(annotations.obs)
     with tqdm(total=2 * n_seeds * len(grid), desc="Fits", unit="fit", disable=not progress) as bar:
         scans = [fit.scan(request, grid, strata, generator, bar) for _ in range(n_seeds)]
     table = assess.scan_table(grid, scans)

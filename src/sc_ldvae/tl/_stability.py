@@ -188,8 +188,7 @@ def _check(
 
 def _cells(adata: AnnData, stored: record.Record) -> tuple[np.ndarray, np.ndarray]:
     """Batch of each cell, and whether the fit has not seen it."""
-    obs, batch = inputs.obs_of(adata), stored.design.batch
-    strata = np.zeros(len(obs), dtype=np.int64) if batch is None else batch.codes(obs)
+    obs = inputs.obs_of(adata)
     held_out = np.asarray(obs.get(stored.keys.held_out, np.zeros(len(obs))), dtype=bool)
     # Cells that were projected are all held out: then there are no others to train on.
-    return strata, held_out & ~held_out.all()
+    return stored.design.strata(obs), held_out & ~held_out.all()
