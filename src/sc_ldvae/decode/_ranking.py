@@ -22,9 +22,11 @@ def ranking(comparison: Comparison, test: int, genes: np.ndarray, mode: Mode, fd
     if mode == "vanilla":
         up, down = comparison.greater[test], 1 - comparison.greater[test]
     proba_de = np.maximum(up, down)
-    not_de, order = 1 - proba_de, np.argsort(-proba_de, kind="stable")
-    expected_fdr = np.empty_like(not_de)
-    expected_fdr[order] = np.cumsum(not_de[order]) / np.arange(1, len(order) + 1)
+    not_de = 1 - proba_de
+    surest = np.sort(not_de)
+    # Genes that are equally sure are called together.
+    n_called = np.searchsorted(surest, not_de, side="right")
+    expected_fdr = np.cumsum(surest)[n_called - 1] / n_called
     return pd.DataFrame(
         {
             "names": genes,
