@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sc_ldvae.counts._cells import Cells, Minibatch, evenly, n_minibatches
-from sc_ldvae.counts._check import check_counts, check_no_empty_cell
+from sc_ldvae.counts._check import NotCountsError, check_counts, check_no_empty_cell
 from sc_ldvae.counts._in_memory import InMemory
 from sc_ldvae.counts._source import Permuting, Source, gene_totals, source_of
 from sc_ldvae.counts._subset import Subset, WithColumns
@@ -13,6 +13,7 @@ __all__ = [
     "Cells",
     "InMemory",
     "Minibatch",
+    "NotCountsError",
     "Permuting",
     "Source",
     "Subset",

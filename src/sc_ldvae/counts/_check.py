@@ -7,17 +7,35 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 
+from sc_ldvae.counts._hints import advice
+from sc_ldvae.counts._structure import sound
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import pandas as pd
     from numpy.typing import NDArray
 
-# Log-normalised values of single cells stay below this; counts that are not integers for other reasons rarely do.
-_LARGEST_LOG_VALUE = 20
+    from sc_ldvae._typing import Positions
+
+# No sequencer counts that far, and kernels turn counts into integers.
+_TOO_LARGE = 2**31
+_PLAIN = {np.dtype(np.float16): np.dtype(np.float32), np.dtype(np.longdouble): np.dtype(np.float64)}
 
 
-def check_counts(matrix: Any, name: str) -> sparse.csr_matrix:  # noqa: ANN401  either of two families
+class NotCountsError(ValueError):
+    """Values are no counts: what was found, and what to do about it."""
+
+    def __init__(self, found: str, to_do: str) -> None:
+        super().__init__(found, to_do)
+        self.found = found
+
+    def __str__(self) -> str:
+        """Both as one text."""
+        return " ".join(self.args)
+
+
+def check_counts(matrix: Any, name: str, genes: Positions | None = None) -> sparse.csr_matrix:  # noqa: ANN401  either of two families
     """Counts as a canonical float32 CSR matrix, whatever array type they came in.
 
     Parameters
@@ -26,13 +44,15 @@ def check_counts(matrix: Any, name: str) -> sparse.csr_matrix:  # noqa: ANN401  
         Cells x genes: a NumPy array or a SciPy sparse matrix of any number type. It is not changed.
     name
         What messages call it, such as ``"X"`` or ``"layers['counts']"``.
+    genes
+        Positions of the genes to read, in this order; all if None.
 
     Raises
     ------
     TypeError
         If it does not hold numbers.
     ValueError
-        If a value is missing, infinite, negative or not an integer.
+        If a value is missing, infinite, negative, not an integer or 2**31 or more, or a sparse matrix is damaged.
 
     Examples
     --------
@@ -44,13 +64,15 @@ def check_counts(matrix: Any, name: str) -> sparse.csr_matrix:  # noqa: ANN401  
     if matrix.dtype.kind not in "biuf":
         msg = f"{name} has the type {matrix.dtype}; counts must be numbers."
         raise TypeError(msg)
-    csr = sparse.csr_matrix(matrix)
+    _check_mask(matrix.data if sparse.issparse(matrix) else matrix, name)
+    plain = _in_plain_numbers(sound(matrix, name) if sparse.issparse(matrix) else np.ma.getdata(matrix))
+    csr = sparse.csr_matrix(plain if genes is None else plain[:, genes])
     if not csr.has_canonical_format or (csr.data == 0).any():
         # A copy, in a type that no sum overflows.
         csr = csr.astype(np.float64)
         csr.sum_duplicates()
         csr.eliminate_zeros()
-    _check_values(csr.data, name)
+    _check_values(csr, name)
     return csr.astype(np.float32)
 
 
@@ -66,26 +88,44 @@ def check_no_empty_cell(totals: NDArray[np.floating], names: Sequence[str] | pd.
         raise ValueError(msg)
 
 
-def _check_values(values: NDArray[Any], name: str) -> None:
-    checks: dict[str, Callable[[], NDArray[np.bool_]]] = {
-        "missing or infinite": lambda: ~np.isfinite(values),
-        "negative": lambda: values < 0,
-        "not integers": lambda: values != np.rint(values),
+def _check_mask(values: NDArray[Any], name: str) -> None:
+    if np.ma.is_masked(values):
+        n_masked = int(np.ma.count_masked(values))
+        msg = (
+            f"{name} is a masked array, and {n_masked} of its values are masked. Say which counts they are, e.g. "
+            f"adata.{name} = adata.{name}.filled(0)."
+        )
+        raise ValueError(msg)
+
+
+def _in_plain_numbers(matrix: Any) -> Any:  # noqa: ANN401  either of two families
+    """In a type that SciPy's sparse matrices can have: neither half nor extended precision, nor another byte order."""
+    native = matrix.dtype.newbyteorder("=")
+    dtype = _PLAIN.get(native, native)
+    # What overflows becomes infinite, and is refused as such.
+    with np.errstate(over="ignore"):
+        return matrix if dtype == matrix.dtype else matrix.astype(dtype)
+
+
+def _check_values(csr: sparse.csr_matrix, name: str) -> None:
+    values = csr.data
+    if not len(values) or (values.min() > 0 and values.max() < _TOO_LARGE and _are_whole(values)):
+        return
+    checks: dict[str, tuple[str, Callable[[], NDArray[np.bool_]]]] = {
+        "missing or infinite": ("missing or infinite", lambda: ~np.isfinite(values)),
+        "negative": ("negative", lambda: values < 0),
+        "too large": ("2**31 or more", lambda: values >= _TOO_LARGE),
+        "decimals": ("not integers", lambda: values != np.rint(values)),
     }
-    for what, is_wrong in checks.items():
-        wrong = is_wrong()
-        n_wrong = int(wrong.sum())
-        if n_wrong:
-            msg = (
-                f"{name} holds {n_wrong} values that are {what} (for example {values[wrong][0]:.4g}), but LDVAE models "
-                f"raw counts.{_hint(values, what)}"
-            )
-            raise ValueError(msg)
+    for kind, (what, is_wrong) in checks.items():
+        wrong = values[is_wrong()]
+        if len(wrong):
+            # Of a number that is no integer so many digits that one sees it.
+            example = str(wrong[0]) if kind == "decimals" else f"{wrong[0]:.4g}"
+            found = f"{name} holds {len(wrong)} values that are {what} (for example {example})"
+            found += ", but LDVAE models raw counts."
+            raise NotCountsError(found, advice(csr, kind, name))
 
 
-def _hint(values: NDArray[Any], what: str) -> str:
-    if what == "not integers" and values.max() < _LARGEST_LOG_VALUE:
-        return " They look log-normalised: name the layer that holds the raw counts, e.g. layer='counts'."
-    if what == "negative":
-        return " They look scaled or regressed out: name the layer that holds the raw counts, e.g. layer='counts'."
-    return " Name the layer that holds them, e.g. layer='counts'."
+def _are_whole(values: NDArray[Any]) -> bool:
+    return values.dtype.kind != "f" or bool((values == np.rint(values)).all())

@@ -62,4 +62,4 @@ class InMemory:
 @source_of.register(sparse.spmatrix)
 @source_of.register(sparse.sparray)
 def _in_memory(matrix: Any, name: str, genes: Positions | None = None) -> InMemory:  # noqa: ANN401  any of these
-    return InMemory(check_counts(matrix if genes is None else matrix[:, genes], name))
+    return InMemory(check_counts(matrix, name, genes))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sc_ldvae._typing import UNSET
-from sc_ldvae.counts import check_no_empty_cell, source_of
+from sc_ldvae.counts import NotCountsError, check_no_empty_cell, source_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,9 +77,21 @@ def counts_of(adata: AnnData, layer: str | None, genes: Positions) -> Source:
         msg = "X is empty. Name the layer that holds the counts, e.g. layer='counts'."
         raise ValueError(msg)
     everything = np.array_equal(genes, np.arange(adata.n_vars))
-    source = source_of(matrix, name, None if everything else genes)
+    try:
+        source = source_of(matrix, name, None if everything else genes)
+    except NotCountsError as error:
+        if _raw_holds_counts(adata):
+            raise NotCountsError(error.found, "adata.raw holds counts: pass adata.raw.to_adata().") from None
+        raise
     check_no_empty_cell(source.totals, adata.obs_names, source.n_vars, name)
     return source
+
+
+def _raw_holds_counts(adata: AnnData) -> bool:
+    try:
+        return adata.raw is not None and bool(source_of(adata.raw.X, "raw").n_obs)
+    except (TypeError, ValueError):
+        return False
 
 
 def split(adata: AnnData, train_size: float | str, rng: np.random.Generator) -> Mask:
