@@ -131,7 +131,10 @@ class FusedElbo:
     def _noise(self, mean: Floats, generator: torch.Generator | None) -> Floats:
         n, n_latent = len(mean), self._model.n_latent
         widths = [n_latent] if self._model.l_encoder is None else [1, n_latent]
-        draws = [torch.empty(n, width, dtype=self.values.dtype).normal_(generator=generator) for width in widths]
+        draws = [
+            torch.empty(n, width, dtype=self.values.dtype, device="cpu").normal_(generator=generator)
+            for width in widths
+        ]
         return np.hstack([draw.numpy() for draw in reversed(draws)])
 
     def _prior(self, mean: Floats, annotations: Annotations) -> tuple[Floats, Floats]:

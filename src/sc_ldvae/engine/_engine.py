@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from sc_ldvae.engine._autograd import Autograd, AutogradEngine
 from sc_ldvae.engine._fused import Fused, FusedEngine, can_be_fused
 from sc_ldvae.kernels import own_threads
+from sc_ldvae.nn import undisturbed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,18 +47,20 @@ class Engine(Scorer, Protocol):
 @contextmanager
 def scorer_of(model: LDVAE) -> Iterator[Scorer]:
     """What scores on the model's device: fused kernels on the CPU, where they know the likelihood, else autograd."""
-    if can_be_fused(model):
-        with own_threads():
+    with undisturbed(next(model.parameters()).device), ExitStack() as stack:
+        if can_be_fused(model):
+            stack.enter_context(own_threads())
             yield Fused(model)
-    else:
-        yield Autograd(model)
+        else:
+            yield Autograd(model)
 
 
 @contextmanager
 def engine_of(model: LDVAE, prior_weight: float) -> Iterator[Engine]:
     """What trains there; the model's prior counts `prior_weight` times in the loss."""
-    if can_be_fused(model):
-        with own_threads():
+    with undisturbed(next(model.parameters()).device), ExitStack() as stack:
+        if can_be_fused(model):
+            stack.enter_context(own_threads())
             yield FusedEngine(model, prior_weight)
-    else:
-        yield AutogradEngine(model, prior_weight)
+        else:
+            yield AutogradEngine(model, prior_weight)

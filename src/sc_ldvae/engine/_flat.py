@@ -25,7 +25,7 @@ class Flat:
     def __init__(self, model: nn.Module) -> None:
         self._parameters = list(model.parameters())
         size = sum(parameter.numel() for parameter in self._parameters)
-        self.values = torch.zeros(size, dtype=self._parameters[0].dtype)
+        self.values = torch.zeros(size, dtype=self._parameters[0].dtype, device="cpu")
         self.gradient = torch.zeros_like(self.values)
         self._used = 0
 

@@ -13,7 +13,7 @@ from sc_ldvae.engine import engine_of
 from sc_ldvae.fit._canonical import canonical
 from sc_ldvae.fit._loop import train
 from sc_ldvae.fit._start import MAX_CELLS, start_from_data
-from sc_ldvae.nn import LDVAE
+from sc_ldvae.nn import LDVAE, undisturbed
 from sc_ldvae.record import NewFit
 
 if TYPE_CHECKING:
@@ -84,12 +84,16 @@ def trained(request: Request, held_out: Mask, rng: np.random.Generator, watcher:
     return Training(model, history, reason)
 
 
+@undisturbed(torch.device("cpu"))
 def _started_model(request: Request, held_out: Mask, rng: np.random.Generator) -> LDVAE:
-    source, generator = request.cells.source, torch.Generator().manual_seed(_seed(rng))
+    source, generator = request.cells.source, torch.Generator("cpu").manual_seed(_seed(rng))
     model = LDVAE(source.n_vars, **asdict(request.options), **asdict(request.levels), generator=generator)
     # Totals of all cells: a batch whose training cells are few still gets a sound prior.
     batch = request.cells.annotations.get("batch_index")
-    model.set_library_prior(torch.as_tensor(source.totals).float(), None if batch is None else torch.from_numpy(batch))
+    model.set_library_prior(
+        torch.tensor(source.totals, dtype=torch.float32, device="cpu"),
+        None if batch is None else torch.from_numpy(batch),
+    )
     start_from_data(model, source.rows(evenly(np.flatnonzero(~held_out), MAX_CELLS)))
     return model
 

@@ -30,7 +30,9 @@ class Permutations:
 
     def permutation(self, n: int) -> Positions:
         """The numbers below `n` in random order."""
-        return torch.randperm(n, generator=self.generator, device=self.generator.device).cpu().numpy()
+        return (
+            torch.randperm(n, generator=self.generator, dtype=torch.int64, device=self.generator.device).cpu().numpy()
+        )
 
 
 def train(
@@ -78,7 +80,7 @@ def train(
 
     while not reason:
         model.train()
-        elbo = torch.zeros((), device=generator.device)
+        elbo = torch.zeros((), dtype=torch.float32, device=generator.device)
         history.lr.append(learning_rate(step, n_steps, schedule.lr))
         for minibatch in cells.shuffled(training, schedule.batch_size, permutations):
             kl_weight = rising[min(step, len(rising) - 1)]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from sc_ldvae.counts import n_minibatches
+from sc_ldvae.nn import FACTORY
 
 if TYPE_CHECKING:
     from sc_ldvae._options import Schedule
@@ -41,7 +42,7 @@ def learning_rate(step: int, n_steps: int, peak: float) -> float:
 
 def kl_weights(n_steps: int) -> list[float]:
     """Of the first steps; then it stays at the last of them, which is 1."""
-    return torch.linspace(0, 1, max(2, round(WARMUP * n_steps))).tolist()
+    return torch.linspace(0, 1, max(2, round(WARMUP * n_steps)), **FACTORY).tolist()
 
 
 def patience(max_epochs: int) -> int:

@@ -87,7 +87,7 @@ def errors_of_cells(model: LDVAE, cells: Cells, n_draws: int, seed: int, *, show
 
 def marginals_of_cells(model: LDVAE, cells: Cells, n_draws: int, seed: int, *, shown: bool) -> Floats:
     """Log of the mean importance weight of each cell over draws, n_obs (Burda et al. 2016)."""
-    everyone, total = np.arange(cells.n_obs), torch.full((cells.n_obs,), -torch.inf, dtype=torch.float64)
+    everyone, total = np.arange(cells.n_obs), torch.full((cells.n_obs,), -torch.inf, dtype=torch.float64, device="cpu")
     with scorer_of(model) as scorer, _bar_of_draws(cells, n_draws, shown=shown) as bar:
         generator = torch.Generator(scorer.device).manual_seed(seed)
         for _ in range(n_draws):

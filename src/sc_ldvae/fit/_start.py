@@ -140,4 +140,4 @@ def _start_encoder(
 
 
 def _copy(target: torch.Tensor, values: Floats) -> None:
-    target.copy_(torch.tensor(values))
+    target.copy_(torch.tensor(values, dtype=torch.float64, device="cpu"))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from sc_ldvae.nn import BATCH_NORM_EPS, LDVAE, LinearDecoder
+from sc_ldvae.nn import BATCH_NORM_EPS, LDVAE, LinearDecoder, undisturbed
 from sc_ldvae.record import AffineMap
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sc_ldvae.record import Folded
 
 
+@undisturbed(torch.device("cpu"))
 @torch.no_grad()
 def unfolded(folded: Folded) -> LDVAE:
     """A module with these folded arrays in evaluation mode, on the CPU; its BatchNorms pass everything on."""
@@ -33,7 +34,7 @@ def unfolded(folded: Folded) -> LDVAE:
         use_batch_norm=False,
         bias=True,
     )
-    n_input, generator = len(decoder.log_proportion.intercept), torch.Generator().manual_seed(0)
+    n_input, generator = len(decoder.log_proportion.intercept), torch.Generator("cpu").manual_seed(0)
     model = LDVAE(n_input, **asdict(options), **asdict(folded.levels), generator=generator).eval()
     _fill_encoder(model.z_encoder, z_encoder)
     if model.l_encoder is not None and folded.library_prior is not None:
@@ -71,4 +72,4 @@ def _fill(linear: nn.Linear, weight: Floats, bias: Floats) -> None:
 
 def _copy(target: torch.Tensor | None, values: Floats | None) -> None:
     if target is not None:
-        target.copy_(torch.as_tensor(np.array(values)))
+        target.copy_(torch.tensor(np.asarray(values), dtype=torch.float64, device="cpu"))

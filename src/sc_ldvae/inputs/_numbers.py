@@ -67,9 +67,11 @@ def device_of(device: str | torch.device) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    # torch raises RuntimeError for unknown and absent devices, AssertionError where it was built without CUDA.
-    except (RuntimeError, AssertionError) as error:
+        # Such as "meta" has no numbers to give back.
+        torch.zeros(1, dtype=torch.float32, device=chosen).cpu()
+    # torch raises RuntimeError for unknown and absent devices, AssertionError where it was built without CUDA, others
+    # where a device needs a package that is not there.
+    except (RuntimeError, AssertionError, ImportError, AttributeError) as error:
         msg = f"device={str(device)!r} can't be used here ({str(error).splitlines()[0]}). Pass 'auto' or 'cpu'."
         raise ValueError(msg) from error
     return chosen

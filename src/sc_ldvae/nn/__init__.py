@@ -19,6 +19,8 @@ from sc_ldvae.nn._encoder import Normal
 from sc_ldvae.nn._ldvae import LDVAE, CountParameters, Elbo, Posterior
 from sc_ldvae.nn._log_probs import LOG_PROBS as LOG_PROBS
 from sc_ldvae.nn._log_probs import log_nb, log_poisson, log_zinb
+from sc_ldvae.nn._state import FACTORY as FACTORY
+from sc_ldvae.nn._state import undisturbed as undisturbed
 
 __all__ = [
     "LDVAE",

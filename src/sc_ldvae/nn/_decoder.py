@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  torch's own name for it
 
 from sc_ldvae.nn._encoder import BATCH_NORM_EPS
+from sc_ldvae.nn._state import FACTORY
 
 MOMENTUM = 0.05
 
@@ -24,13 +25,13 @@ class LinearDecoder(nn.Module):
 
     def __init__(self, n_input: int, n_output: int, *, bias: bool, use_batch_norm: bool) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(n_output, n_input))
+        self.weight = nn.Parameter(torch.zeros(n_output, n_input, **FACTORY))
         # BatchNorm would take a bias out again.
-        self.bias = nn.Parameter(torch.zeros(n_output)) if bias and not use_batch_norm else None
-        self.gamma = nn.Parameter(torch.ones(n_output)) if use_batch_norm else None
-        self.beta = nn.Parameter(torch.zeros(n_output)) if use_batch_norm else None
-        self.register_buffer("running_mean", torch.zeros(n_input))
-        self.register_buffer("running_cov", torch.eye(n_input))
+        self.bias = nn.Parameter(torch.zeros(n_output, **FACTORY)) if bias and not use_batch_norm else None
+        self.gamma = nn.Parameter(torch.ones(n_output, **FACTORY)) if use_batch_norm else None
+        self.beta = nn.Parameter(torch.zeros(n_output, **FACTORY)) if use_batch_norm else None
+        self.register_buffer("running_mean", torch.zeros(n_input, **FACTORY))
+        self.register_buffer("running_cov", torch.eye(n_input, **FACTORY))
 
     def forward(self, u: Tensor) -> Tensor:
         """Output, n_cells x n_output, of inputs `u`, n_cells x n_input."""
@@ -74,7 +75,7 @@ class Grouped(nn.Module):
 
     def __init__(self, n_groups: int, n_output: int) -> None:
         super().__init__()
-        self.table = nn.Parameter(torch.zeros(n_groups, n_output))
+        self.table = nn.Parameter(torch.zeros(n_groups, n_output, **FACTORY))
 
     def forward(self, group: Tensor | None) -> Tensor:
         """Row of each cell's group, n_cells x n_output; with one group for all, 1 x n_output."""

@@ -16,7 +16,9 @@ def seed(generator: torch.Generator | None, device: torch.device) -> Tensor:
 
 def kept(like: Tensor, rate: float, generator: torch.Generator | None) -> Tensor:
     """One over the share kept where a value of `like` is kept, else 0."""
-    state = seed(generator, like.device) + torch.arange(1, like.numel() + 1, device=like.device) * _STEP
+    state = (
+        seed(generator, like.device) + torch.arange(1, like.numel() + 1, dtype=torch.int64, device=like.device) * _STEP
+    )
     state = (state ^ _shifted(state, 30)) * _FIRST
     state = (state ^ _shifted(state, 27)) * _SECOND
     uniform = _shifted(state ^ _shifted(state, 31), 40).to(like.dtype) * 2.0**-24

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sc_ldvae.nn._dropout import kept
+from sc_ldvae.nn._state import FACTORY
 
 # Constants of the reference implementation.
 BATCH_NORM_EPS = 1e-3
@@ -45,7 +46,7 @@ class Layer(nn.Module):
     def __init__(self, n_in: int, n_out: int, dropout_rate: float) -> None:
         super().__init__()
         self.linear = linear(n_in, n_out)
-        self.norm = nn.BatchNorm1d(n_out, eps=BATCH_NORM_EPS)
+        self.norm = nn.BatchNorm1d(n_out, eps=BATCH_NORM_EPS, **FACTORY)
         self.dropout_rate = dropout_rate
 
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -78,5 +79,5 @@ class Encoder(nn.Module):
 
 def linear(n_in: int, n_out: int) -> nn.Linear:
     """A linear layer whose values are not drawn yet, so that building a model leaves the global generator alone."""
-    layer: nn.Linear = nn.utils.skip_init(nn.Linear, n_in, n_out)  # type: ignore[no-untyped-call]
+    layer: nn.Linear = nn.utils.skip_init(nn.Linear, n_in, n_out, **FACTORY)  # type: ignore[no-untyped-call]
     return layer

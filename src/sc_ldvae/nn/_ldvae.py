@@ -14,6 +14,7 @@ from sc_ldvae.likelihoods import LIKELIHOODS, Block
 from sc_ldvae.nn._decoder import Grouped, LinearDecoder
 from sc_ldvae.nn._encoder import VARIANCE_FLOOR, Encoder, Normal
 from sc_ldvae.nn._log_probs import LOG_PROBS
+from sc_ldvae.nn._state import FACTORY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -186,8 +187,8 @@ class LDVAE(nn.Module):
             for block in self.blocks
         )
         # NaN until set: a prior that nobody chose would bias the library without a word.
-        self.register_buffer("library_log_means", torch.full((max(n_batch, 1),), torch.nan))
-        self.register_buffer("library_log_vars", torch.full((max(n_batch, 1),), torch.nan))
+        self.register_buffer("library_log_means", torch.full((max(n_batch, 1),), torch.nan, **FACTORY))
+        self.register_buffer("library_log_vars", torch.full((max(n_batch, 1),), torch.nan, **FACTORY))
         self.reset_parameters(generator)
 
     def forward(
@@ -246,7 +247,7 @@ class LDVAE(nn.Module):
         """
         draw = self._draw(x, batch_index, labels, cat_covs, cont_covs, size_factor, generator)
         q = draw.posterior.z
-        weights = draw.log_likelihood + q.log_density_ratio(draw.z, Normal(torch.zeros(()), torch.ones(())))
+        weights = draw.log_likelihood + q.log_density_ratio(draw.z, Normal(q.mean.new_zeros(()), q.mean.new_ones(())))
         if draw.posterior.log_library is None:
             return weights
         prior = Normal(*self.library_prior(batch_index))
