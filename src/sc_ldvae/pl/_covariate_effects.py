@@ -9,7 +9,8 @@ import pandas as pd
 
 from sc_ldvae import get, record
 from sc_ldvae.pl._ends import Panel, check_kind, draw
-from sc_ldvae.pl._figure import finish
+from sc_ldvae.pl._figure import finish, plot
+from sc_ldvae.pl._text import shown
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from sc_ldvae.pl._ends import Kind
 
 
+@plot
 def covariate_effects(
     data: Data,
     n_genes: int = 10,
@@ -61,7 +63,7 @@ def covariate_effects(
     show
         Show the figure; None follows ``sc.settings.autoshow``.
     save
-        File to save the figure to.
+        File to save the figure to, in an existing folder; its suffix says the format.
 
     Returns
     -------
@@ -93,7 +95,7 @@ def covariate_effects(
     columns = [frame.columns.get_level_values(part) for part in ("covariate", "level")]
     contents = [
         Panel(
-            f"{name}: {level}" if level else name,
+            f"{shown(name)}: {shown(level)}" if level else shown(name),
             f"effect (ln fold change\n{'to the mean of levels' if level else 'per standard deviation'})",
             frame[name, level],
             _ends(frame[name, level], n_genes),

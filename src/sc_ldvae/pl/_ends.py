@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from sc_ldvae.get import HALF_INTERVAL
-from sc_ldvae.pl._figure import figure_of, panels
+from sc_ldvae.pl._figure import figure_of, lay_out, panels
 from sc_ldvae.pl._names import COLUMN, ROW, stack
+from sc_ldvae.pl._text import letters, shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,12 +61,11 @@ def check_kind(kind: str) -> None:
 def draw(contents: Sequence[Panel], kind: Kind, *, ncols: int, ax: Ax | None) -> list[Axes]:
     """Draw the panels to one scale: else a weak one looks as strong as the first."""
     ends = pd.concat([panel.ends for panel in contents])
-    longest = ends.index.str.len().max() if len(ends) else 0
     most = max(len(panel.ends) for panel in contents)
     height = 1.0 + _HEIGHT_PER_GENE * most
     if kind == "rank":
         height = max(1.0 + _HEIGHT_PER_NAME * most, _LEAST_HEIGHT_OF_RANKS)
-    axes = panels(len(contents), ax, ncols=ncols, width=_WIDTH + _WIDTH_PER_LETTER * longest, height=height)
+    axes = panels(len(contents), ax, ncols=ncols, width=_WIDTH + _WIDTH_PER_LETTER * letters(ends.index), height=height)
     for axis, panel in zip(axes, contents, strict=True):
         axis.set_title(panel.title, fontsize=9)
         axis.tick_params(labelsize=8)
@@ -103,7 +103,7 @@ def _draw_rows(axis: Axes, panel: Panel, kind: Kind) -> None:
             values, rows, xerr=HALF_INTERVAL * genes["se"].to_numpy(), fmt="none", ecolor="0.2", elinewidth=0.7
         )
     axis.axvline(0, color="0.3", linewidth=0.8)
-    axis.set_yticks(rows, genes.index, fontsize=8)
+    axis.set_yticks(rows, list(map(shown, genes.index)), fontsize=8)
     axis.set_ylim(rows.max(initial=0) + 0.6, -0.6)
     axis.set_xlabel(panel.label, fontsize=8)
     axis.tick_params(axis="y", length=0)
@@ -130,9 +130,8 @@ def _ranks(panel: Panel) -> pd.Series[float]:
 
 def _name_ranks(axes: Sequence[Axes], contents: Sequence[Panel]) -> None:
     """One scale with room for the names above and below the curves, then the names."""
-    figure = figure_of(axes[0])
-    figure.draw_without_rendering()
-    rows = min(axis.get_window_extent().height for axis in axes) / (ROW * figure.dpi / 72)
+    lay_out(axes)
+    rows = min(axis.get_window_extent().height for axis in axes) / (ROW * figure_of(axes[0]).dpi / 72)
     bounds = [_over_and_under(panel) for panel in contents]
     limits = _limits(contents, bounds, rows)
     for axis, panel, (over, under) in zip(axes, contents, bounds, strict=True):

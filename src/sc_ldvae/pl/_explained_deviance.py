@@ -8,7 +8,8 @@ import numpy as np
 
 from sc_ldvae import get, record
 from sc_ldvae.inputs import pick_modality
-from sc_ldvae.pl._figure import figure_of, finish, panels
+from sc_ldvae.pl._figure import figure_of, finish, lay_out, panels, plot
+from sc_ldvae.pl._text import letters, shown
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -37,6 +38,7 @@ _DARK = 0.6
 _NEXT_TO_NOTHING = 0.05
 
 
+@plot
 def explained_deviance(
     data: Data,
     *,
@@ -71,7 +73,7 @@ def explained_deviance(
     show
         Show the figure; None follows ``sc.settings.autoshow``.
     save
-        File to save the figure to.
+        File to save the figure to, in an existing folder; its suffix says the format.
 
     Returns
     -------
@@ -129,7 +131,7 @@ def _new_axes(frame: pd.DataFrame, groups: pd.DataFrame | None) -> list[Axes]:
     if groups is None:
         return panels(1, None, ncols=1, width=_AROUND + width, height=_HEIGHT)
     beside = _WIDTH_PER_FACTOR * (len(frame) + 1 + _GAP)
-    names = _AROUND + _WIDTH_PER_LETTER * groups.index.str.len().max()
+    names = _AROUND + _WIDTH_PER_LETTER * letters(groups.index)
     size = (_AROUND + width + names + beside, max(_HEIGHT, 1.2 + _HEIGHT_PER_GROUP * len(groups)))
     figure = plt.figure(figsize=size, layout="constrained")
     return list(figure.subplots(1, 2, width_ratios=[width, beside]))
@@ -185,16 +187,16 @@ def _draw_groups(axis: Axes, groups: pd.DataFrame) -> None:
     total = n_factors + _GAP
     axis.set_xlim(-0.5, total + 0.6)
     axis.set_xticks([*range(n_factors), total], [*map(str, range(1, n_factors + 1)), "all"], fontsize=8)
-    axis.set_yticks(range(n_groups), [f"{name} ({n})" for name, n in groups["n_cells"].items()], fontsize=8)
+    axis.set_yticks(range(n_groups), [f"{shown(name)} ({n})" for name, n in groups["n_cells"].items()], fontsize=8)
     axis.set_xlabel("factor", fontsize=9)
-    axis.set_ylabel(groups.attrs["groupby"], fontsize=9)
+    axis.set_ylabel(shown(groups.attrs["groupby"]), fontsize=9)
     axis.set_title("explained deviance (%) by group (cells)", fontsize=9)
     axis.tick_params(length=0)
     axis.grid(visible=False)
     axis.spines[:].set_visible(False)
     for row, value in enumerate(100 * groups["total"]):
         axis.text(total, row, f"{value:.1f}", ha="center", va="center", fontsize=_FONT)
-    figure_of(axis).draw_without_rendering()
+    lay_out([axis])
     cell = np.array(axis.get_window_extent().size) / figure_of(axis).dpi / (total + 1.1, n_groups)
     if (cell < _LEAST_CELL).any():
         axis.figure.colorbar(image, ax=axis).ax.tick_params(labelsize=8)

@@ -11,8 +11,9 @@ import pandas as pd
 from sc_ldvae import get, record
 from sc_ldvae.inputs import pick_modality
 from sc_ldvae.pl._ends import COLORS, draw, explain
-from sc_ldvae.pl._figure import figure_of, finish
+from sc_ldvae.pl._figure import figure_of, finish, plot
 from sc_ldvae.pl._loadings import top_panels
+from sc_ldvae.pl._text import as_it_is, letters, shown
 from sc_ldvae.pl._wording import listed
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ _INK = 9_000
 _SIZES = 0.2, 12.0
 
 
+@plot
 def factors(
     data: Data,
     factors: Sequence[int | str] | int | str | None = None,
@@ -94,7 +96,7 @@ def factors(
     show
         Show the figure; None follows ``sc.settings.autoshow``.
     save
-        File to save the figure to.
+        File to save the figure to, in an existing folder; its suffix says the format.
 
     Returns
     -------
@@ -151,7 +153,7 @@ class _Cells(NamedTuple):
         if positions.ndim < 2 or positions.shape[1] < 2:  # noqa: PLR2004  a plane has two dimensions
             msg = f"basis={basis!r} has the shape {positions.shape}, but two columns are needed to place the cells."
             raise ValueError(msg)
-        return cls(positions[:, :2], (basis.removeprefix("X_"), ""))
+        return cls(positions[:, :2], (shown(basis.removeprefix("X_")), ""))
 
 
 def _notes(
@@ -203,13 +205,14 @@ def _followed(
 
 def _sentence(row: Mapping[Hashable, Any]) -> str:
     if row["kind"] == "continuous":
-        return f"{row['key']} (rho {row['statistic']:.2f})"
-    return f"{row['key']} (η² {row['statistic']:.2f}): high in {row['highest']}, low in {row['lowest']}"
+        return f"{shown(row['key'])} (rho {row['statistic']:.2f})"
+    highest, lowest = shown(row["highest"]), shown(row["lowest"])
+    return f"{shown(row['key'])} (η² {row['statistic']:.2f}): high in {highest}, low in {lowest}"
 
 
 def _draw(contents: list[Panel], notes: list[list[str]], cells: _Cells, latent: Floats, ncols: int) -> list[Axes]:
-    letters = max((len(gene) for panel in contents for gene in panel.ends.index), default=0)
-    width = _AROUND_WIDTH + _MAP + _BARS + _LETTER * letters
+    longest = letters(gene for panel in contents for gene in panel.ends.index)
+    width = _AROUND_WIDTH + _MAP + _BARS + _LETTER * longest
     lines = [[part for line in note for part in wrap(line, int(width / _NOTE_LETTER))] for note in notes]
     most = max(map(len, lines))
     rows = max(len(panel.ends) for panel in contents) + 1
@@ -276,7 +279,7 @@ def _entitle(axis: Axes, title: str, lines: list[str], most: int) -> None:
     """The title over the lines, and room for as many of them as any tile has."""
     room = _LINE * most + 2
     axis.set_title(title, loc="left", fontsize=9, fontweight="bold", pad=room + 2)
-    axis.annotate(
+    note = axis.annotate(
         "\n".join(lines),
         (0, 1),
         (0, room),
@@ -285,10 +288,10 @@ def _entitle(axis: Axes, title: str, lines: list[str], most: int) -> None:
         va="top",
         fontsize=_FONT,
         linespacing=1.15,
-        parse_math=False,
         # It reaches over the bars, where nothing is.
         in_layout=False,
     )
+    as_it_is(note)
 
 
 def _add_color_bar(maps: Sequence[Axes], points: PathCollection, height: float) -> None:

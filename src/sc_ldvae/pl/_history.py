@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sc_ldvae import get, record
-from sc_ldvae.pl._figure import finish, panels
+from sc_ldvae.pl._figure import finish, panels, plot
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sc_ldvae._typing import Data
 
 
+@plot
 def history(
     data: Data,
     *,
@@ -39,7 +40,7 @@ def history(
     show
         Show the figure; None follows ``sc.settings.autoshow``.
     save
-        File to save the figure to.
+        File to save the figure to, in an existing folder; its suffix says the format.
 
     Returns
     -------

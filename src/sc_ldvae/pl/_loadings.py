@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from sc_ldvae import get, record
 from sc_ldvae.inputs import pick_modality
 from sc_ldvae.pl._ends import Panel, check_kind, draw
-from sc_ldvae.pl._figure import finish
+from sc_ldvae.pl._figure import finish, plot
 from sc_ldvae.pl._wording import factor_titles, listed, unit_of
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sc_ldvae.pl._ends import Kind
 
 
+@plot
 def loadings(
     data: Data,
     factors: Sequence[int | str] | int | str | None = None,
@@ -77,7 +78,7 @@ def loadings(
     show
         Show the figure; None follows ``sc.settings.autoshow``.
     save
-        File to save the figure to.
+        File to save the figure to, in an existing folder; its suffix says the format.
 
     Returns
     -------

@@ -8,7 +8,8 @@ import numpy as np
 
 from sc_ldvae import get, record
 from sc_ldvae.inputs import pick_modality
-from sc_ldvae.pl._figure import finish, panels
+from sc_ldvae.pl._figure import finish, panels, plot
+from sc_ldvae.pl._text import letters, shown
 from sc_ldvae.pl._wording import check_genes, factor_titles, unit_of
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ _MOST_HIGH_ROWS, _MOST_ROWS = 80, 800
 _LIMIT_PERCENTILE = 99
 
 
+@plot
 def loadings_heatmap(
     data: Data,
     n_genes: int = 5,
@@ -85,7 +87,7 @@ def loadings_heatmap(
     show
         Show the figure; None follows ``sc.settings.autoshow``.
     save
-        File to save the figure to.
+        File to save the figure to, in an existing folder; its suffix says the format.
 
     Returns
     -------
@@ -155,7 +157,7 @@ def _row_height(n: int) -> float:
 
 def _new_axes(frame: pd.DataFrame, ax: Axes | None) -> Axes:
     n_rows, n_columns = frame.shape
-    width = 1.6 + _WIDTH_PER_FACTOR * max(n_columns, 4) + _WIDTH_PER_LETTER * frame.index.str.len().max()
+    width = 1.6 + _WIDTH_PER_FACTOR * max(n_columns, 4) + _WIDTH_PER_LETTER * letters(frame.index)
     height = max(1.0 + _row_height(n_rows) * n_rows, _LEAST_HEIGHT) if n_rows <= _MOST_ROWS else _NAMELESS_HEIGHT
     return panels(1, ax, ncols=1, width=width, height=height)[0]
 
@@ -165,7 +167,7 @@ def _draw(axis: Axes, frame: pd.DataFrame, numbers: Sequence[str], cmap: str | C
     limit = float(np.percentile(frame.abs(), _LIMIT_PERCENTILE)) or 1.0
     image = axis.imshow(frame, cmap=cmap, vmin=-limit, vmax=limit, aspect="auto", interpolation="none")
     font = min(8.0, 72 * 0.8 * _row_height(n_rows))
-    axis.set_yticks(np.arange(n_rows), frame.index, fontsize=font)
+    axis.set_yticks(np.arange(n_rows), list(map(shown, frame.index)), fontsize=font)
     if n_rows > _MOST_ROWS:
         axis.set_yticks([])
         axis.set_ylabel(f"{n_rows} genes", fontsize=8)

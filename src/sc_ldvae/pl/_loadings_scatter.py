@@ -9,8 +9,9 @@ import numpy as np
 from sc_ldvae import get, record
 from sc_ldvae.inputs import pick_modality
 from sc_ldvae.pl._ends import COLORS
-from sc_ldvae.pl._figure import figure_of, finish, panels
+from sc_ldvae.pl._figure import finish, lay_out, panels, plot
 from sc_ldvae.pl._names import place
+from sc_ldvae.pl._text import letters
 from sc_ldvae.pl._wording import check_genes, factor_titles, unit_of
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ _MARGIN = 0.12
 _N_POINTS = 100
 
 
+@plot
 def loadings_scatter(
     data: Data,
     x: int | str = 1,
@@ -73,7 +75,7 @@ def loadings_scatter(
     show
         Show the figure; None follows ``sc.settings.autoshow``.
     save
-        File to save the figure to.
+        File to save the figure to, in an existing folder; its suffix says the format.
 
     Returns
     -------
@@ -104,8 +106,7 @@ def loadings_scatter(
         named = np.argsort(-np.hypot(*points.T), kind="stable")[:n_genes]
     else:
         named = frame.index.get_indexer(check_genes(frame.index, genes))
-    longest = frame.index[named].str.len().max()
-    width = _SIZE + _WIDTH_PER_LETTER * max(longest - _USUAL_LETTERS, 0)
+    width = _SIZE + _WIDTH_PER_LETTER * max(letters(frame.index[named]) - _USUAL_LETTERS, 0)
     axis = panels(1, ax, ncols=1, width=width, height=_SIZE)[0]
     others = np.delete(points, named, axis=0)
     axis.scatter(others[:, 0], others[:, 1], s=4, color="0.7", linewidths=0, rasterized=True)
@@ -113,7 +114,7 @@ def loadings_scatter(
     titles, unit = factor_titles(adata, key, rotation), unit_of(per, log2=log2)
     labels = [f"{titles[name]}: loading\n({' '.join(unit.split())})" for name in frame.columns]
     _dress(axis, labels)
-    figure_of(axis).draw_without_rendering()
+    lay_out([axis])
     _set_scale(axis, points)
     place(axis, points[named], frame.index[named].tolist(), np.vstack([others, *_zero_lines(axis)]))
     return None if finish([axis], show=show, save=save) is None else axis

@@ -6,7 +6,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING
 
 from sc_ldvae import get
-from sc_ldvae.pl._figure import figure_of, finish, panels
+from sc_ldvae.pl._figure import figure_of, finish, panels, plot
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +23,7 @@ _LETTERS = 118
 _HEADROOM = 1.5
 
 
+@plot
 def n_latent(
     data: Data,
     *,
@@ -51,7 +52,7 @@ def n_latent(
     show
         Show the figure; None follows ``sc.settings.autoshow``.
     save
-        File to save the figure to.
+        File to save the figure to, in an existing folder; its suffix says the format.
 
     Returns
     -------

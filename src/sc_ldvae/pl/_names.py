@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sc_ldvae.pl._figure import figure_of
+from sc_ldvae.pl._text import as_it_is, shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -106,8 +107,9 @@ def place(axis: Axes, points: Floats, names: Sequence[str], others: Floats) -> N
 
 def _half_size(axis: Axes, name: str) -> Floats:
     """Half of width and height of the name, in points."""
-    text = axis.text(0, 0, name, fontsize=SIZE)
-    size = np.array(text.get_window_extent().size)
+    text = as_it_is(axis.text(0, 0, shown(name), fontsize=SIZE))
+    # A name without ink has a place, too.
+    size = np.maximum(text.get_window_extent().size, 1)
     text.remove()
     return size / 2 / (figure_of(axis).dpi / 72)
 
@@ -184,8 +186,8 @@ def _annotate(
 ) -> None:
     """Write the name at an offset in points; a line leads to its side, in shares of its width and height."""
     arrow = {"arrowstyle": "-", "linewidth": 0.4, "color": "0.5", "shrinkA": 0, "shrinkB": 1, "relpos": tuple(side)}
-    axis.annotate(
-        name,
+    text = axis.annotate(
+        shown(name),
         tuple(point),
         tuple(offset),
         textcoords="offset points",
@@ -196,3 +198,4 @@ def _annotate(
         # The axes are where they shall stay.
         in_layout=False,
     )
+    as_it_is(text)

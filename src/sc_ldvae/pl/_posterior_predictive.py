@@ -11,7 +11,7 @@ from scipy import sparse
 from sc_ldvae import get, record
 from sc_ldvae._typing import UNSET
 from sc_ldvae.inputs import check_in_memory, counts_of, pick_modality
-from sc_ldvae.pl._figure import finish, panels
+from sc_ldvae.pl._figure import finish, panels, plot
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,6 +30,7 @@ _N_BINS = 40
 _HEADROOM = 1.12
 
 
+@plot
 def posterior_predictive(
     data: Data,
     samples: str = SAMPLES,
@@ -65,7 +66,7 @@ def posterior_predictive(
     show
         Show the figure; None follows ``sc.settings.autoshow``.
     save
-        File to save the figure to.
+        File to save the figure to, in an existing folder; its suffix says the format.
 
     Returns
     -------

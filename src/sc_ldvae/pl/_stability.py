@@ -9,7 +9,7 @@ import numpy as np
 from sc_ldvae import get, record
 from sc_ldvae.get import replication
 from sc_ldvae.inputs import pick_modality
-from sc_ldvae.pl._figure import figure_of, finish, panels
+from sc_ldvae.pl._figure import figure_of, finish, panels, plot
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,6 +27,7 @@ _GUIDES = 0.5, 0.8
 _SPREAD = 0.4
 
 
+@plot
 def stability(
     data: Data,
     *,
@@ -59,7 +60,7 @@ def stability(
     show
         Show the figure; None follows ``sc.settings.autoshow``.
     save
-        File to save the figure to.
+        File to save the figure to, in an existing folder; its suffix says the format.
 
     Returns
     -------
