@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from scipy import sparse
-from scipy.sparse.linalg import LinearOperator, svds
 
+from sc_ldvae.fit._svd import truncated_svd
 from sc_ldvae.likelihoods import LIKELIHOODS
 from sc_ldvae.nn import LinearDecoder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from scipy import sparse
 
     from sc_ldvae._typing import Floats
+    from sc_ldvae.fit._svd import Svd
     from sc_ldvae.nn import LDVAE, Encoder, Grouped
 
 # A start needs no more cells than this, and the SVD would cost more than the fit.
 MAX_CELLS = 20_000
 _LATENT_LOG_VARIANCE = -2.0
 _LIBRARY_LOG_VARIANCE = -4.0
-
-
-class Svd(NamedTuple):
-    """Truncated SVD of the centred log-normalised counts."""
-
-    scores: NDArray[np.float64]
-    """n_obs x k, unit variance."""
-    effects: NDArray[np.float64]
-    """n_vars x k: log fold change per unit of the score."""
-    directions: NDArray[np.float64]
-    """n_vars x k, unit length."""
 
 
 @torch.no_grad()
@@ -59,37 +49,6 @@ def start_from_data(model: LDVAE, counts: sparse.csr_matrix) -> None:
         everything = np.full((counts.shape[1], 1), counts.shape[1] ** -0.5)
         log_library = np.log(library)
         _start_encoder(model.l_encoder, seen, everything, log_library[:, None], _LIBRARY_LOG_VARIANCE)
-
-
-def truncated_svd(counts: sparse.csr_matrix, library: NDArray[np.float64], k: int) -> Svd:
-    """SVD of log1p of counts per median library, centred over cells without building the dense matrix."""
-    n_obs, n_vars = counts.shape
-    log = sparse.csr_matrix(sparse.diags(np.median(library) / library) @ counts).log1p()
-    mean = np.asarray(log.mean(0)).ravel()
-    if k < 1:
-        return Svd(np.zeros((n_obs, 0)), np.zeros((n_vars, 0)), np.zeros((n_vars, 0)))
-
-    def times(v: NDArray[np.float64]) -> NDArray[np.float64]:
-        return log @ v - mean @ v
-
-    def transposed_times(u: NDArray[np.float64]) -> NDArray[np.float64]:
-        return log.T @ u - np.multiply.outer(mean, u.sum(0))
-
-    centred = LinearOperator(
-        (n_obs, n_vars),
-        matvec=times,
-        matmat=times,
-        rmatvec=transposed_times,
-        rmatmat=transposed_times,
-        dtype=np.float64,
-    )
-    # ARPACK's own start vector would come from a global generator.
-    start = np.random.default_rng(0).normal(size=min(counts.shape))
-    left, values, right = svds(centred, k=k, v0=start)
-    order = np.argsort(-values)
-    directions = right[order].T
-    effects = directions * values[order] / np.sqrt(n_obs)
-    return Svd(left[:, order] * np.sqrt(n_obs), effects - effects.mean(0), directions)
 
 
 def _start_mean(model: LDVAE, mean: NDArray[np.float64], svd: Svd) -> None:
