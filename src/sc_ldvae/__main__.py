@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, get_args
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from anndata import AnnData
+
     from sc_ldvae._typing import Data
 
 logger = logging.getLogger("sc_ldvae")
 
-_NOT_FOR_TL = ("command", "counts", "output", "n_genes")
+_NOT_FOR_TL = ("command", "counts", "output", "n_genes", "genome", "raw")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,8 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = vars(_parser().parse_args(arguments))
     try:
         _fit(asked)
-    except (ValueError, TypeError, ArithmeticError, OSError, ImportError) as error:
-        logger.error("sc_ldvae: %s", error)  # noqa: TRY400  users get the sentence, not the traceback
+    except (ValueError, TypeError, ArithmeticError, OSError, ImportError, MemoryError) as error:
+        sentence = str(error) or f"{type(error).__name__}."
+        logger.error("sc_ldvae: %s", sentence)  # noqa: TRY400  users get the sentence, not the traceback
         return 2
     return 0
 
@@ -34,17 +37,25 @@ def _fit(asked: dict[str, Any]) -> None:
     import matplotlib as mpl
 
     from sc_ldvae import datasets, get, io, pl, tl
+    from sc_ldvae.counts import NotCountsError
 
     mpl.use("Agg")
     counts, output = asked["counts"], Path(asked["output"])
     if asked["n_genes"] < 1:
         msg = f"n_genes must be at least 1, but is {asked['n_genes']}."
         raise ValueError(msg)
-    data = datasets.pbmc68k_counts() if counts is None else io.read_counts(counts)
+    data = datasets.pbmc68k_counts() if counts is None else io.read_counts(counts, genome=asked["genome"])
+    data = _of_raw(data) if asked["raw"] else data
     _check_output(data, output)
     output.parent.mkdir(parents=True, exist_ok=True)
     options = {name: value for name, value in asked.items() if name not in _NOT_FOR_TL and value is not None}
-    tl.ldvae(data, **options)
+    try:
+        tl.ldvae(data, **options)
+    except NotCountsError as error:
+        if getattr(data, "raw", None) is None:
+            raise
+        msg = f"{error} Here: add --raw, if the counts are in raw."
+        raise ValueError(msg) from error
 
     where = {"key": asked["key_added"] or "ldvae", "modality": asked["modality"]}
     picture, table = (output.with_name(f"{output.stem}_{rest}") for rest in ("loadings.png", "top_genes.csv"))
@@ -57,6 +68,16 @@ def _fit(asked: dict[str, Any]) -> None:
     logger.info("%d factors explain %.1f %% of the held-out deviance.", len(summary), 100 * total)
     for path in (output, picture, table):
         logger.info("Wrote %s", path)
+
+
+def _of_raw(data: Data) -> AnnData:
+    """What stands in raw, with its genes, and with the cells as they are."""
+    raw = getattr(data, "raw", None)
+    if raw is None:
+        msg = f"--raw was given, but data is a {type(data).__name__} without raw. Leave it out."
+        raise ValueError(msg)
+    counts: AnnData = raw.to_adata()
+    return counts
 
 
 def _check_output(data: Data, output: Path) -> None:
@@ -93,6 +114,8 @@ def _parser() -> argparse.ArgumentParser:
 def _add_data_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--modality", help="modality of an .h5mu file")
     group.add_argument("--layer", help="layer of the raw counts, if not X")
+    group.add_argument("--raw", action="store_true", help="the counts are in raw, as in files of CELLxGENE")
+    group.add_argument("--genome", help="genome to read from a 10x .h5 file of several")
     group.add_argument("--mask-var", help="boolean column of var: genes to fit (highly_variable, if there)")
     for name in ("batch", "labels", "size-factor"):
         group.add_argument(f"--{name}-key", help="column of obs")

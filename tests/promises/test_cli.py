@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import anndata as ad
+import h5py
 import matplotlib.image
 import mudata
 import numpy as np
@@ -154,7 +155,7 @@ def test_defaults_are_those_of_tl() -> None:
     expected = {name: parameter.default for name, parameter in parameters.items()}
     for name in ("data", "copy", "random_state"):
         del expected[name]
-    for name in ("command", "counts", "output", "n_genes"):
+    for name in ("command", "counts", "output", "n_genes", "genome", "raw"):
         del options[name]
     assert options.pop("rng") == 0
     assert isinstance(expected.pop("rng"), Unset)
@@ -236,6 +237,8 @@ def mudata_without_modality(adata: AnnData, folder: Path) -> tuple[str | Path, .
         pytest.param(good_with("--device", "quantum"), "device='quantum' can't be used", id="device"),
         pytest.param(good_with("--modality", "rna"), "modality='rna' was given", id="modality-of-anndata"),
         pytest.param(good_with("--lr", "1e30", "--max-epochs", "5"), "Try a smaller lr", id="diverges"),
+        pytest.param(good_with("--raw"), "--raw was given, but data is a AnnData without raw", id="no-raw"),
+        pytest.param(good_with("--genome", "mm10"), "genome='mm10' was given, but good.h5ad has none", id="no-genome"),
         pytest.param(good_with("--n-genes", "0"), "n_genes must be at least 1", id="n-genes"),
         pytest.param(mudata_without_modality, "modality=None is not in the MuData", id="mudata-without-modality"),
     ],
@@ -254,6 +257,65 @@ def test_refused_with_a_sentence(
     assert sentence in line
     assert "\n" not in line
     assert not list(tmp_path.glob("never*"))
+
+
+@pytest.fixture
+def with_raw(counts: AnnData, tmp_path: Path) -> Path:
+    """As files of CELLxGENE are: counts of all genes in raw, log-normalised values of some in X."""
+    adata = counts.copy()
+    adata.raw = counts.copy()
+    adata = adata[:, :20].copy()
+    adata.X = adata.X.log1p()
+    path = tmp_path / "with_raw.h5ad"
+    adata.write_h5ad(path)
+    return path
+
+
+def test_counts_in_raw(
+    run: Callable[..., Outcome],
+    with_raw: Path,
+    counts: AnnData,
+    fit_quickly: Callable[..., AnnData],
+    tmp_path: Path,
+) -> None:
+    assert run("fit", with_raw, "--raw", "-o", tmp_path / "fitted.h5ad", *QUICK).code == 0
+    back = ad.read_h5ad(tmp_path / "fitted.h5ad")
+    np.testing.assert_array_equal(back.obsm["X_ldvae"], fit_quickly(counts, 2, copy=True).obsm["X_ldvae"])
+    np.testing.assert_array_equal(back.X.toarray(), counts.X.toarray())
+
+
+def test_the_sentence_points_to_raw(run: Callable[..., Outcome], with_raw: Path, tmp_path: Path) -> None:
+    outcome = run("fit", with_raw, "-o", tmp_path / "never.h5ad", *QUICK)
+    assert outcome.code == 2
+    assert "X holds" in outcome.stderr
+    assert "add --raw" in outcome.stderr
+
+
+def test_one_genome_of_a_file(run: Callable[..., Outcome], counts: AnnData, tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "counts.h5", "w") as file:
+        for genome in ("hg19", "mm10"):
+            group = file.create_group(genome)
+            for name in ("data", "indices", "indptr"):
+                group[name] = getattr(counts.X, name)
+            group["shape"] = counts.shape[::-1]
+            group["barcodes"] = counts.obs_names.to_numpy().astype("S")
+            group["genes"] = group["gene_names"] = np.array([f"{genome}_{i}" for i in range(30)], dtype="S")
+    arguments = ("fit", tmp_path / "counts.h5", "-o", tmp_path / "fitted.h5ad", *QUICK)
+    refused = run(*arguments)
+    assert refused.code == 2
+    assert "--genome" in refused.stderr
+    assert run(*arguments, "--genome", "mm10").code == 0
+    assert ad.read_h5ad(tmp_path / "fitted.h5ad").var_names[0] == "mm10_0"
+
+
+def test_no_memory_is_a_sentence(
+    run: Callable[..., Outcome], file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(sc_ldvae.tl, "ldvae", fail)
+    assert run("fit", file, "-o", tmp_path / "never.h5ad") == (2, "sc_ldvae: MemoryError.\n")
 
 
 def test_log_normalised_counts_get_their_hint(run: Callable[..., Outcome], counts: AnnData, tmp_path: Path) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
 from anndata import AnnData
+
+from sc_ldvae._quiet import quiet
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -31,9 +32,8 @@ def pbmc68k_counts() -> AnnData:
     """
     import scanpy as sc
 
-    with warnings.catch_warnings():
-        # Of the old file format that scanpy ships.
-        warnings.simplefilter("ignore")
+    # Scanpy ships an old file format, of which anndata warns.
+    with quiet():
         reduced = sc.datasets.pbmc68k_reduced()
     obs = reduced.obs[["bulk_labels", "n_counts", "phase"]].copy()
     raw = reduced.raw[:, reduced.var_names]

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-import warnings
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from os import PathLike
+from sc_ldvae.io._kinds import has_what_it_needs
+from sc_ldvae.io._reading import reading
+from sc_ldvae.io._tenx import read_tenx
 
+if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
     from sc_ldvae._typing import Data
 
 
-def read_counts(path: str | PathLike[str]) -> Data:
+_READ = ".h5ad", ".zarr", ".h5mu", ".h5"
+
+
+def read_counts(path: str | PathLike[str], *, genome: str | None = None) -> Data:
     """Read annotated counts by the file's suffix.
 
     Parameters
     ----------
     path
         ``.h5ad`` or ``.zarr`` (AnnData), ``.h5mu`` (MuData, needs the extra ``sc-ldvae[muon]``), or ``.h5`` (10x
-        Genomics Cell Ranger; repeated gene symbols are made unique).
+        Genomics Cell Ranger, and CellBender: their gene expression; repeated gene symbols are made unique).
+    genome
+        Genome whose genes to read from a ``.h5`` file; all if None, but one must be named where files of Cell Ranger
+        before its version 3 hold several.
 
     Returns
     -------
@@ -33,9 +41,9 @@ def read_counts(path: str | PathLike[str]) -> Data:
     FileNotFoundError
         If there is no such file.
     OSError
-        If the file is not what its suffix says.
+        If the file is not what its suffix says, is damaged, or holds several genomes of which one must be named.
     ValueError
-        If the suffix is none of these.
+        If the suffix is none of these, or if there is no such genome.
     ImportError
         If the file needs a package that is not installed.
 
@@ -48,19 +56,35 @@ def read_counts(path: str | PathLike[str]) -> Data:
     (20, 10)
     >>> folder.cleanup()
     """
+    path = _checked(path, genome)
+    if path.suffix == ".h5":
+        return read_tenx(path, genome)
+    readers = {".h5ad": _read_h5ad, ".zarr": _read_zarr, ".h5mu": _read_h5mu}
+    with reading(path):
+        if path.suffix != ".zarr" and not has_what_it_needs(path):
+            msg = f"nothing in it belongs to a {path.suffix} file"
+            raise OSError(msg)
+        return readers[path.suffix](path)
+
+
+def _checked(path: object, genome: object) -> Path:
+    if not isinstance(path, str | PathLike):
+        msg = f"path={path!r} is a {type(path).__name__}, but must be the name of a file."
+        raise TypeError(msg)
     path = Path(path)
-    readers = {".h5ad": _read_h5ad, ".zarr": _read_zarr, ".h5mu": _read_h5mu, ".h5": _read_10x_h5}
     if not path.exists():
         msg = f"There is no file {path}."
         raise FileNotFoundError(msg)
-    if path.suffix not in readers:
-        msg = f"{path.name} has an unknown suffix. Give a .h5ad, .zarr, .h5mu or (10x Genomics) .h5 file."
+    if path.suffix not in _READ:
+        msg = f"{path.name or path} has an unknown suffix. Give a .h5ad, .zarr, .h5mu or (10x Genomics) .h5 file."
         raise ValueError(msg)
-    try:
-        return readers[path.suffix](path)
-    except OSError as error:
-        msg = f"{path} can't be read as a {path.suffix} file: {error}"
-        raise OSError(msg) from error
+    if genome is not None and not isinstance(genome, str):
+        msg = f"genome={genome!r} is a {type(genome).__name__}, but must be the name of a genome."
+        raise TypeError(msg)
+    if genome is not None and path.suffix != ".h5":
+        msg = f"genome={genome!r} was given, but {path.name} has none: only .h5 files of 10x Genomics name genomes."
+        raise ValueError(msg)
+    return path
 
 
 def _read_h5ad(path: Path) -> AnnData:
@@ -73,16 +97,6 @@ def _read_zarr(path: Path) -> AnnData:
     from anndata import read_zarr
 
     return read_zarr(path)
-
-
-def _read_10x_h5(path: Path) -> AnnData:
-    import scanpy as sc
-
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Variable names are not unique", UserWarning)
-        adata: AnnData = sc.read_10x_h5(path)
-    adata.var_names_make_unique()
-    return adata
 
 
 def _read_h5mu(path: Path) -> MuData:

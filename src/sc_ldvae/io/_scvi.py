@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
-import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from sc_ldvae._quiet import quiet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,8 +30,7 @@ def undisturbed() -> Iterator[None]:
     import torch
 
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  it is the global one that is kept
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-        warnings.simplefilter("ignore")
+    with quiet(), torch.random.fork_rng(devices=[]):
         try:
             yield
         finally:
