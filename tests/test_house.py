@@ -35,7 +35,7 @@ FLOORS = (
     ("_options",),
     ("likelihoods",),
     ("kernels",),
-    ("_memory", "_quiet", "_typing"),
+    ("_forks", "_memory", "_quiet", "_restored", "_typing"),
 )
 HEIGHT = {room: len(FLOORS) - i for i, rooms in enumerate(FLOORS) for room in rooms}
 # Packages that a room does without: itself, and with all that it imports.

@@ -5,6 +5,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+# From here on forks are noticed.
+from sc_ldvae import _forks  # noqa: F401
+
 if TYPE_CHECKING:
     from sc_ldvae import datasets, get, io, nn, pl, tl
 

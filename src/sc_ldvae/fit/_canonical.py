@@ -13,6 +13,7 @@ from sc_ldvae.engine import scorer_of
 from sc_ldvae.fit._fold import folded, level_blocks
 from sc_ldvae.fit._scores import mean_elbo, posterior
 from sc_ldvae.fit._unfold import unfolded
+from sc_ldvae.nn import undisturbed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,6 +39,7 @@ class Factors:
     elbo_held_out: float | None
 
 
+@undisturbed(torch.device("cpu"))
 def canonical(model: LDVAE, cells: Cells, held_out: Mask, options: ModelOptions, levels: Levels) -> Factors:
     """Canonical factors of a trained model, on the CPU.
 

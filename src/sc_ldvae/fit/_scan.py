@@ -15,6 +15,7 @@ from sc_ldvae.fit._fit import trained
 from sc_ldvae.fit._fold import canonical_decoder
 from sc_ldvae.fit._resample import halves
 from sc_ldvae.fit._scores import elbo_terms
+from sc_ldvae.nn import undisturbed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,6 +63,7 @@ def of_sample(request: Request, sample: Resampled) -> tuple[Request, np.ndarray]
     return replace(request, cells=request.cells.subset(positions)), np.arange(len(positions)) >= len(sample.training)
 
 
+@undisturbed(torch.device("cpu"))
 def _verdict(request: Request, n_latent: int, sample: Resampled, rng: np.random.Generator) -> _Verdict:
     asked, held_out = of_sample(replace(request, options=replace(request.options, n_latent=n_latent)), sample)
     model = trained(asked, held_out, rng).model

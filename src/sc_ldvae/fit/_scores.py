@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from sc_ldvae.engine import scorer_of
-from sc_ldvae.nn import Elbo
+from sc_ldvae.nn import Elbo, undisturbed
 from sc_ldvae.record import State
 
 if TYPE_CHECKING:
@@ -73,18 +73,21 @@ def _chunks(cells: Cells, chosen: Positions, bar: Bar | None) -> Iterator[Miniba
             bar.update(len(minibatch))
 
 
+@undisturbed(torch.device("cpu"))
 def elbo_of_cells(model: LDVAE, cells: Cells, n_draws: int, seed: int, *, shown: bool) -> Floats:
     """Mean ELBO of each cell over draws, n_obs."""
     terms = _terms_of_cells(model, cells, n_draws, seed, shown=shown)
     return torch.stack([one.per_cell() for one in terms]).mean(0).numpy()
 
 
+@undisturbed(torch.device("cpu"))
 def errors_of_cells(model: LDVAE, cells: Cells, n_draws: int, seed: int, *, shown: bool) -> Floats:
     """Minus the mean log-likelihood of each cell over draws, n_obs."""
     terms = _terms_of_cells(model, cells, n_draws, seed, shown=shown)
     return -torch.stack([one.log_likelihood for one in terms]).mean(0).numpy()
 
 
+@undisturbed(torch.device("cpu"))
 def marginals_of_cells(model: LDVAE, cells: Cells, n_draws: int, seed: int, *, shown: bool) -> Floats:
     """Log of the mean importance weight of each cell over draws, n_obs (Burda et al. 2016)."""
     everyone, total = np.arange(cells.n_obs), torch.full((cells.n_obs,), -torch.inf, dtype=torch.float64, device="cpu")

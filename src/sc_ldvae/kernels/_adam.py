@@ -9,18 +9,33 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from sc_ldvae.kernels._jit import parallel_kernel
+from sc_ldvae.kernels._jit import slice_of_kernel, stay_apart
+from sc_ldvae.kernels._parallel import parallel_kernel
 
 
 @parallel_kernel
-def adam_update(n_slices, values, gradient, mean, square, step_size, root_correction, beta1, beta2, eps):
+def adam_update(serial, n_slices, values, gradient, mean, square, step_size, root_correction, beta1, beta2, eps):
     """Move the moving averages of gradient and squared gradient, then the values."""
+
+    def update(which):
+        _update(which, n_slices, values, gradient, mean, square, step_size, root_correction, beta1, beta2, eps)
+
+    if serial:
+        for which in range(n_slices):
+            update(which)
+    else:
+        for which in prange(n_slices):
+            update(which)
+
+
+@slice_of_kernel
+def _update(which, n_slices, values, gradient, mean, square, step_size, root_correction, beta1, beta2, eps):
+    stay_apart()
     n = len(values)
     one = values.dtype.type(1)
-    for which in prange(n_slices):
-        own = slice(which * n // n_slices, (which + 1) * n // n_slices)
-        p, g, m, v = values[own], gradient[own], mean[own], square[own]
-        for i in range(len(p)):
-            m[i] += (one - beta1) * (g[i] - m[i])
-            v[i] += (one - beta2) * (g[i] * g[i] - v[i])
-            p[i] -= step_size * m[i] / (np.sqrt(v[i]) / root_correction + eps)
+    own = slice(which * n // n_slices, (which + 1) * n // n_slices)
+    p, g, m, v = values[own], gradient[own], mean[own], square[own]
+    for i in range(len(p)):
+        m[i] += (one - beta1) * (g[i] - m[i])
+        v[i] += (one - beta2) * (g[i] * g[i] - v[i])
+        p[i] -= step_size * m[i] / (np.sqrt(v[i]) / root_correction + eps)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from sc_ldvae.kernels._jit import exp, log, parallel_kernel, part_of_kernel
+from sc_ldvae.kernels._jit import exp, log, part_of_kernel, slice_of_kernel, stay_apart
+from sc_ldvae.kernels._parallel import parallel_kernel
 from sc_ldvae.kernels._softmax import softmax
 from sc_ldvae.kernels._sums import add_scaled, linear_map
 
@@ -21,7 +22,7 @@ _LOG2_E = np.float32(1 / np.log(2))
 
 
 @parallel_kernel
-def normalise(n_slices, u, decoder, loadings, scale, competing, log_sums, centres):
+def normalise(serial, n_slices, u, decoder, loadings, scale, competing, log_sums, centres):
     """What the softmax takes from every gene of a cell: its expected log normaliser, and its slopes.
 
     Parameters
@@ -41,31 +42,46 @@ def normalise(n_slices, u, decoder, loadings, scale, competing, log_sums, centre
     centres
         Filled: mean of the genes' slopes, cells x factors.
     """
+
+    def normalise_cells(which):
+        _normalise_cells(which, n_slices, u, decoder, loadings, scale, competing, log_sums, centres)
+
+    if serial:
+        for which in range(n_slices):
+            normalise_cells(which)
+    else:
+        for which in prange(n_slices):
+            normalise_cells(which)
+
+
+@slice_of_kernel
+def _normalise_cells(which, n_slices, u, decoder, loadings, scale, competing, log_sums, centres):
+    stay_apart()
     n_cells, n_factors, n_genes = len(u), len(loadings), decoder.shape[1]
-    for which in prange(n_slices):
-        inputs, factors, first = np.arange(u.shape[1]), np.arange(n_factors), np.zeros(1, np.int64)
-        buffers = np.empty((3, n_genes), u.dtype)
-        eta, proportions, own = buffers[0], buffers[1], buffers[2]
-        log_proportion, half = np.empty(1, u.dtype), u.dtype.type(0.5)
-        for cell in range(which * n_cells // n_slices, (which + 1) * n_cells // n_slices):
-            linear_map(eta, decoder, inputs, u[cell])
-            softmax(eta, first, proportions, log_proportion)
-            linear_map(own, loadings, factors, u[cell])
-            log_sum = eta[0] - log_proportion[0]
-            for k in range(n_factors):
-                row, mean, square = loadings[k], u.dtype.type(0), u.dtype.type(0)
-                for g in range(n_genes):
-                    slope = row[g] - competing * own[g]
-                    mean += proportions[g] * slope
-                    square += proportions[g] * slope * slope
-                centres[cell, k] = mean
-                log_sum += half * scale[cell, k] ** 2 * (square - mean * mean)
-            log_sums[cell] = log_sum
+    inputs, factors, first = np.arange(u.shape[1]), np.arange(n_factors), np.zeros(1, np.int64)
+    buffers = np.empty((3, n_genes), u.dtype)
+    eta, proportions, own = buffers[0], buffers[1], buffers[2]
+    log_proportion, half = np.empty(1, u.dtype), u.dtype.type(0.5)
+    for cell in range(which * n_cells // n_slices, (which + 1) * n_cells // n_slices):
+        linear_map(eta, decoder, inputs, u[cell])
+        softmax(eta, first, proportions, log_proportion)
+        linear_map(own, loadings, factors, u[cell])
+        log_sum = eta[0] - log_proportion[0]
+        for k in range(n_factors):
+            row, mean, square = loadings[k], u.dtype.type(0), u.dtype.type(0)
+            for g in range(n_genes):
+                slope = row[g] - competing * own[g]
+                mean += proportions[g] * slope
+                square += proportions[g] * slope * slope
+            centres[cell, k] = mean
+            log_sum += half * scale[cell, k] ** 2 * (square - mean * mean)
+        log_sums[cell] = log_sum
 
 
 # Every array is an argument, as in `count_loss`.
 @parallel_kernel
 def compare(
+    serial,
     n_slices,
     u,
     scale,
@@ -109,50 +125,98 @@ def compare(
         Filled: tests x genes x 7: probability that y is above by the threshold, below by it, and above at all; mean and
         variance of the difference; mean proportions of the group and of its reference. Double precision.
     """
+
+    def compare_genes(which):
+        _compare_genes(
+            which,
+            n_slices,
+            u,
+            scale,
+            centres,
+            decoder,
+            loadings,
+            competing,
+            log_sums,
+            group,
+            sizes,
+            tests,
+            pseudocount,
+            width,
+            lag,
+            out,
+        )
+
+    if serial:
+        for which in range(n_slices):
+            compare_genes(which)
+    else:
+        for which in prange(n_slices):
+            compare_genes(which)
+
+
+@slice_of_kernel
+def _compare_genes(
+    which,
+    n_slices,
+    u,
+    scale,
+    centres,
+    decoder,
+    loadings,
+    competing,
+    log_sums,
+    group,
+    sizes,
+    tests,
+    pseudocount,
+    width,
+    lag,
+    out,
+):
+    stay_apart()
     n_genes, n_cells, n_groups = len(decoder), u.shape[1], len(sizes)
     lowest = np.log2(pseudocount)
     n_bins = int((np.log2(1 + pseudocount) - lowest) / width) + 2
     shift, inverse_width, eps = u.dtype.type(lowest), u.dtype.type(1 / width), u.dtype.type(pseudocount)
-    for which in prange(n_slices):
-        histograms, sums = np.empty((_GENES, n_groups, n_bins)), np.empty((_GENES, n_groups, 3))
-        rows = np.empty((5, _CELLS), u.dtype)
-        first, last = which * n_genes // n_slices, (which + 1) * n_genes // n_slices
-        for first_gene in range(first, last, _GENES):
-            n_tile = min(_GENES, last - first_gene)
-            histograms[:] = 0
-            sums[:] = 0
-            for start in range(0, n_cells, _CELLS):
-                stop = min(start + _CELLS, n_cells)
-                n = stop - start
-                mean, sd, own, y, proportion = rows[0][:n], rows[1][:n], rows[2][:n], rows[3][:n], rows[4][:n]
-                groups, normaliser = group[start:stop], log_sums[start:stop]
-                for i in range(n_tile):
-                    weights, slopes = decoder[first_gene + i], loadings[first_gene + i]
-                    for j in range(n):
-                        mean[j] = -normaliser[j]
-                    own[:] = 0
-                    for k in range(len(weights)):
-                        add_scaled(mean, u[k][start:stop], weights[k])
-                    for k in range(len(slopes)):
-                        add_scaled(own, u[k][start:stop], competing * slopes[k])
-                    _spread(sd, scale, centres, slopes, own, start, stop)
-                    histogram, moments = histograms[i], sums[i]
-                    for node in range(len(_NODES)):
-                        step, weight = _NODES[node], _WEIGHTS[node]
-                        for j in range(n):
-                            proportion[j] = exp(mean[j] + step * sd[j])
-                        for j in range(n):
-                            y[j] = log(proportion[j] + eps) * _LOG2_E
-                        for j in range(n):
-                            own_moments = moments[groups[j]]
-                            value = float(y[j])
-                            place = int((y[j] - shift) * inverse_width)
-                            histogram[groups[j], min(max(place, 0), n_bins - 1)] += weight
-                            own_moments[0] += weight * value
-                            own_moments[1] += weight * value * value
-                            own_moments[2] += weight * proportion[j]
+    histograms, sums = np.empty((_GENES, n_groups, n_bins)), np.empty((_GENES, n_groups, 3))
+    rows = np.empty((5, _CELLS), u.dtype)
+    first, last = which * n_genes // n_slices, (which + 1) * n_genes // n_slices
+    for first_gene in range(first, last, _GENES):
+        n_tile = min(_GENES, last - first_gene)
+        histograms[:] = 0
+        sums[:] = 0
+        for start in range(0, n_cells, _CELLS):
+            stop = min(start + _CELLS, n_cells)
+            n = stop - start
+            mean, sd, own, y, proportion = rows[0][:n], rows[1][:n], rows[2][:n], rows[3][:n], rows[4][:n]
+            groups, normaliser = group[start:stop], log_sums[start:stop]
             for i in range(n_tile):
-                _test(histograms[i], sums[i], sizes, tests, lag, first_gene + i, out)
+                weights, slopes = decoder[first_gene + i], loadings[first_gene + i]
+                for j in range(n):
+                    mean[j] = -normaliser[j]
+                own[:] = 0
+                for k in range(len(weights)):
+                    add_scaled(mean, u[k][start:stop], weights[k])
+                for k in range(len(slopes)):
+                    add_scaled(own, u[k][start:stop], competing * slopes[k])
+                _spread(sd, scale, centres, slopes, own, start, stop)
+                histogram, moments = histograms[i], sums[i]
+                for node in range(len(_NODES)):
+                    step, weight = _NODES[node], _WEIGHTS[node]
+                    for j in range(n):
+                        proportion[j] = exp(mean[j] + step * sd[j])
+                    for j in range(n):
+                        y[j] = log(proportion[j] + eps) * _LOG2_E
+                    for j in range(n):
+                        own_moments = moments[groups[j]]
+                        value = float(y[j])
+                        place = int((y[j] - shift) * inverse_width)
+                        histogram[groups[j], min(max(place, 0), n_bins - 1)] += weight
+                        own_moments[0] += weight * value
+                        own_moments[1] += weight * value * value
+                        own_moments[2] += weight * proportion[j]
+        for i in range(n_tile):
+            _test(histograms[i], sums[i], sizes, tests, lag, first_gene + i, out)
 
 
 @part_of_kernel

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from sc_ldvae.kernels._jit import parallel_kernel
+from sc_ldvae.kernels._jit import slice_of_kernel, stay_apart
+from sc_ldvae.kernels._parallel import parallel_kernel
 from sc_ldvae.kernels._row_loss import N_SCRATCH, TILE, row_loss
 from sc_ldvae.kernels._softmax import softmax, through_softmax
 from sc_ldvae.kernels._sums import add_products, add_rows, add_scaled, linear_map, scale
@@ -14,6 +15,7 @@ from sc_ldvae.kernels._sums import add_products, add_rows, add_scaled, linear_ma
 # Every array is an argument, for a kernel that takes apart a structure of them loses what it knows of their layout.
 @parallel_kernel
 def count_loss(
+    serial,
     n_slices,
     indptr,
     genes,
@@ -62,48 +64,98 @@ def count_loss(
     With outputs ``y_m = u @ maps[m]`` and the gradients ``d_m`` by them, which `row_loss` gives, the gradient by u is
     ``sum_m maps[m] @ d_m`` and that by ``maps[m]`` is the sum of ``outer(u, d_m)`` over cells.
     """
+
+    def add_cells(which):
+        _add_cells(
+            which,
+            n_slices,
+            indptr,
+            genes,
+            counts,
+            log_library,
+            u,
+            u_transposed,
+            maps,
+            group,
+            terms,
+            factor,
+            log_likelihood,
+            d_u,
+            d_log_library,
+            d_maps,
+            d_grouped,
+        )
+
+    if serial:
+        for which in range(n_slices):
+            add_cells(which)
+    else:
+        for which in prange(n_slices):
+            add_cells(which)
+
+
+@slice_of_kernel
+def _add_cells(
+    which,
+    n_slices,
+    indptr,
+    genes,
+    counts,
+    log_library,
+    u,
+    u_transposed,
+    maps,
+    group,
+    terms,
+    factor,
+    log_likelihood,
+    d_u,
+    d_log_library,
+    d_maps,
+    d_grouped,
+):
+    stay_apart()
     (n_maps, n_inputs, n_genes), n_cells, n_grouped = maps.shape, len(u), d_grouped.shape[1]
-    for which in prange(n_slices):
-        inputs, in_tile = np.arange(n_inputs), np.arange(TILE)
-        # Indexed, not unpacked: numba forgets that what it unpacks is contiguous.
-        rows = np.empty((2, n_genes), u.dtype)
-        proportions, log_proportions = rows[0], rows[1]
-        scratch, outputs = np.empty((N_SCRATCH, n_genes), u.dtype), np.empty((n_maps, n_genes), u.dtype)
-        gradients = np.empty(((n_maps + n_grouped) * TILE, n_genes), u.dtype)
-        d_maps[which] = 0
-        d_grouped[which] = 0
-        first, last = which * n_cells // n_slices, (which + 1) * n_cells // n_slices
-        for start in range(first, last, TILE):
-            tile = in_tile[: min(TILE, last - start)]
-            for i in tile:
-                cell = start + i
-                x_genes, x = genes[indptr[cell] : indptr[cell + 1]], counts[indptr[cell] : indptr[cell + 1]]
-                for m in range(n_maps):
-                    linear_map(outputs[m], maps[m], inputs, u[cell])
-                softmax(outputs[0], x_genes, proportions, log_proportions)
-                log_likelihood[cell] = row_loss(
-                    terms,
-                    group[cell],
-                    log_library[cell],
-                    proportions,
-                    log_proportions,
-                    x_genes,
-                    x,
-                    outputs,
-                    scratch,
-                    gradients,
-                    i,
-                )
-                d_log_library[cell] = through_softmax(gradients[i], proportions, factor)
-                for m in range(1, n_maps):
-                    scale(gradients[m * TILE + i], factor)
-                d_u[cell] = 0
-                for m in range(n_maps):
-                    add_products(d_u[cell], maps[m], gradients[m * TILE + i])
-                for j in range(n_grouped):
-                    add_scaled(d_grouped[which, j, group[cell]], gradients[(n_maps + j) * TILE + i], factor)
-            for k in inputs:
-                weights = u_transposed[k, start : start + len(tile)]
-                for m in range(n_maps):
-                    first_row = m * TILE
-                    add_rows(d_maps[which, m, k], gradients[first_row : first_row + TILE], tile, weights)
+    inputs, in_tile = np.arange(n_inputs), np.arange(TILE)
+    # Indexed, not unpacked: numba forgets that what it unpacks is contiguous.
+    rows = np.empty((2, n_genes), u.dtype)
+    proportions, log_proportions = rows[0], rows[1]
+    scratch, outputs = np.empty((N_SCRATCH, n_genes), u.dtype), np.empty((n_maps, n_genes), u.dtype)
+    gradients = np.empty(((n_maps + n_grouped) * TILE, n_genes), u.dtype)
+    d_maps[which] = 0
+    d_grouped[which] = 0
+    first, last = which * n_cells // n_slices, (which + 1) * n_cells // n_slices
+    for start in range(first, last, TILE):
+        tile = in_tile[: min(TILE, last - start)]
+        for i in tile:
+            cell = start + i
+            x_genes, x = genes[indptr[cell] : indptr[cell + 1]], counts[indptr[cell] : indptr[cell + 1]]
+            for m in range(n_maps):
+                linear_map(outputs[m], maps[m], inputs, u[cell])
+            softmax(outputs[0], x_genes, proportions, log_proportions)
+            log_likelihood[cell] = row_loss(
+                terms,
+                group[cell],
+                log_library[cell],
+                proportions,
+                log_proportions,
+                x_genes,
+                x,
+                outputs,
+                scratch,
+                gradients,
+                i,
+            )
+            d_log_library[cell] = through_softmax(gradients[i], proportions, factor)
+            for m in range(1, n_maps):
+                scale(gradients[m * TILE + i], factor)
+            d_u[cell] = 0
+            for m in range(n_maps):
+                add_products(d_u[cell], maps[m], gradients[m * TILE + i])
+            for j in range(n_grouped):
+                add_scaled(d_grouped[which, j, group[cell]], gradients[(n_maps + j) * TILE + i], factor)
+        for k in inputs:
+            weights = u_transposed[k, start : start + len(tile)]
+            for m in range(n_maps):
+                first_row = m * TILE
+                add_rows(d_maps[which, m, k], gradients[first_row : first_row + TILE], tile, weights)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic, overload
+
+from sc_ldvae.kernels._cache import Cache
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,19 +38,39 @@ def part_of_kernel(function: _Function) -> _Function:
     return compiled
 
 
-def parallel_kernel(function: _Function) -> _Function:
-    """`kernel` for a function whose `prange` runs on several threads."""
+def slice_of_kernel(function: _Function) -> _Function:
+    """Compile what a parallel kernel does for one slice of its work; calls `stay_apart` first."""
+    compiled: _Function = njit(**OPTIONS, **_WITHOUT_WRAPPERS)(function)
+    return compiled
+
+
+def on_threads(function: _Function) -> _Function:
+    """`kernel` for a function whose `prange` runs on the threads of numba."""
     return _kept_on_disk(function, nogil=True, parallel=_PRANGE_ALONE)
 
 
+@intrinsic
+def stay_apart(_typing_context: Any) -> Any:
+    """Keep the function that calls this out of those that call it.
+
+    The same machine code adds up in the same order. Compiled into one caller and another, a function may not.
+    """
+
+    def code(context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return types.none(), code
+
+
 def _kept_on_disk(function: _Function, **options: Any) -> _Function:
-    compiled: _Function
-    try:
-        compiled = njit(cache=True, **options, **OPTIONS)(function)
-    except RuntimeError:
-        # No folder can be written to, neither the package's nor the user's.
-        compiled = njit(**options, **OPTIONS)(function)
-    return compiled
+    compiled: Any = njit(**options, **OPTIONS)(function)
+    # RuntimeError: no folder can be written to, neither the package's nor the user's.
+    with suppress(RuntimeError, OSError):
+        # Where numba itself keeps its own (`Dispatcher.enable_caching`).
+        compiled._cache = Cache(function)  # noqa: SLF001
+    result: _Function = compiled
+    return result
 
 
 def exp(x: float) -> float:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from sc_ldvae.kernels._jit import exp, parallel_kernel
+from sc_ldvae.kernels._jit import exp, slice_of_kernel, stay_apart
+from sc_ldvae.kernels._parallel import parallel_kernel
 from sc_ldvae.kernels._sums import add_scaled, linear_map, maximum
 
 
 @parallel_kernel
-def add_proportions(n_slices, u, decoder, genes, places, weights, out):
+def add_proportions(serial, n_slices, u, decoder, genes, places, weights, out):
     """Add the mean of each cell's proportions of some genes over draws, times the cell's weight, to its row of `out`.
 
     Parameters
@@ -26,22 +27,36 @@ def add_proportions(n_slices, u, decoder, genes, places, weights, out):
     out
         Cells x columns; changed.
     """
+
+    def add_cells(which):
+        _add_cells(which, n_slices, u, decoder, genes, places, weights, out)
+
+    if serial:
+        for which in range(n_slices):
+            add_cells(which)
+    else:
+        for which in prange(n_slices):
+            add_cells(which)
+
+
+@slice_of_kernel
+def _add_cells(which, n_slices, u, decoder, genes, places, weights, out):
+    stay_apart()
     (n_draws, n_cells, n_inputs), n_genes = u.shape, decoder.shape[1]
-    for which in prange(n_slices):
-        inputs, eta, total = np.arange(n_inputs), np.empty(n_genes, u.dtype), np.empty(n_genes, u.dtype)
-        for cell in range(which * n_cells // n_slices, (which + 1) * n_cells // n_slices):
-            total[:] = 0
-            for draw in range(n_draws):
-                linear_map(eta, decoder, inputs, u[draw, cell])
-                largest, normaliser = maximum(eta), u.dtype.type(0)
-                for g in range(n_genes):
-                    eta[g] = exp(eta[g] - largest)
-                    normaliser += eta[g]
-                add_scaled(total, eta, weights[cell] / (normaliser * u.dtype.type(n_draws)))
-            row = out[cell]
-            if genes is None:
-                for g in range(n_genes):
-                    row[g] += total[g]
-            else:
-                for j in range(len(genes)):
-                    row[places[j]] += total[genes[j]]
+    inputs, eta, total = np.arange(n_inputs), np.empty(n_genes, u.dtype), np.empty(n_genes, u.dtype)
+    for cell in range(which * n_cells // n_slices, (which + 1) * n_cells // n_slices):
+        total[:] = 0
+        for draw in range(n_draws):
+            linear_map(eta, decoder, inputs, u[draw, cell])
+            largest, normaliser = maximum(eta), u.dtype.type(0)
+            for g in range(n_genes):
+                eta[g] = exp(eta[g] - largest)
+                normaliser += eta[g]
+            add_scaled(total, eta, weights[cell] / (normaliser * u.dtype.type(n_draws)))
+        row = out[cell]
+        if genes is None:
+            for g in range(n_genes):
+                row[g] += total[g]
+        else:
+            for j in range(len(genes)):
+                row[places[j]] += total[genes[j]]

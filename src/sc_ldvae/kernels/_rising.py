@@ -10,6 +10,8 @@ from sc_ldvae.kernels._jit import kernel, log, part_of_kernel
 
 # Terms taken one by one: beyond them Stirling's series, as far as it is kept, is exact to 1e-11.
 _N_TERMS = 16
+# Counts and inverse dispersions from here on: no integer is made of them, and no product of _N_TERMS of them.
+_LARGE = 2.0**60
 # Larger counts are so rare that a table costs more than it saves.
 N_TABULATED = 8
 
@@ -17,6 +19,15 @@ N_TABULATED = 8
 @part_of_kernel
 def log_rising(x, theta):
     """log(Gamma(x + theta) / Gamma(theta)) and theta times its derivative, for an integer x > 0."""
+    if theta < _LARGE and x < _LARGE:
+        return _ordinary(x, theta)
+    # `float` would leave single precision as it is.
+    return _far_up(np.float64(x), np.float64(theta))
+
+
+@part_of_kernel
+def _ordinary(x, theta):
+    """`log_rising` by the recurrence, and from _N_TERMS on by Stirling's series."""
     theta = float(theta)
     n = min(int(x), _N_TERMS)
     product, slope = theta, 1.0
@@ -30,6 +41,14 @@ def log_rising(x, theta):
         value += (high - 0.5) * growth + (x - n) * (math.log(low) - 1.0) + _rest(high) - _rest(low)
         slope += theta * (growth + _rest_slope(high) - _rest_slope(low))
     return value, slope
+
+
+@part_of_kernel
+def _far_up(x, theta):
+    """`log_rising` by the leading terms of Stirling's series, beside which nothing counts."""
+    low, others = theta + 1, x - 1
+    value = math.log(theta) + (low + others - 0.5) * math.log1p(others / low) + others * (math.log(low) - 1)
+    return value, 1 + theta * math.log1p(others / (theta + 0.5))
 
 
 @kernel

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
+
+from sc_ldvae._forks import lost_threads
+from sc_ldvae._restored import restored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,6 +20,14 @@ FACTORY: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
 
 @contextmanager
 def undisturbed(device: torch.device) -> Iterator[None]:
-    """Gradients can be taken, and nothing is computed in lower precision, whatever surrounds the call."""
-    with torch.inference_mode(mode=False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
+    """Gradients can be taken, nothing is computed in lower precision, no thread is waited for that is not there."""
+    with (
+        restored() as undo,
+        torch.inference_mode(mode=False),
+        torch.enable_grad(),
+        torch.autocast(device.type, enabled=False),
+    ):
+        if lost_threads():
+            undo.append(partial(torch.set_num_threads, torch.get_num_threads()))
+            torch.set_num_threads(1)
         yield
