@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sc_ldvae import record
+from sc_ldvae._arguments import door
 from sc_ldvae.get._per_factor import stored_table, strongest_first
 from sc_ldvae.inputs import pick_modality
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from sc_ldvae._typing import Data
 
 
+@door
 def associations(
     data: Data,
     factors: Sequence[int | str] | None = None,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from sc_ldvae._arguments import door
 from sc_ldvae.inputs import pick_modality
 from sc_ldvae.record import read_comparison
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from sc_ldvae._typing import Data
 
 
+@door
 def differential_expression(
     data: Data, group: str | None = None, *, key: str = "rank_genes_groups", modality: str | None = None
 ) -> pd.DataFrame:

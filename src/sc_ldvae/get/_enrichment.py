@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sc_ldvae import record
+from sc_ldvae._arguments import door
 from sc_ldvae.get._per_factor import stored_table, strongest_first
 from sc_ldvae.inputs import pick_modality
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from sc_ldvae._typing import Data
 
 
+@door
 def enrichment(
     data: Data,
     factors: Sequence[int | str] | None = None,

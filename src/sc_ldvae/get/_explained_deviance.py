@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sc_ldvae import record
+from sc_ldvae._arguments import door
 from sc_ldvae.inputs import pick_modality
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _TOOL = "explained_deviance"
 
 
+@door
 def explained_deviance(
     data: Data,
     *,
@@ -76,11 +78,11 @@ def explained_deviance(
     stored, name = record.read(adata, key), key_added or f"{key}_{_TOOL}"
     parts = ("marginal", "cumulative", "total", "base", "n_cells", "params")
     result = record.read_result(adata, name, _TOOL, parts, stored)
-    columns = {part: np.asarray(result[part]) for part in ("marginal", "cumulative")}
+    columns = {part: np.atleast_1d(result[part]) for part in ("marginal", "cumulative")}
     frame = pd.DataFrame(columns, index=pd.Index(stored.factor_names, name="factor"))
     if by_group:
         frame = _by_group(result, stored.factor_names, name)
-    frame.attrs.update(total=float(result["total"]), base=float(result["base"]), n_cells=int(result["n_cells"]))
+    frame.attrs.update({name: result[name].item() for name in ("total", "base", "n_cells")})
     frame.attrs.update(record.plain_params(result["params"]))
     return frame
 
@@ -91,8 +93,8 @@ def _by_group(result: Mapping[str, Any], factors: list[str], name: str) -> pd.Da
         raise ValueError(msg)
     groups = result["groups"]
     frame = pd.DataFrame(
-        {"n_cells": np.asarray(groups["n_cells"]), "total": np.asarray(groups["total"])},
-        index=pd.Index(record.strings(groups["name"]), name="group"),
+        {name: np.atleast_1d(groups[name]) for name in ("n_cells", "total")},
+        index=pd.Index(np.atleast_1d(groups["name"]), name="group"),
     )
-    frame[factors] = np.asarray(groups["marginal"])
+    frame[factors] = groups["marginal"]
     return frame

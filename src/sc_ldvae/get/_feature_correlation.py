@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from sc_ldvae import record
+from sc_ldvae._arguments import door
 from sc_ldvae._memory import check_memory
 from sc_ldvae.inputs import gene_positions, obs_of, pick_modality
 
@@ -16,11 +17,12 @@ if TYPE_CHECKING:
     from sc_ldvae._typing import Data
 
 
+@door
 def feature_correlation(
     data: Data,
     *,
     genes: Sequence[str] | str | None = None,
-    batch: str | None = None,
+    batch: str | float | None = None,
     key: str = record.DEFAULT,
     modality: str | None = None,
 ) -> pd.DataFrame:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sc_ldvae import record
+from sc_ldvae._arguments import door
 from sc_ldvae.inputs import pick_modality
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 _LEAST_VARIANCE = 0.01
 
 
+@door
 def factors(data: Data, *, key: str = record.DEFAULT, modality: str | None = None) -> pd.DataFrame:
     """What each factor explains and how it is distributed over the cells.
 
@@ -32,7 +34,7 @@ def factors(data: Data, *, key: str = record.DEFAULT, modality: str | None = Non
     Returns
     -------
     One row per factor, with `explained_deviance` (share of the null's deviance that returns without the factor, on
-    held-out cells), `mean` and `sd` of the latent over cells, `posterior_sd` (root mean posterior variance; near 1
+    held-out cells), `mean` and `sd` of the latent over the cells that have one, `posterior_sd` (root mean posterior variance; near 1
     for a factor that the data do not use), and `unused` (whether the variance of the latent over the cells is below
     0.01 [BurdaUnits16]_; for ``latent_distribution='ln'``, of whose latent only the softmax is stored, whether the mean
     posterior variance is above 0.99). ``attrs['total_explained_deviance']`` is the share of all factors together.
@@ -56,10 +58,9 @@ def factors(data: Data, *, key: str = record.DEFAULT, modality: str | None = Non
     """
     adata = pick_modality(data, modality)
     stored = record.read(adata, key)
-    latent = np.asarray(adata.obsm[stored.keys.latent], dtype=np.float64)
-    posterior_variance = np.asarray(adata.obsm[stored.keys.variance], dtype=np.float64).mean(0)
-    if stored.rotation is not None:
-        posterior_variance = posterior_variance @ stored.rotation**2
+    latent, variance = record.shown_latent(adata, stored), record.shown_variance(adata, stored)
+    known = np.isfinite(latent).all(1)
+    latent, posterior_variance = latent[known], variance[known].mean(0)
     # Under the prior the two sum to 1.
     used = 1 - posterior_variance if stored.composition else latent.var(0)
     frame = pd.DataFrame(
@@ -76,6 +77,7 @@ def factors(data: Data, *, key: str = record.DEFAULT, modality: str | None = Non
     return frame
 
 
+@door
 def history(data: Data, *, key: str = record.DEFAULT, modality: str | None = None) -> pd.DataFrame:
     """Course of the training.
 
@@ -115,6 +117,7 @@ def history(data: Data, *, key: str = record.DEFAULT, modality: str | None = Non
     return frame
 
 
+@door
 def covariate_effects(data: Data, *, key: str = record.DEFAULT, modality: str | None = None) -> pd.DataFrame:
     """Effects of batches and covariates on the genes.
 

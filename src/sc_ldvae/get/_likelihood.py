@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sc_ldvae import record
+from sc_ldvae._arguments import door
 from sc_ldvae._memory import check_memory
 from sc_ldvae.inputs import gene_positions, obs_of, pick_modality
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from sc_ldvae._typing import Data
 
 
+@door
 def likelihood_parameters(
     data: Data,
     *,
@@ -82,6 +84,7 @@ def likelihood_parameters(
     return {name: pd.DataFrame(part, adata.obs_names, stored.genes[chosen]) for name, part in values.items()}
 
 
+@door
 def latent_library_size(data: Data, *, key: str = record.DEFAULT, modality: str | None = None) -> pd.Series[float]:
     """Library of each cell: what its expression proportions are multiplied by to give the means of its counts.
 

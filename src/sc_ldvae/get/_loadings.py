@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sc_ldvae import record
+from sc_ldvae._arguments import door
 from sc_ldvae.get._view import View
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from sc_ldvae.get._view import Per
 
 
+@door
 def loadings(
     data: Data,
     factors: Sequence[int | str] | None = None,
@@ -77,6 +79,7 @@ def loadings(
     return View.of(data, rotation, per, key, modality, log2=log2).loadings(factors)
 
 
+@door
 def loadings_se(
     data: Data,
     factors: Sequence[int | str] | None = None,

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sc_ldvae import record
+from sc_ldvae._arguments import door
 from sc_ldvae.inputs import pick_modality
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 _COLUMNS = ("elbo", "elbo_behind", "elbo_behind_se", "explained_deviance", "stability", "n_stable", "n_active")
 
 
+@door
 def n_latent(data: Data, *, key_added: str = "ldvae_n_latent", modality: str | None = None) -> pd.DataFrame:
     """What :func:`sc_ldvae.tl.select_n_latent` found for each number of factors.
 
@@ -57,7 +59,7 @@ def n_latent(data: Data, *, key_added: str = "ldvae_n_latent", modality: str | N
     """
     parts = ("n_latent", *_COLUMNS, "recommended", "reason")
     stored = record.read_result(pick_modality(data, modality), key_added, "select_n_latent", parts)
-    index = pd.Index(np.asarray(stored["n_latent"]), name="n_latent")
-    frame = pd.DataFrame({column: np.asarray(stored[column]) for column in _COLUMNS}, index=index)
-    frame.attrs |= {"recommended": int(stored["recommended"]), "reason": str(stored["reason"])}
+    index = pd.Index(np.atleast_1d(stored["n_latent"]), name="n_latent")
+    frame = pd.DataFrame({column: np.atleast_1d(stored[column]) for column in _COLUMNS}, index=index)
+    frame.attrs |= {name: stored[name].item() for name in ("recommended", "reason")}
     return frame

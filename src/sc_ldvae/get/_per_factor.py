@@ -28,7 +28,7 @@ def stored_table(
     """
     stored = record.read(adata, key)
     result = record.read_result(adata, name, tool, ("factor", *columns), stored)
-    frame = pd.DataFrame({column: record.plain_column(result[column]) for column in ("factor", *columns)})
+    frame = pd.DataFrame({column: np.atleast_1d(result[column]) for column in ("factor", *columns)})
     chosen = [stored.factor_names[k] for k in factor_positions(stored, factors)]
     absent = [factor for factor in chosen if factor not in set(frame["factor"])]
     if factors is not None and absent:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sc_ldvae import record
+from sc_ldvae._arguments import door
 from sc_ldvae.inputs import pick_modality
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _TOOL = "stability"
 
 
+@door
 def stability(
     data: Data, *, key: str = record.DEFAULT, modality: str | None = None, key_added: str | None = None
 ) -> pd.DataFrame:
@@ -80,6 +82,7 @@ def stability(
     return frame
 
 
+@door
 def consensus_loadings(
     data: Data, *, key: str = record.DEFAULT, modality: str | None = None, key_added: str | None = None
 ) -> pd.DataFrame:
@@ -134,5 +137,5 @@ def _parts(
     """Arrays of the result, its parameters, and the fit."""
     stored, name = record.read(adata, key), key_added or f"{key}_{_TOOL}"
     result = record.read_result(adata, name, _TOOL, (*names, "params"), stored)
-    parts = {part: np.asarray(result[part]) for part in names}
+    parts = {part: result[part] for part in names}
     return parts, record.plain_params(result["params"]), stored

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sc_ldvae import assess, record
+from sc_ldvae._arguments import door
 from sc_ldvae.get._view import View
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ By: TypeAlias = Literal["bound", "loading"]
 HALF_INTERVAL = 1.96
 
 
+@door
 def top_genes(
     data: Data,
     n_genes: int = 10,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from sc_ldvae import record
-from sc_ldvae.inputs import factor_positions, pick_modality, rotation_of
+from sc_ldvae.inputs import factor_positions, fitted_places, pick_modality, rotation_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,10 +49,8 @@ class View:
         return cls(adata, stored, turn, per, log2)
 
     def loadings(self, factors: Sequence[int | str] | None) -> pd.DataFrame:
-        if self.turn is None:
-            return self._frame(np.asarray(self.adata.varm[self.stored.keys.loadings])[self._fitted()], factors)
         shown = self.stored.shown_decoder.log_proportion.loadings[self._rows()]
-        return self._frame(shown @ np.linalg.inv(self.turn).T, factors)
+        return self._frame(shown if self.turn is None else shown @ np.linalg.inv(self.turn).T, factors)
 
     def latent(self) -> Floats:
         """Of the factors as they are asked for, n_obs x n_latent."""
@@ -89,11 +88,9 @@ class View:
 
     def _fitted(self) -> Mask:
         """Which of var_names were fitted."""
-        fitted = self.adata.var_names.isin(self.stored.genes)
-        if not fitted.any():
-            genes = self.stored.genes
-            msg = f"None of the {len(genes)} fitted genes is among var_names (fitted: {genes[0]!r}, ...). Renamed?"
-            raise ValueError(msg)
+        places = fitted_places(self.adata, self.stored, logging.INFO)
+        fitted = np.zeros(self.adata.n_vars, dtype=bool)
+        fitted[places[places >= 0]] = True
         return fitted
 
     def _rows(self) -> Positions:

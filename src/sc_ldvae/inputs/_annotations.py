@@ -88,11 +88,16 @@ def annotations_of(adata: AnnData, columns: Columns) -> Annotations:
         msg = f"Covariates may be named once only, but {', '.join(map(repr, sorted(repeated)))} stands twice."
         raise ValueError(msg)
     batch = None if batch_key is None else Categorical.fit(obs, batch_key, "batch_key")
-    if batch is not None:
-        _check_batches(obs, batch)
+    categories = tuple(Categorical.fit(obs, key, "categorical_covariate_keys") for key in categorical)
+    for argument, columns_of_it in (
+        ("batch_key", [batch] if batch else []),
+        ("categorical_covariate_keys", categories),
+    ):
+        for column in columns_of_it:
+            _check_sizes(obs, column, argument)
     design = Design(
         batch=batch,
-        categorical=tuple(Categorical.fit(obs, key, "categorical_covariate_keys") for key in categorical),
+        categorical=categories,
         continuous=tuple(Continuous.fit(obs, key, "continuous_covariate_keys") for key in continuous),
     )
     labels = None if labels_key is None else Categorical.fit(obs, labels_key, "labels_key")
@@ -115,15 +120,15 @@ def _keys(keys: Sequence[str] | None, argument: str) -> list[str]:
     if isinstance(keys, str):
         msg = f"{argument} must be a list of columns of obs: [{keys!r}]."
         raise TypeError(msg)
-    return list(keys or [])
+    return [] if keys is None else list(keys)
 
 
-def _check_batches(obs: pd.DataFrame, batch: Categorical) -> None:
-    sizes = np.bincount(batch.codes(obs), minlength=len(batch.levels))
-    if sizes.min() == 1:
-        level = batch.levels[int(sizes.argmin())]
+def _check_sizes(obs: pd.DataFrame, column: Categorical, argument: str) -> None:
+    sizes = np.bincount(column.codes(obs), minlength=len(column.levels))
+    if sizes.min() == 1 < len(sizes):
+        level = column.levels[int(sizes.argmin())]
         msg = (
-            f"batch_key: batch {level!r} of obs[{batch.key!r}] has one cell, too few to fit its effect. "
-            "Remove the cell or merge the batch."
+            f"{argument}: {level!r} of obs[{column.key!r}] has one cell, too few to fit its effect. "
+            "Remove the cell, or merge the level with another."
         )
         raise ValueError(msg)

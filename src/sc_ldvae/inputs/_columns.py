@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 
 from sc_ldvae.assess import Column
+from sc_ldvae.record import column_of, levels_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Hashable, Sequence
 
 _MOST_LEVELS = 50
 
@@ -29,8 +30,7 @@ def columns_of(obs: pd.DataFrame, keys: Sequence[str] | None, but: Collection[st
     if keys is not None:
         columns = [_asked(obs, key) for key in dict.fromkeys(keys)]
     else:
-        every = [_column(obs, str(key)) for key in obs if key not in but and _has_kind(obs[key])]
-        columns = [column for column in every if not (_problem(column) or len(column.levels or ()) > _MOST_LEVELS)]
+        columns = [column for key in obs if key not in but for column in _usable(obs, key)]
     if not columns:
         msg = f"keys={keys!r} leaves no column of obs to associate with. Columns: {', '.join(map(repr, obs))}."
         raise ValueError(msg)
@@ -38,13 +38,11 @@ def columns_of(obs: pd.DataFrame, keys: Sequence[str] | None, but: Collection[st
 
 
 def _asked(obs: pd.DataFrame, key: str) -> Column:
-    if key not in obs:
-        msg = f"keys holds {key!r}, which is not a column of obs. Columns: {', '.join(map(repr, obs)) or 'none'}."
+    found = column_of(obs, key, "keys")
+    if not _has_kind(found):
+        msg = f"keys: obs[{key!r}] is {found.dtype}, neither categorical nor numeric. Convert it, or leave it out."
         raise ValueError(msg)
-    if not _has_kind(obs[key]):
-        msg = f"keys: obs[{key!r}] is {obs[key].dtype}, neither categorical nor numeric. Convert it, or leave it out."
-        raise ValueError(msg)
-    column = _column(obs, key)
+    column = _column(found, key)
     problem = _problem(column)
     if problem:
         msg = f"keys: obs[{key!r}] {problem}: there is nothing to associate with. Leave it out."
@@ -52,24 +50,37 @@ def _asked(obs: pd.DataFrame, key: str) -> Column:
     return column
 
 
+def _usable(obs: pd.DataFrame, key: Hashable) -> list[Column]:
+    """The column, if it can be associated with anything."""
+    found = obs[key]
+    if isinstance(found, pd.DataFrame) or not _has_kind(found):
+        return []
+    try:
+        column = _column(found, str(key))
+    except ValueError:
+        # Its values are no levels.
+        return []
+    return [] if _problem(column) or len(column.levels or ()) > _MOST_LEVELS else [column]
+
+
 def _has_kind(column: pd.Series) -> bool:
     kinds = pd.api.types
     return (
         isinstance(column.dtype, pd.CategoricalDtype)
-        or kinds.is_numeric_dtype(column.dtype)
+        or (kinds.is_numeric_dtype(column.dtype) and not kinds.is_complex_dtype(column.dtype))
         or kinds.is_string_dtype(column.dtype)
     )
 
 
-def _column(obs: pd.DataFrame, key: str) -> Column:
-    column = obs[key]
+def _column(column: pd.Series, key: str) -> Column:
     if pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_bool_dtype(column.dtype):
-        numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)
-        known = ~np.isnan(numbers)
+        dense = pd.Series(np.asarray(column)) if isinstance(column.dtype, pd.SparseDtype) else column
+        numbers = dense.to_numpy(dtype=np.float64, na_value=np.nan)
+        known = np.isfinite(numbers)
         return Column(key, known, numbers[known], None)
-    groups = pd.Categorical(column).remove_unused_categories()
-    known = groups.codes >= 0
-    return Column(key, known, groups.codes[known].astype(np.intp), tuple(map(str, groups.categories)))
+    codes, levels = levels_of(column, key, "keys")
+    known = codes >= 0
+    return Column(key, known, codes[known].astype(np.intp), tuple(levels))
 
 
 def _problem(column: Column) -> str | None:

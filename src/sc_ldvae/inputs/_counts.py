@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sc_ldvae._typing import UNSET
+from sc_ldvae.inputs._truth import truth_of
 from sc_ldvae.counts import NotCountsError, check_no_empty_cell, source_of
 
 if TYPE_CHECKING:
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from sc_ldvae._typing import Mask, Positions, Unset
-    from sc_ldvae.counts import Source
+    from sc_ldvae.inputs._truth import truth_of
+from sc_ldvae.counts import Source
 
 _FEWEST_CELLS = 2
 
@@ -41,17 +43,18 @@ def check_in_memory(adata: AnnData) -> None:
 
 def gene_mask(adata: AnnData, mask_var: Mask | Sequence[bool] | str | Unset | None) -> Mask:
     """Which genes to fit, n_vars."""
+    name, advice = "mask_var", ""
     if mask_var is UNSET:
         mask_var = "highly_variable" if "highly_variable" in adata.var else None
+        advice = "To fit other genes, pass mask_var."
     if mask_var is None:
         return np.ones(adata.n_vars, dtype=bool)
-    if isinstance(mask_var, str) and mask_var not in adata.var:
-        msg = f"mask_var={mask_var!r} is not a column of var. Columns: {', '.join(map(repr, adata.var)) or 'none'}."
-        raise ValueError(msg)
-    mask = np.asarray(adata.var[mask_var] if isinstance(mask_var, str) else mask_var)
-    if mask.dtype != bool or mask.shape != (adata.n_vars,):
-        msg = f"mask_var must be boolean, one value for each of {adata.n_vars} genes, but is {mask.dtype} {mask.shape}."
-        raise ValueError(msg)
+    if isinstance(mask_var, str):
+        if mask_var not in adata.var:
+            msg = f"mask_var={mask_var!r} is not a column of var. Columns: {', '.join(map(repr, adata.var)) or 'none'}."
+            raise ValueError(msg)
+        name, mask_var = f"mask_var: var[{mask_var!r}]", adata.var[mask_var]
+    mask = truth_of(mask_var, name, adata.n_vars, advice)
     if not mask.any():
         msg = "mask_var leaves no gene to fit. Pass mask_var=None to fit all genes."
         raise ValueError(msg)
@@ -97,10 +100,10 @@ def _raw_holds_counts(adata: AnnData) -> bool:
 def split(adata: AnnData, train_size: float | str, rng: np.random.Generator) -> Mask:
     """Which cells are held out, n_obs: a random share, or those that a column of obs says are not for training."""
     if isinstance(train_size, str):
-        if train_size not in adata.obs or adata.obs[train_size].dtype != bool:
+        if train_size not in adata.obs:
             msg = f"train_size={train_size!r} must name a boolean column of obs (True: train) or be a number up to 1."
             raise ValueError(msg)
-        held_out = ~adata.obs[train_size].to_numpy()
+        held_out = ~truth_of(adata.obs[train_size], f"train_size: obs[{train_size!r}]", adata.n_obs, "True: train.")
     else:
         if not 0 < train_size <= 1:
             msg = f"train_size must be above 0 and at most 1, but is {train_size}."

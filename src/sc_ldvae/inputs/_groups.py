@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 
 from sc_ldvae.inputs._modality import obs_of
+from sc_ldvae.inputs._names import check_once
+from sc_ldvae.record import column_of, levels_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,29 +22,37 @@ _FEWEST_CELLS = 2
 def grouped(adata: AnnData, groupby: str) -> tuple[np.ndarray, list[str]]:
     """Group of each cell, -1 without one, and the names of the groups."""
     obs = obs_of(adata)
-    if groupby not in obs.columns:
-        msg = f"groupby={groupby!r} is not a column of obs. Columns: {', '.join(map(repr, obs.columns)) or 'none'}."
-        raise ValueError(msg)
-    column = pd.Categorical(obs[groupby]).remove_unused_categories()
-    return column.codes.astype(np.int64), [str(name) for name in column.categories]
+    return levels_of(column_of(obs, groupby, "groupby"), groupby, "groupby")
 
 
 def tests_of(
-    codes: np.ndarray, names: list[str], groupby: str, groups: Literal["all"] | Iterable[str], reference: str
+    codes: np.ndarray,
+    names: list[str],
+    groupby: str,
+    groups: Literal["all"] | Iterable[str | float],
+    reference: str | float,
 ) -> tuple[list[str], np.ndarray]:
-    """Groups to characterise, and the position of each and of its reference (-1: rest)."""
+    """Groups to characterise, and the position of each and of its reference (-1: rest).
+
+    ``'rest'`` is all other cells, also where a group is called so.
+    """
     if isinstance(groups, str) and groups != "all":
         msg = f"groups must be 'all' or a list of groups: [{groups!r}]."
         raise TypeError(msg)
+    reference = str(reference)
     if len(names) < 2:  # noqa: PLR2004  a comparison has two sides
         msg = f"groupby: obs[{groupby!r}] has {len(names)} groups, but a comparison needs two."
         raise ValueError(msg)
-    asked = names if groups == "all" else [str(group) for group in groups]
-    for group in [*asked, *([reference] if reference != "rest" else [])]:
-        if group not in names:
-            msg = f"{group!r} is not a group of obs[{groupby!r}]. Groups: {', '.join(map(repr, names))}."
+    asked = names if isinstance(groups, str) else [str(group) for group in groups]
+    check_once(pd.Index(asked, dtype=object), "groups")
+    known = {"groups": (asked, names), "reference": ([reference], [*names, "rest"])}
+    for argument, (given, choices) in known.items():
+        unknown = [group for group in given if group not in choices]
+        if unknown:
+            what = f"{argument}: {unknown[0]!r} is not a group of obs[{groupby!r}]"
+            msg = f"{what}. Groups: {', '.join(map(repr, names))}."
             raise ValueError(msg)
-    chosen = [group for group in asked if group != reference]
+    chosen = [group for group in asked if reference == "rest" or group != reference]
     if not chosen:
         msg = f"groups names no group beside the reference {reference!r}. Name at least one."
         raise ValueError(msg)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 from anndata import AnnData
+from anndata import Raw
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,20 +25,37 @@ def pick_modality(data: Data, modality: str | None) -> AnnData:
     ValueError
         If a MuData's modality is not named or unknown, or an AnnData's is named.
     """
+    adata: AnnData
     if isinstance(data, AnnData):
         if modality is not None:
             msg = f"modality={modality!r} was given, but data is an AnnData. Leave it out, or pass the MuData."
             raise ValueError(msg)
-        return data
-    # By its attribute, not its class: mudata need not be installed.
-    modalities = getattr(data, "mod", None)
-    if not isinstance(modalities, Mapping):
-        msg = f"data is a {type(data).__name__}, but must be an AnnData or a MuData."
+        adata = data
+    else:
+        modalities = _modalities(data)
+        if modality not in modalities:
+            msg = f"modality={modality!r} is not in the MuData. Name one of {', '.join(map(repr, modalities))}."
+            raise ValueError(msg)
+        adata = modalities[modality]
+        if not isinstance(adata, AnnData):
+            msg = f"modality={modality!r} is a {type(adata).__name__}, but must be an AnnData. Pass the MuData in it."
+            raise TypeError(msg)
+    # What is read lazily has no frames.
+    obs_of(adata)
+    return adata
+
+
+def is_mudata(data: object) -> bool:
+    """Whether it has modalities: by its attribute, not its class, for mudata need not be installed."""
+    return isinstance(getattr(data, "mod", None), Mapping)
+
+
+def _modalities(data: Data) -> Mapping[str, AnnData]:
+    if not is_mudata(data):
+        hint = " Pass adata.raw.to_adata()." if isinstance(data, Raw) else ""
+        msg = f"data is a {type(data).__name__}, but must be an AnnData or a MuData.{hint}"
         raise TypeError(msg)
-    if modality not in modalities:
-        msg = f"modality={modality!r} is not in the MuData. Name one of {', '.join(map(repr, modalities))}."
-        raise ValueError(msg)
-    return modalities[modality]
+    return data.mod
 
 
 def obs_of(adata: AnnData) -> pd.DataFrame:

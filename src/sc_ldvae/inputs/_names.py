@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,8 +11,13 @@ import pandas as pd
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from anndata import AnnData
+
     from sc_ldvae._typing import Positions
     from sc_ldvae.record import Record
+
+_EXAMPLES = 3
+_log = logging.getLogger("sc_ldvae")
 
 
 def factor_positions(stored: Record, factors: Sequence[int | str] | None) -> list[int]:
@@ -53,6 +59,30 @@ def gene_positions(stored: Record, genes: Sequence[str] | str | None) -> Positio
         raise ValueError(msg)
     check_once(pd.Index(wanted, dtype=object), "genes")
     return np.array([known[gene] for gene in wanted], dtype=np.intp)
+
+
+def fitted_places(adata: AnnData, stored: Record, level: int = logging.WARNING) -> Positions:
+    """Position of each fitted gene among var_names, -1 for those that are gone, of which the log tells at this level.
+
+    Raises
+    ------
+    ValueError
+        If none of them is there.
+    """
+    places = stored.positions_in(adata.var_names)
+    gone = stored.genes[places < 0]
+    if len(gone):
+        what = f"{len(gone)} of the {len(places)} genes of the fit are not among var_names ({examples(gone)})"
+        if len(gone) == len(places):
+            msg = f"{what}. Were they renamed after the fit? Give var_names back, or fit again."
+            raise ValueError(msg)
+        _log.log(level, "%s: they are left out.", what)
+    return places
+
+
+def examples(names: np.ndarray) -> str:
+    """The first few."""
+    return ", ".join(map(repr, names[:_EXAMPLES].tolist())) + (", ..." if len(names) > _EXAMPLES else "")
 
 
 def check_once(names: pd.Index[str], argument: str) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sc_ldvae._typing import Seed, Unset
 
 _DEFAULT_SEED = 0
+_SEEDS_OF_TORCH = 2**64
 
 
 def check_whole(**numbers: int | None) -> None:
@@ -79,4 +80,5 @@ def device_of(device: str | torch.device) -> torch.device:
 
 def torch_seed(rng: Seed) -> int:
     """A seed for torch's generator: an integer as it is, else one that the generator draws."""
-    return int(rng) if isinstance(rng, int | np.integer) else int(np.random.default_rng(rng).integers(2**63))
+    small = isinstance(rng, int | np.integer) and rng < _SEEDS_OF_TORCH
+    return int(rng) if small else int(np.random.default_rng(rng).integers(2**63))

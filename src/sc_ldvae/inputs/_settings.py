@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from sc_ldvae.inputs._names import factor_positions, gene_positions
+from sc_ldvae.inputs._names import factor_positions, fitted_places, gene_positions
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -51,5 +51,5 @@ def gene_columns(
     chosen = gene_positions(stored, genes)
     if not as_layer:
         return chosen, np.arange(len(chosen)), len(chosen)
-    places = stored.positions_in(adata.var_names)[chosen]
+    places = fitted_places(adata, stored)[chosen]
     return chosen[places >= 0], places[places >= 0], adata.n_vars

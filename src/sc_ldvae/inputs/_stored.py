@@ -14,6 +14,7 @@ from sc_ldvae.counts import Cells, WithColumns
 from sc_ldvae.inputs._annotations import Annotations, size_factors
 from sc_ldvae.inputs._counts import check_in_memory, counts_of
 from sc_ldvae.inputs._modality import obs_of, pick_modality
+from sc_ldvae.inputs._names import examples
 from sc_ldvae.inputs._numbers import check_key, check_whole
 from sc_ldvae.record import Design, read
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from sc_ldvae.record import Record
 
 MissingGenes = Literal["error", "zero"]
-_EXAMPLES = 3
 _log = logging.getLogger("sc_ldvae")
 
 
@@ -110,8 +110,7 @@ def fitted_counts(
 def _check_genes(missing: np.ndarray, n_genes: int, missing_genes: MissingGenes) -> None:
     if not len(missing):
         return
-    names = ", ".join(map(repr, missing[:_EXAMPLES].tolist())) + (", ..." if len(missing) > _EXAMPLES else "")
-    what = f"{len(missing)} of the {n_genes} genes of the fit are not among var_names ({names})"
+    what = f"{len(missing)} of the {n_genes} genes of the fit are not among var_names ({examples(missing)})"
     if len(missing) == n_genes:
         msg = f"{what}: the fit is of another gene set. Are the genes named in another way, such as by Ensembl ids?"
         raise ValueError(msg)

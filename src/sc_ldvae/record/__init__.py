@@ -5,19 +5,20 @@ from __future__ import annotations
 from sc_ldvae.record._comparison import read_comparison, write_comparison
 from sc_ldvae.record._covariance import turned
 from sc_ldvae.record._decoder import AffineMap, Decoder
-from sc_ldvae.record._design import Categorical, Continuous, Design, numbers
+from sc_ldvae.record._design import MEAN, Categorical, Continuous, Design, Setting, column_of, levels_of, numbers
 from sc_ldvae.record._folded import Folded
 from sc_ldvae.record._keys import DEFAULT, Keys
+from sc_ldvae.record._marks import columns_in, held_out
 from sc_ldvae.record._moved import write_projected, write_rotated
 from sc_ldvae.record._new_fit import Asked, NewFit, storable, write_fit
-from sc_ldvae.record._record import SCHEMA_VERSION, Record, fits_in, marks_in, read
-from sc_ldvae.record._results import plain_column, plain_params, read_result, write_result
-from sc_ldvae.record._state import State, state_of
+from sc_ldvae.record._record import SCHEMA_VERSION, Record, fits_in, read
+from sc_ldvae.record._results import plain_params, read_result, write_result
+from sc_ldvae.record._state import State, shown_latent, shown_variance, state_of
 from sc_ldvae.record._store import write, write_scores
-from sc_ldvae.record._strings import strings
 
 __all__ = [
     "DEFAULT",
+    "MEAN",
     "SCHEMA_VERSION",
     "AffineMap",
     "Asked",
@@ -29,18 +30,22 @@ __all__ = [
     "Keys",
     "NewFit",
     "Record",
+    "Setting",
     "State",
+    "column_of",
+    "columns_in",
     "fits_in",
-    "marks_in",
+    "held_out",
+    "levels_of",
     "numbers",
-    "plain_column",
     "plain_params",
     "read",
     "read_comparison",
     "read_result",
+    "shown_latent",
+    "shown_variance",
     "state_of",
     "storable",
-    "strings",
     "turned",
     "write",
     "write_comparison",

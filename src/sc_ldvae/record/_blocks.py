@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sc_ldvae.likelihoods import LIKELIHOODS, Block
-from sc_ldvae.record._strings import strings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,8 +25,7 @@ def blocks_of(content: Mapping[str, Any]) -> tuple[Block, ...]:
         If a likelihood is none that this version knows.
     """
     if "blocks" in content:
-        columns = [strings(content["blocks"][name]) for name in BLOCK_COLUMNS]
-        rows = zip(*columns, strict=True)
+        rows = zip(*(content["blocks"][name].tolist() for name in BLOCK_COLUMNS), strict=True)
         blocks = tuple(Block(*(kind(v) for kind, v in zip(BLOCK_COLUMNS.values(), row, strict=True))) for row in rows)
     else:
         likelihood, dispersion = (str(content["params"].get(name)) for name in ("gene_likelihood", "dispersion"))

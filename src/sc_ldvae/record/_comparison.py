@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from sc_ldvae.record._plain import plain
 from sc_ldvae.record._store import write
-from sc_ldvae.record._strings import strings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from anndata import AnnData
 
 # As scanpy has them; everything else is in single precision.
@@ -36,7 +35,9 @@ def write_comparison(
     adata: AnnData, name: str, params: Mapping[str, Any], tables: dict[str, pd.DataFrame], not_fitted: pd.Index
 ) -> None:
     """Set ``uns[name]`` to ranked genes, one table per group, as :func:`scanpy.tl.rank_genes_groups` leaves them."""
-    write(adata, {"uns": {name: {"params": dict(params), **as_scanpy(tables, not_fitted)}}})
+    # Files give fields without a name another one.
+    named = dict(params) | {"groups": np.array(list(tables), dtype=str)}
+    write(adata, {"uns": {name: {"params": named, **as_scanpy(tables, not_fitted)}}})
 
 
 def read_comparison(adata: AnnData, name: str, group: str | None = None) -> dict[str, pd.DataFrame]:
@@ -47,21 +48,23 @@ def read_comparison(adata: AnnData, name: str, group: str | None = None) -> dict
     ValueError
         If there is no such result or group.
     """
-    stored = adata.uns.get(name, {})
-    if "proba_de" not in stored:
+    stored = adata.uns.get(name)
+    if not isinstance(stored, Mapping) or not {"names", *_COLUMNS} <= set(stored):
         msg = (
             f"uns[{name!r}] holds no comparison by sc_ldvae.tl.differential_expression. Make one, or name it with key=."
         )
         raise ValueError(msg)
-    groups = list(stored["names"].dtype.names)
+    fields = list(stored["names"].dtype.names or ())
+    groups = np.atleast_1d(plain(stored.get("params", {}).get("groups", np.array(fields, dtype=str)), "groups")).tolist()
     if group is not None and group not in groups:
         msg = f"group={group!r} was not compared. Groups: {', '.join(map(repr, groups))}."
         raise ValueError(msg)
     frames = {
         one: pd.DataFrame(
-            {"names": strings(stored["names"][one])} | {column: stored[column][one] for column in _COLUMNS}
+            {"names": plain(stored["names"][field], "names")} | {column: stored[column][field] for column in _COLUMNS}
         )
-        for one in ([group] if group is not None else groups)
+        for one, field in zip(groups, fields, strict=True)
+        if group is None or one == group
     }
     # The proportions of fitted genes are never zero.
     return {one: frame[frame["proportion_reference"] > 0] for one, frame in frames.items()}

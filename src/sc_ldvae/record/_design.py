@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,22 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
+
+
+# Relative to the largest value: the differences of numbers that were meant to be the same.
+_ROUNDING = 1e-12
+# Its square is a number.
+_LARGEST = 1e150
+
+
+class Mean(Enum):
+    """Asks for the mean over the levels: no level can be called so."""
+
+    MEAN = "mean"
+
+
+MEAN = Mean.MEAN
+Setting: TypeAlias = str | float | Mean | None
 
 
 @dataclass(frozen=True)
@@ -34,15 +51,12 @@ class Categorical:
             If the column is unknown, has missing values, or has as many levels as there are cells.
         """
         column = _column(obs, key, argument)
-        levels = tuple(map(str, pd.Categorical(column).remove_unused_categories().categories))
+        levels = tuple(levels_of(column, key, argument)[1])
         if len(levels) == len(obs):
             msg = (
                 f"{argument}: obs[{key!r}] has {len(levels)} levels, as many as there are cells. "
                 "Name a column that groups cells."
             )
-            raise ValueError(msg)
-        if len(set(levels)) < len(levels):
-            msg = f"{argument}: obs[{key!r}] has different levels with the same name as text. Rename them."
             raise ValueError(msg)
         return cls(key, levels)
 
@@ -55,27 +69,28 @@ class Categorical:
             If the column is gone, has missing values, or levels that the fit has not seen.
         """
         _check_present(obs, self.key)
-        column = pd.Categorical(_column(obs, self.key, "covariates")).remove_unused_categories()
-        unseen = [level for level in map(str, column.categories) if level not in self.levels]
+        codes, levels = levels_of(_column(obs, self.key, "covariates"), self.key, "covariates")
+        unseen = [level for level in levels if level not in self.levels]
         if unseen:
             msg = (
                 f"obs[{self.key!r}] has the level {unseen[0]!r}, which the fit has not seen: its effect is unknown. "
                 f"Levels of the fit: {', '.join(map(repr, self.levels))}."
             )
             raise ValueError(msg)
-        return np.array([self.levels.index(str(level)) for level in column.categories], dtype=np.int64)[column.codes]
+        return np.array([self.levels.index(level) for level in levels], dtype=np.int64)[codes]
 
-    def settings(self, obs: pd.DataFrame, level: str | float | None) -> list[NDArray[np.float64]]:
-        """Columns of the design for the cells' own levels (None), for one level, or for each ('mean')."""
+    def settings(self, obs: pd.DataFrame, level: Setting) -> list[NDArray[np.float64]]:
+        """Columns of the design for the cells' own levels (None), for one level, or for each (the mean)."""
         one_hot = np.eye(len(self.levels))[:, : self.n_columns]
         if level is None:
             # A single level has no column: the cells need not name it.
             return [one_hot[self.codes(obs) if self.n_columns else np.zeros(len(obs), dtype=np.int64)]]
-        if str(level) not in (*self.levels, "mean"):
+        if isinstance(level, Mean) or (level == "mean" and level not in self.levels):
+            return [np.tile(row, (len(obs), 1)) for row in one_hot]
+        if str(level) not in self.levels:
             msg = f"{level!r} is no level of the covariate {self.key!r}. Levels: {', '.join(map(repr, self.levels))}."
             raise ValueError(msg)
-        chosen = (str(level),) if str(level) in self.levels else self.levels
-        return [one_hot[np.full(len(obs), self.levels.index(one))] for one in chosen]
+        return [one_hot[np.full(len(obs), self.levels.index(str(level)))]]
 
     @property
     def n_columns(self) -> int:
@@ -101,8 +116,13 @@ class Continuous:
             If the column is unknown, not numeric, constant, or has missing or infinite values.
         """
         values = numbers(obs, key, argument)
-        if values.std() == 0:
+        largest = np.abs(values).max()
+        # What differs by rounding alone does not differ.
+        if np.ptp(values / (largest or 1)) <= _ROUNDING:
             msg = f"{argument}: obs[{key!r}] is {values[0]:.4g} in every cell: there is no effect to fit. Leave it out."
+            raise ValueError(msg)
+        if largest > _LARGEST:
+            msg = f"{argument}: obs[{key!r}] holds {largest:.4g}, too large to compute with. Take another unit."
             raise ValueError(msg)
         return cls(key, float(values.mean()), float(values.std()))
 
@@ -117,13 +137,13 @@ class Continuous:
         _check_present(obs, self.key)
         return (numbers(obs, self.key, "covariates") - self.mean) / self.sd
 
-    def settings(self, obs: pd.DataFrame, value: str | float | None) -> list[NDArray[np.float64]]:
-        """The column of the design for the cells' own values (None), for one value, or for the mean ('mean')."""
+    def settings(self, obs: pd.DataFrame, value: Setting) -> list[NDArray[np.float64]]:
+        """The column of the design for the cells' own values (None), for one value, or for the mean."""
         if value is None:
             return [self.values(obs)[:, None]]
-        if value == "mean":
+        if isinstance(value, Mean) or value == "mean":
             value = self.mean
-        if isinstance(value, str) or not np.isfinite(value):
+        if not isinstance(value, int | float | np.number) or not np.isfinite(value):
             msg = f"The covariate {self.key!r} is a number: it can't be {value!r}. Give a number, or 'mean'."
             raise ValueError(msg)
         return [np.full((len(obs), 1), (value - self.mean) / self.sd)]
@@ -140,14 +160,16 @@ class Design:
     @classmethod
     def from_table(cls, table: Mapping[str, Any], batch: Categorical | None) -> Design:
         """The design that `table` gave; `batch` is the covariate that is the batch, if there is one."""
-        levels: dict[str, list[str]] = {}
-        continuous = []
-        for key, level, mean, sd in zip(*(table[name] for name in ("key", "level", "mean", "sd")), strict=True):
-            if str(level):
-                levels.setdefault(str(key), []).append(str(level))
-            else:
-                continuous.append(Continuous(str(key), float(mean), float(sd)))
-        categorical = (Categorical(key, tuple(own)) for key, own in levels.items() if batch is None or key != batch.key)
+        rows: dict[str, list[tuple[str, float, float]]] = {}
+        for key, *row in zip(*(table[name].tolist() for name in ("key", "level", "mean", "sd")), strict=True):
+            rows.setdefault(key, []).append(tuple(row))
+        # A category has at least two columns. The level of a number is empty, but so may that of a category be.
+        categorical = (
+            Categorical(key, tuple(level for level, _, _ in own))
+            for key, own in rows.items()
+            if len(own) > 1 and (batch is None or key != batch.key)
+        )
+        continuous = (Continuous(key, *own[0][1:]) for key, own in rows.items() if len(own) == 1)
         return cls(batch, tuple(categorical), tuple(continuous))
 
     def levels(self, labels: Categorical | None) -> Levels:
@@ -174,7 +196,7 @@ class Design:
         (own,) = self.matrices(obs, {})
         return own
 
-    def matrices(self, obs: pd.DataFrame, settings: Mapping[str, str | float]) -> list[NDArray[np.float64]]:
+    def matrices(self, obs: pd.DataFrame, settings: Mapping[str, Setting]) -> list[NDArray[np.float64]]:
         """The columns with some covariates set: more than one matrix, n_obs x columns each, where to take a mean.
 
         Parameters
@@ -182,8 +204,8 @@ class Design:
         obs
             Annotation of the cells; covariates that are set need not be in it.
         settings
-            Level or value of covariates, the same for all cells; ``'mean'`` asks for one matrix per level, and for the
-            mean of the fit in the case of a number.
+            Level or value of covariates, the same for all cells; `MEAN`, and ``'mean'`` where no level is called so,
+            asks for one matrix per level, and for the mean of the fit in the case of a number.
 
         Raises
         ------
@@ -234,7 +256,8 @@ def numbers(obs: pd.DataFrame, key: str, argument: str) -> NDArray[np.float64]:
         If it is not such a column; the sentence names `argument`.
     """
     column = _column(obs, key, argument)
-    if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
+    kinds = pd.api.types
+    if not kinds.is_numeric_dtype(column) or kinds.is_bool_dtype(column) or kinds.is_complex_dtype(column):
         msg = f"{argument}: obs[{key!r}] has the type {column.dtype}, but must hold numbers."
         raise ValueError(msg)
     values = column.to_numpy(dtype=np.float64)
@@ -244,17 +267,67 @@ def numbers(obs: pd.DataFrame, key: str, argument: str) -> NDArray[np.float64]:
     return values
 
 
+def levels_of(column: pd.Series[Any], key: str, argument: str) -> tuple[NDArray[np.int64], list[str]]:
+    """Position of each cell's level, n_obs, -1 where it has none; and the levels that occur, as text.
+
+    Raises
+    ------
+    ValueError
+        If they are no levels, or if some can't be told apart by their names.
+    """
+    values: Any = column.array
+    if not isinstance(column.dtype, pd.CategoricalDtype) and getattr(column.dtype, "kind", "O") in "iufc":
+        values = _native(column)
+    try:
+        levels = pd.Categorical(values).remove_unused_categories()
+    except (TypeError, ValueError, NotImplementedError) as error:
+        msg = f"{argument}: obs[{key!r}] holds {column.iloc[0]!r}, which can't be a level. Make it text or a category."
+        raise ValueError(msg) from error
+    names = [str(level) for level in levels.categories]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        msg = f"{argument}: obs[{key!r}] has different levels that read {twice!r} as text. Rename one of them."
+        raise ValueError(msg)
+    return levels.codes.astype(np.int64), names
+
+
+def _native(column: pd.Series[Any]) -> Any:
+    """Numbers in a type that pandas can sort: not sparse, not halves, not in the order of bytes of another machine."""
+    if isinstance(column.dtype, pd.SparseDtype):
+        return np.asarray(column)
+    if not isinstance(column.dtype, np.dtype):
+        return column.array
+    wide = np.result_type(column.dtype, np.float32) if column.dtype.kind == "f" else column.dtype
+    return column.to_numpy(wide.newbyteorder("="))
+
+
 def _check_present(obs: pd.DataFrame, key: str) -> None:
     if key not in obs.columns:
         msg = f"The fit knows each cell's {key!r}, but obs has no such column. Add it, as the fit knows it."
         raise ValueError(msg)
 
 
-def _column(obs: pd.DataFrame, key: str, argument: str) -> pd.Series[Any]:
+def column_of(obs: pd.DataFrame, key: str, argument: str) -> pd.Series[Any]:
+    """A column of obs by its name.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or more than one.
+    """
     if key not in obs.columns:
         msg = f"{argument}={key!r} is not a column of obs. Columns: {', '.join(map(repr, obs.columns)) or 'none'}."
         raise ValueError(msg)
     column = obs[key]
+    if isinstance(column, pd.DataFrame):
+        msg = f"{argument}: obs holds {key!r} {column.shape[1]} times. Give each column its own name."
+        raise ValueError(msg)
+    return column
+
+
+def _column(obs: pd.DataFrame, key: str, argument: str) -> pd.Series[Any]:
+    """The same, where no cell may lack a value."""
+    column = column_of(obs, key, argument)
     n_missing = int(column.isna().sum())
     if n_missing:
         msg = f"{argument}: obs[{key!r}] is missing in {n_missing} cells. Fill these values or leave those cells out."

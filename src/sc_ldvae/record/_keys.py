@@ -29,6 +29,8 @@ class Keys:
     """obs: library of each cell."""
     held_out: str
     """obs: whether the cell was held out."""
+    fit: str
+    """obs: fingerprint of the fit that the cell's latent is of."""
 
     @classmethod
     def named(cls, key_added: str | None) -> Keys:
@@ -49,13 +51,13 @@ class Keys:
             loadings_se=f"{stem}_loadings_se" if key_added is None else f"{stem}_se",
             library=f"{stem}_library",
             held_out=f"{stem}_held_out",
+            fit=f"{stem}_fit",
         )
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Keys:
-        """The names that `to_dict` gave; before format 3 there was none for the standard errors."""
-        names = {name: str(value) for name, value in stored.items()}
-        return cls(**{"loadings_se": f"{names['loadings']}_se"} | names)
+        """The names that `to_dict` gave; formats before 3 had none for the standard errors, before 5 for the fit."""
+        return cls(**{"loadings_se": f"{stored['loadings']}_se", "fit": f"{stored['uns']}_fit"} | dict(stored))
 
     def to_dict(self) -> dict[str, str]:
         """Names as plain strings, as the record keeps them."""

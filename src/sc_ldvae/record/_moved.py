@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sc_ldvae.record._covariance import packed, turned
-from sc_ldvae.record._record import Record
+from sc_ldvae.record._marks import fit_column, held_out
+from sc_ldvae.record._record import Record, sealed
 from sc_ldvae.record._store import write
 
 if TYPE_CHECKING:
@@ -18,14 +19,13 @@ if TYPE_CHECKING:
     from sc_ldvae.record._state import State
 
 
-def write_projected(adata: AnnData, stored: Record, keys: Keys, state: State, held_out: Mask | None) -> None:
+def write_projected(adata: AnnData, stored: Record, keys: Keys, state: State, held_out: Mask) -> None:
     """Put a fit and what it makes of the cells of `adata` there; `state` is in the frame of the model."""
     latent = state.latent if stored.rotation is None else _rotated(state.latent, stored.rotation)
-    obs = {keys.library: state.library} | ({} if held_out is None else {keys.held_out: held_out})
     entries: dict[str, dict[str, Any]] = {
         "obsm": {keys.latent: latent, keys.variance: state.variance},
         "varm": _of_genes(adata, stored, keys),
-        "obs": obs,
+        "obs": {keys.library: state.library, keys.held_out: held_out, keys.fit: fit_column(stored, len(held_out))},
         "uns": {keys.uns: stored.content_for(keys)},
     }
     write(adata, entries)
@@ -55,11 +55,17 @@ def write_rotated(
     content |= {"rotation": matrix, "decoder": decoder.to_dict()}
     if stored.loadings_covariance is not None:
         content["loadings_covariance"] = packed(turned(stored.loadings_covariance, stored.turn_to(matrix)))
-    columns = {keys.library: stored.keys.library, keys.held_out: stored.keys.held_out}
+    rotated = Record(keys, content)
+    obs = {
+        keys.library: state.library,
+        keys.held_out: held_out(adata, stored),
+        keys.fit: fit_column(rotated, len(state)),
+    }
+    content = sealed(content)
     entries: dict[str, dict[str, Any]] = {
         "obsm": {keys.latent: _rotated(state.latent, matrix), keys.variance: state.variance.copy()},
-        "varm": _of_genes(adata, Record(keys, content), keys),
-        "obs": {new: adata.obs[old].to_numpy() for new, old in columns.items() if old in adata.obs},
+        "varm": _of_genes(adata, rotated, keys),
+        "obs": obs,
         "uns": {keys.uns: content},
     }
     write(adata, entries)

@@ -10,7 +10,8 @@ import numpy as np
 from sc_ldvae.likelihoods import Block
 from sc_ldvae.record._blocks import table_of
 from sc_ldvae.record._covariance import packed
-from sc_ldvae.record._record import SCHEMA_VERSION
+from sc_ldvae.record._marks import fit_column
+from sc_ldvae.record._record import SCHEMA_VERSION, Record, sealed
 from sc_ldvae.record._store import write
 
 if TYPE_CHECKING:
@@ -71,7 +72,11 @@ def write_fit(adata: AnnData, keys: Keys, new: NewFit, asked: Asked) -> None:
     entries: dict[str, dict[str, Any]] = {
         "obsm": {keys.latent: new.latent, keys.variance: new.variance},
         "varm": {keys.loadings: loadings, keys.loadings_se: errors},
-        "obs": {keys.library: new.library, keys.held_out: new.held_out},
+        "obs": {
+            keys.library: new.library,
+            keys.held_out: new.held_out,
+            keys.fit: fit_column(Record(keys, content), len(new.library)),
+        },
         "uns": {keys.uns: content},
     }
     write(adata, entries)
@@ -109,7 +114,7 @@ def _content(new: NewFit, keys: Keys, genes: pd.Index, asked: Asked) -> dict[str
         "library_prior": new.folded.library_prior,
         "elbo_held_out": new.elbo_held_out,
     }
-    return content | {name: value for name, value in optional.items() if value is not None}
+    return sealed(content | {name: value for name, value in optional.items() if value is not None})
 
 
 def _levels(column: Categorical | None) -> Any:  # noqa: ANN401  an array or None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -19,19 +20,20 @@ from sc_ldvae.record._decoder import Decoder
 from sc_ldvae.record._design import Categorical, Design
 from sc_ldvae.record._folded import Folded
 from sc_ldvae.record._keys import DEFAULT, Keys
-from sc_ldvae.record._shapes import check_whole
-from sc_ldvae.record._strings import strings
+from sc_ldvae.record._plain import checksum, plain
+from sc_ldvae.record._schema import typed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from anndata import AnnData
     from numpy.typing import NDArray
 
     from sc_ldvae._options import Levels
     from sc_ldvae.likelihoods import Block
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
+_FIRST_WITH_CHECKSUM = 5
+# What every format has, and no other tool's entry of uns.
+_MARKS = {"schema_version", "decoder", "encoder"}
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,21 @@ class Record:
     @property
     def genes(self) -> NDArray[np.str_]:
         """Names of the fitted genes."""
-        return strings(self.content["genes"])
+        genes: NDArray[np.str_] = self.content["genes"]
+        return genes
 
     def positions_in(self, names: pd.Index) -> NDArray[np.intp]:
-        """Position of each fitted gene among other names; -1 where it is not."""
+        """Position of each fitted gene among other names; -1 where it is not.
+
+        Raises
+        ------
+        ValueError
+            If names repeat.
+        """
+        if not names.is_unique:
+            repeated = names[names.duplicated()][0]
+            msg = f"var_names are not unique (for example {repeated!r}). Call adata.var_names_make_unique() first."
+            raise ValueError(msg)
         return names.get_indexer(pd.Index(self.genes))
 
     @property
@@ -73,8 +86,7 @@ class Record:
 
     def param(self, name: str) -> Any:  # noqa: ANN401  any argument of the fit
         """An argument of the fit as a plain string, number or boolean; None where it was not given."""
-        value = self.content["params"].get(name)
-        return value if value is None else np.asarray(value).item()
+        return self.content["params"].get(name)
 
     @cached_property
     def shown_decoder(self) -> Decoder:
@@ -98,7 +110,7 @@ class Record:
         The shown latent is ``Z @ rotation``, the shown loadings are ``W @ inv(rotation).T``, and the posterior
         covariance of the shown latent is ``rotation.T @ diag(variance) @ rotation``.
         """
-        return np.asarray(self.content["rotation"], np.float64) if "rotation" in self.content else None
+        return self.content.get("rotation")
 
     def turn_to(self, rotation: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
         """Matrix that takes the shown latent to that of another `rotation` of the model's."""
@@ -109,7 +121,7 @@ class Record:
         """Covariance of the estimates of each gene's shown loadings, n_genes x n_latent x n_latent, if it is known."""
         if "loadings_covariance" not in self.content:
             return None
-        return unpacked(np.asarray(self.content["loadings_covariance"]), self.n_latent)
+        return unpacked(self.content["loadings_covariance"], self.n_latent)
 
     @cached_property
     def design(self) -> Design:
@@ -152,45 +164,50 @@ class Record:
     @property
     def size_factor_unit(self) -> float | None:
         """Library that a size factor of one stands for; None where there are no size factors, or nobody knows."""
-        unit = self.content.get("size_factor_unit")
-        return None if unit is None else float(unit)
+        return self.content.get("size_factor_unit")
 
     @property
     def explained_deviance(self) -> NDArray[np.floating[Any]]:
         """Each factor's share, n_latent."""
-        return np.asarray(self.content["explained_deviance"])
+        shares: NDArray[np.floating[Any]] = self.content["explained_deviance"]
+        return shares
 
     @property
     def total_explained_deviance(self) -> float:
         """Share of all factors together."""
-        return float(self.content["total_explained_deviance"])
+        total: float = self.content["total_explained_deviance"]
+        return total
 
     @property
     def history(self) -> dict[str, NDArray[Any]]:
         """One value per epoch, by name."""
-        return {name: np.asarray(values) for name, values in self.content["history"].items()}
+        return dict(self.content["history"])
 
     @property
     def end(self) -> dict[str, Any]:
         """How the training ended: ``stop_reason`` and ``best_epoch``."""
-        return {"stop_reason": str(self.content["stop_reason"]), "best_epoch": int(self.content["best_epoch"])}
+        return {name: self.content[name] for name in ("stop_reason", "best_epoch")}
 
     def covariate_settings(
-        self, batch: str | None, covariates: Mapping[str, str | float] | None
+        self, batch: str | float | None, covariates: Mapping[str, str | float] | None
     ) -> dict[str, str | float]:
         """Level or value of the covariates that are set, the batch among them.
 
         Raises
         ------
         ValueError
-            If a batch is given and the fit has none.
+            If a batch is given and the fit has none, or `covariates` gives it another level.
         """
         settings = dict(covariates or {})
-        if batch is not None:
-            if self.design.batch is None:
-                msg = f"batch={batch!r} was given, but the fit has no batch. Leave it out, or fit with batch_key."
-                raise ValueError(msg)
-            settings[self.design.batch.key] = batch
+        if batch is None:
+            return settings
+        if self.design.batch is None:
+            msg = f"batch={batch!r} was given, but the fit has no batch. Leave it out, or fit with batch_key."
+            raise ValueError(msg)
+        key = self.design.batch.key
+        if str(settings.setdefault(key, batch)) != str(batch):
+            msg = f"batch={batch!r}, but covariates gives {settings[key]!r} for {key!r}, which is the batch. Give one."
+            raise ValueError(msg)
         return settings
 
     def groups(self, obs: pd.DataFrame) -> NDArray[np.int64]:
@@ -216,12 +233,12 @@ class Record:
     def content_for(self, keys: Keys) -> dict[str, Any]:
         """The content in the current format for other keys or another object, sharing nothing with this one."""
         now = {"schema_version": SCHEMA_VERSION, "keys": keys.to_dict(), "blocks": table_of(self.blocks)}
-        return deepcopy(dict(self.content)) | now
+        return sealed(deepcopy(dict(self.content)) | now)
 
     def _categorical(self, argument: str, levels: str) -> Categorical | None:
         if levels not in self.content:
             return None
-        return Categorical(str(self.param(argument)), tuple(map(str, self.content[levels])))
+        return Categorical(str(self.param(argument)), tuple(self.content[levels].tolist()))
 
     def _given(self, cls: type, but: tuple[str, ...] = ()) -> dict[str, Any]:
         """The fields of a class of options that the fit was given."""
@@ -231,12 +248,7 @@ class Record:
 
 def fits_in(adata: AnnData) -> dict[str, Mapping[str, Any]]:
     """Content of every fit in uns, by its key, as it stands there."""
-    return {name: value for name, value in adata.uns.items() if hasattr(value, "keys") and "schema_version" in value}
-
-
-def marks_in(adata: AnnData) -> set[str]:
-    """Columns of obs in which fits mark the cells that they have not seen."""
-    return {str(content["keys"]["held_out"]) for content in fits_in(adata).values()}
+    return {name: value for name, value in adata.uns.items() if isinstance(value, Mapping) and set(value) >= _MARKS}
 
 
 def read(adata: AnnData, key: str = DEFAULT) -> Record:
@@ -245,27 +257,70 @@ def read(adata: AnnData, key: str = DEFAULT) -> Record:
     Raises
     ------
     ValueError
-        If there is none, if a newer version of the package wrote it, or if parts of it are gone or don't fit together.
+        If there is none, if a newer version of the package wrote it, or if it is not what was written.
     """
     fits = fits_in(adata)
     if key not in fits:
         found = ", ".join(map(repr, fits)) or "none"
         msg = f"uns[{key!r}] holds no fit. Fit one with sc_ldvae.tl.ldvae, or name it with key=. Fits here: {found}."
         raise ValueError(msg)
-    content = fits[key]
-    version = int(content["schema_version"])
-    if version > SCHEMA_VERSION:
+    try:
+        content = checked(fits[key])
+    except ValueError as error:
+        msg = f"uns[{key!r}] is damaged: {error}. Read the object from its file again, or fit again."
+        raise ValueError(msg) from error
+    if content["schema_version"] > SCHEMA_VERSION:
         msg = (
-            f"uns[{key!r}] was written in format {version}, this version reads up to {SCHEMA_VERSION}. Update sc-ldvae."
+            f"uns[{key!r}] was written in format {content['schema_version']}, this version reads up to "
+            f"{SCHEMA_VERSION}. Update sc-ldvae."
         )
         raise ValueError(msg)
-    check_whole(content, key)
     keys = Keys.from_dict(content["keys"])
     for attribute, entry in (("obsm", keys.latent), ("obsm", keys.variance), ("varm", keys.loadings)):
         if entry not in getattr(adata, attribute):
             msg = f"uns[{key!r}] holds a fit, but its {attribute}[{entry!r}] is gone. Put it back, or fit again."
             raise ValueError(msg)
-    return Record(keys, _from_format_1(content, keys, adata) if version == 1 else content)
+    return Record(keys, _from_format_1(content, keys, adata) if content["schema_version"] == 1 else content)
+
+
+def checked(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a fit as it was written.
+
+    Raises
+    ------
+    ValueError
+        If it is not. The sentence begins with what is wrong.
+    """
+    version = plain(stored["schema_version"], "schema_version")
+    try:
+        # As a number, also where it is text.
+        number = int(version.item())
+    except (AttributeError, ValueError) as error:
+        msg = "'schema_version' is no number"
+        raise ValueError(msg) from error
+    if number > SCHEMA_VERSION:
+        # Nobody knows what else is in it.
+        return {"schema_version": number}
+    content = {str(name): plain(value, str(name)) for name, value in stored.items()}
+    record = typed(content) | {"schema_version": number}
+    if number >= _FIRST_WITH_CHECKSUM and "checksum" not in record:
+        msg = "'checksum' is missing"
+        raise ValueError(msg)
+    if record.get("checksum", checksum_of(record)) != checksum_of(record):
+        msg = "its values are not those that were written"
+        raise ValueError(msg)
+    return record
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a fit as it is written: with what tells later whether it is still the same."""
+    record = typed({name: plain(value, name) for name, value in content.items()})
+    return dict(content) | {"checksum": checksum_of(record | {"schema_version": SCHEMA_VERSION})}
+
+
+def checksum_of(content: Mapping[str, Any]) -> str:
+    """Of all but itself."""
+    return checksum({name: value for name, value in content.items() if name != "checksum"})
 
 
 def _from_format_1(content: Mapping[str, Any], keys: Keys, adata: AnnData) -> Mapping[str, Any]:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sc_ldvae.record._plain import checksum, plain
 from sc_ldvae.record._record import fits_in
 from sc_ldvae.record._store import write
-from sc_ldvae.record._strings import strings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from anndata import AnnData
 
     from sc_ldvae.record._record import Record
+
+_CHECKSUM = "checksum"
 
 
 def write_result(adata: AnnData, name: str, result: Mapping[str, Any], stored: Record | None = None) -> None:
@@ -30,24 +33,26 @@ def write_result(adata: AnnData, name: str, result: Mapping[str, Any], stored: R
         msg = f"key_added={name!r} would replace the fit in uns[{name!r}]. Give another name."
         raise ValueError(msg)
     mark = {} if stored is None else {"fit": stored.fingerprint}
-    write(adata, {"uns": {name: dict(result) | mark}})
+    content = dict(result) | mark
+    write(adata, {"uns": {name: content | {_CHECKSUM: checksum(plain(content, name))}}})
 
 
 def read_result(
     adata: AnnData, name: str, tool: str, parts: Sequence[str], stored: Record | None = None
 ) -> Mapping[str, Any]:
-    """What the tool left in ``adata.uns[name]``.
+    """What the tool left in ``adata.uns[name]``, as arrays of numbers and of text.
 
     Raises
     ------
     ValueError
-        If one of `parts` is not there, or if it is of another fit than `stored`.
+        If one of `parts` is not there or not what was written, or if it is of another fit than `stored`.
     """
-    result: Mapping[str, Any] = adata.uns.get(name, {})
-    if not all(part in result for part in parts):
+    found = adata.uns.get(name)
+    if not isinstance(found, Mapping) or not all(part in found for part in parts):
         msg = f"uns[{name!r}] holds no result of sc_ldvae.tl.{tool}. Call it first, or name its result with key_added=."
         raise ValueError(msg)
-    if stored is not None and str(result.get("fit", stored.fingerprint)) != stored.fingerprint:
+    result = _checked(found, name, tool)
+    if stored is not None and result.get("fit", np.array(stored.fingerprint)).item() != stored.fingerprint:
         msg = (
             f"uns[{name!r}] is of another fit than uns[{stored.keys.uns!r}] holds now. Call sc_ldvae.tl.{tool} again, "
             "or name its result with key_added=."
@@ -56,12 +61,20 @@ def read_result(
     return result
 
 
+def _checked(found: Mapping[str, Any], name: str, tool: str) -> dict[str, Any]:
+    try:
+        result = {str(part): plain(value, str(part)) for part, value in found.items()}
+        # Results of older versions have none.
+        written = result.pop(_CHECKSUM, None)
+        if written is not None and written.item() != checksum(result):
+            msg = "its values are not those that were written"
+            raise ValueError(msg)
+    except ValueError as error:
+        msg = f"uns[{name!r}] is damaged: {error}. Call sc_ldvae.tl.{tool} again."
+        raise ValueError(msg) from error
+    return result
+
+
 def plain_params(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters as plain strings, numbers and booleans: files give them back in various types."""
-    return {name: np.asarray(value).item() for name, value in params.items()}
-
-
-def plain_column(values: Any) -> np.ndarray:  # noqa: ANN401  whatever a file gives
-    """Numbers as they are, all else as strings."""
-    array = np.asarray(values)
-    return array if array.dtype.kind in "iuf" else strings(values)
+    """Parameters as plain strings, numbers and booleans."""
+    return {name: value.item() for name, value in params.items()}

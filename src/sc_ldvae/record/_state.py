@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sc_ldvae.record import _marks as marks
+
 if TYPE_CHECKING:
     from anndata import AnnData
+    from numpy.typing import NDArray
 
     from sc_ldvae._typing import Floats, Positions
     from sc_ldvae.record._record import Record
@@ -39,25 +42,54 @@ def state_of(adata: AnnData, stored: Record) -> State:
     Raises
     ------
     ValueError
-        If some of the cells were not in the fit, or the library is gone, or the latent is that of something else.
+        If some of the cells were not in the fit, or in another one, or if what it left is gone or is something else.
     """
-    if stored.keys.library not in adata.obs:
-        missing = f"obs[{stored.keys.library!r}] is gone. Put it back, or fit again."
-        msg = f"uns[{stored.keys.uns!r}] holds a fit, but {missing}"
-        raise ValueError(msg)
-    latent, variance = (np.asarray(adata.obsm[key], np.float32) for key in (stored.keys.latent, stored.keys.variance))
-    for key, array in ((stored.keys.latent, latent), (stored.keys.variance, variance)):
-        if array.shape[1:] != (stored.n_latent,):
-            msg = f"obsm[{key!r}] has the shape {array.shape}, but the fit has {stored.n_latent} factors. Put it back."
-            raise ValueError(msg)
-    if stored.rotation is not None:
-        latent = (latent @ np.linalg.inv(stored.rotation)).astype(np.float32)
-    state = State(latent, variance, adata.obs[stored.keys.library].to_numpy(dtype=np.float32))
-    unknown = ~np.isfinite(np.column_stack([latent, variance, state.library])).all(1)
+    keys = stored.keys
+    latent, variance = (_matrix(adata, key, stored.n_latent) for key in (keys.latent, keys.variance))
+    library = marks.library(adata, stored)
+    unknown = ~(np.isfinite(np.column_stack([latent, variance, library])).all(1) & marks.of_some_fit(adata, stored))
     if unknown.any():
         msg = (
             f"{unknown.sum()} of {len(unknown)} cells have no latent (for example {adata.obs_names[unknown][0]!r}), as "
             "when objects are concatenated. Map them with sc_ldvae.tl.project first."
         )
         raise ValueError(msg)
-    return state
+    strangers = ~marks.of_this_fit(adata, stored)
+    if strangers.any():
+        msg = (
+            f"{strangers.sum()} of {len(strangers)} cells (for example {adata.obs_names[strangers][0]!r}) have a latent "
+            f"of another fit than uns[{keys.uns!r}], as obs[{keys.fit!r}] says: objects that were fitted one by one "
+            "share no factors. Map the cells of one onto the fit of the other with sc_ldvae.tl.project, or fit all."
+        )
+        raise ValueError(msg)
+    if (variance < 0).any() or (library <= 0).any():
+        msg = f"obsm[{keys.variance!r}] or obs[{keys.library!r}] holds values below zero. Put them back, or fit again."
+        raise ValueError(msg)
+    if stored.rotation is not None:
+        latent = (latent @ np.linalg.inv(stored.rotation)).astype(np.float32)
+    return State(latent, variance, library)
+
+
+def shown_latent(adata: AnnData, stored: Record) -> NDArray[np.float64]:
+    """Of all cells, in the frame in which the factors are shown, n_obs x n_latent; missing where a cell has none."""
+    return _matrix(adata, stored.keys.latent, stored.n_latent).astype(np.float64)
+
+
+def shown_variance(adata: AnnData, stored: Record) -> NDArray[np.float64]:
+    """The posterior variance of that, n_obs x n_latent."""
+    variance = _matrix(adata, stored.keys.variance, stored.n_latent).astype(np.float64)
+    return variance if stored.rotation is None else variance @ stored.rotation**2
+
+
+def _matrix(adata: AnnData, key: str, n_latent: int) -> NDArray[np.float32]:
+    """An entry of obsm as it was written, but for its precision."""
+    stored = adata.obsm[key]
+    shape, dtype = getattr(stored, "shape", ()), getattr(stored, "dtype", np.dtype(object))
+    # Halves and integers: somebody has rounded.
+    if not isinstance(stored, np.ndarray) or dtype.kind != "f" or dtype.itemsize < np.dtype(np.float32).itemsize:
+        msg = f"obsm[{key!r}] is a {type(stored).__name__} of {dtype}, but the fit left numbers. Put them back."
+        raise ValueError(msg)
+    if shape[1:] != (n_latent,):
+        msg = f"obsm[{key!r}] has the shape {shape}, but the fit has {n_latent} factors. Put it back."
+        raise ValueError(msg)
+    return np.asarray(stored, np.float32)

@@ -1,16 +1,16 @@
-"""Writing a fit into an AnnData, all of it or nothing."""
+"""Writing into an AnnData, all of it or nothing."""
 
 from __future__ import annotations
 
-import warnings
+import signal
+import threading
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from anndata import ImplicitModificationWarning
+from anndata import AnnData
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from anndata import AnnData
+    from collections.abc import Iterator, Mapping
 
     from sc_ldvae._typing import Floats
 
@@ -20,23 +20,16 @@ _MISSING = object()
 def write(adata: AnnData, entries: Mapping[str, Mapping[str, Any]]) -> None:
     """Set ``adata.<attribute>[key] = value`` for all ``entries[attribute][key]``, or leave `adata` as it was.
 
-    A view becomes an actual object first, as anndata does it.
+    A view becomes an actual object, as anndata does it, once all that is to stand in it has been accepted.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ImplicitModificationWarning)
-        before = {
-            (attribute, key): getattr(adata, attribute).get(key, _MISSING)
-            for attribute, values in entries.items()
-            for key in values
-        }
-        try:
-            for attribute, values in entries.items():
-                for key, value in values.items():
-                    getattr(adata, attribute)[key] = value
-        except BaseException:
-            for (attribute, key), value in before.items():
-                _restore(getattr(adata, attribute), key, value)
-            raise
+    with _interrupts_deferred():
+        if not adata.is_view:
+            _write_actual(adata, entries)
+            return
+        actual = adata.copy()
+        _write_actual(actual, entries)
+        with _attributes_of(adata):
+            AnnData.__init__(adata, actual)
 
 
 def write_scores(adata: AnnData, key: str | None, values: Floats) -> float:
@@ -44,6 +37,48 @@ def write_scores(adata: AnnData, key: str | None, values: Floats) -> float:
     if key is not None:
         write(adata, {"obs": {key: values}})
     return float(values.mean())
+
+
+def _write_actual(adata: AnnData, entries: Mapping[str, Mapping[str, Any]]) -> None:
+    # A frame is swapped as a whole: pandas, interrupted while it sets a column, leaves blocks that nothing can read.
+    frames = {name: getattr(adata, name).assign(**entries[name]) for name in entries if name in {"obs", "var"}}
+    with _attributes_of(adata), ExitStack() as undo:
+        for attribute, values in entries.items():
+            if attribute in frames:
+                setattr(adata, attribute, frames[attribute])
+                continue
+            mapping = getattr(adata, attribute)
+            for key, value in values.items():
+                undo.callback(_restore, mapping, key, mapping.get(key, _MISSING))
+                mapping[key] = value
+        undo.pop_all()
+
+
+@contextmanager
+def _attributes_of(adata: AnnData) -> Iterator[None]:
+    """Put the object's own attributes back if something fails."""
+    before = dict(vars(adata))
+    try:
+        yield
+    except BaseException:
+        vars(adata).update(before)
+        raise
+
+
+@contextmanager
+def _interrupts_deferred() -> Iterator[None]:
+    """Let an interrupt of the keyboard wait until the object is whole."""
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        # Signals reach the main thread alone.
+        yield
+        return
+    waiting: list[tuple[Any, ...]] = []
+    with ExitStack() as undo:
+        undo.callback(lambda: waiting and handler(*waiting[-1]))
+        undo.callback(signal.signal, signal.SIGINT, handler)
+        signal.signal(signal.SIGINT, lambda *told: waiting.append(told))
+        yield
 
 
 def _restore(mapping: Any, key: str, value: Any) -> None:  # noqa: ANN401  any of anndata's mappings and values

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sc_ldvae import inputs, record
+from sc_ldvae._arguments import door
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from sc_ldvae._typing import Data
 
 
+@door
 def associate(
     data: Data,
     keys: Sequence[str] | None = None,
@@ -92,8 +94,8 @@ def associate(
     stored = record.read(adata, key)
     # Refuses cells without a latent. What it gives is the model's: the object's own may have been rotated since.
     record.state_of(adata, stored)
-    latent = np.asarray(adata.obsm[stored.keys.latent], dtype=np.float64)
-    columns = inputs.columns_of(inputs.obs_of(adata), keys, but=record.marks_in(adata))
+    latent = record.shown_latent(adata, stored)
+    columns = inputs.columns_of(inputs.obs_of(adata), keys, but=record.columns_in(adata))
     parts = [{"factor": stored.factor_names, **assess.association(column, latent)} for column in columns]
     table = {
         name: np.concatenate([np.broadcast_to(np.asarray(part[name]), stored.n_latent) for part in parts])

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sc_ldvae import inputs, record
+from sc_ldvae._arguments import door
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -23,12 +24,13 @@ _PSEUDOCOUNT = 0.1
 _NO_PSEUDOCOUNT = 1e-9
 
 
+@door
 def differential_expression(
     data: Data,
     groupby: str,
     *,
-    groups: Literal["all"] | Iterable[str] = "all",
-    reference: str = "rest",
+    groups: Literal["all"] | Iterable[str | float] = "all",
+    reference: str | float = "rest",
     mode: Mode = "change",
     delta: float = 0.25,
     fdr: float = 0.05,
@@ -138,7 +140,7 @@ def differential_expression(
     stored = record.read(adata, key)
     codes, names = inputs.grouped(adata, groupby)
     chosen, tests = inputs.tests_of(codes, names, groupby, groups, reference)
-    genes = np.flatnonzero(stored.positions_in(adata.var_names) >= 0)
+    genes = np.flatnonzero(inputs.fitted_places(adata, stored) >= 0)
     known = codes >= 0
     cells = adata[known]
     state = record.state_of(cells, stored)
@@ -189,10 +191,10 @@ def _check_numbers(mode: str, delta: float, fdr: float, pseudocount: float | Non
 
 def _designs(cells: AnnData, stored: record.Record, *, batch_correction: bool) -> Sequence[Floats]:
     """The cells' covariates as they are, or once for each batch."""
-    settings: dict[str, str | float] = {}
+    settings: dict[str, record.Setting] = {}
     if batch_correction:
         if stored.design.batch is None:
             msg = "batch_correction=True was given, but the fit has no batch. Leave it out, or fit with batch_key."
             raise ValueError(msg)
-        settings[stored.design.batch.key] = "mean"
+        settings[stored.design.batch.key] = record.MEAN
     return stored.design.matrices(inputs.obs_of(cells), settings)

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.stats import false_discovery_control
 
 from sc_ldvae import get, inputs, record
+from sc_ldvae._arguments import door
 from sc_ldvae.assess import Enrichment
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from sc_ldvae._typing import Data
 
 
+@door
 def enrichment(
     data: Data,
     net: pd.DataFrame,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from sc_ldvae import inputs, record
+from sc_ldvae._arguments import door
 from sc_ldvae._typing import UNSET
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 Scored = Literal["held_out", "all"]
 
 
+@door
 def explained_deviance(
     data: Data,
     groupby: str | None = None,
@@ -150,7 +152,7 @@ def _scored(adata: AnnData, stored: record.Record, cells: Scored) -> tuple[Mask,
         msg = f"cells={cells!r} is unknown. Choose one of {', '.join(map(repr, get_args(Scored)))}."
         raise ValueError(msg)
     every = np.ones(adata.n_obs, dtype=bool)
-    held_out = np.asarray(inputs.obs_of(adata).get(stored.keys.held_out, ~every), dtype=bool)
+    held_out = record.held_out(adata, stored)
     if cells == "held_out" and not held_out.any():
         msg = "cells='held_out', but no cell was held out from the fit. Pass cells='all'."
         raise ValueError(msg)
@@ -171,7 +173,7 @@ def _decoded(adata: AnnData, stored: record.Record, counts: Source) -> Decoded:
     from sc_ldvae.assess import Decoded
 
     obs, state = inputs.obs_of(adata), record.state_of(adata, stored)
-    latent = np.asarray(adata.obsm[stored.keys.latent], dtype=np.float64)
+    latent = record.shown_latent(adata, stored)
     design, groups = stored.design.matrix(obs), stored.groups(obs)
     return Decoded(counts, latent, design, state.library.astype(np.float64), groups)
 

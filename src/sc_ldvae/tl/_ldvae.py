@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sc_ldvae._arguments import door
 from sc_ldvae._options import ModelOptions, Schedule
 from sc_ldvae._typing import UNSET
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from sc_ldvae.likelihoods import GeneLikelihood
 
 
+@door
 def ldvae(
     data: Data,
     n_latent: int = ModelOptions.n_latent,

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sc_ldvae import inputs, record
+from sc_ldvae._arguments import door
 from sc_ldvae._typing import UNSET
 
 if TYPE_CHECKING:
     from sc_ldvae._typing import Data, Seed, Unset
 
 
+@door
 def marginal_log_likelihood(
     data: Data,
     *,

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sc_ldvae import inputs, record
+from sc_ldvae._arguments import door
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,11 +18,12 @@ if TYPE_CHECKING:
     from sc_ldvae._typing import Data, Floats, Seed
 
 
+@door
 def normalized_expression(
     data: Data,
     *,
     genes: Sequence[str] | str | None = None,
-    batch: str | None = None,
+    batch: str | float | None = None,
     covariates: inputs.Covariates | None = None,
     factors: inputs.Factors | None = None,
     library: float | Literal["own"] = 1.0,

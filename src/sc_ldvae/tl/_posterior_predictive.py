@@ -8,6 +8,7 @@ import numpy as np
 from scipy import sparse
 
 from sc_ldvae import inputs, record
+from sc_ldvae._arguments import door
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,12 +20,13 @@ if TYPE_CHECKING:
     from sc_ldvae._typing import Data, Floats, Positions, Seed
 
 
+@door
 def posterior_predictive(
     data: Data,
     n_samples: int = 1,
     *,
     genes: Sequence[str] | str | None = None,
-    batch: str | None = None,
+    batch: str | float | None = None,
     covariates: inputs.Covariates | None = None,
     key: str = record.DEFAULT,
     modality: str | None = None,

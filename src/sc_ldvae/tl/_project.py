@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sc_ldvae import inputs, record
+from sc_ldvae._arguments import door
 from sc_ldvae._typing import UNSET
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from sc_ldvae._typing import Data, Unset
 
 
+@door
 def project(
     query: Data,
     reference: Data,
@@ -84,6 +86,9 @@ def project(
     from sc_ldvae import fit
 
     inputs.check_key(key_added)
+    if modality is not None and not any(map(inputs.is_mudata, (query, reference))):
+        msg = f"modality={modality!r} was given, but query and reference are AnnData. Leave it out, or pass a MuData."
+        raise ValueError(msg)
     adata, fitted = (_anndata(data, modality) for data in (query, reference))
     stored = record.read(fitted, key)
     scorable = inputs.for_encoder(adata, stored, layer, missing_genes)
@@ -91,15 +96,11 @@ def project(
         state = fit.posterior(scorable.model, scorer, scorable.cells, scorable.everyone, bar)
 
     keys = stored.keys if key_added is None else record.Keys.named(key_added)
-    held_out = None
-    if adata is not fitted:
-        held_out = np.ones(adata.n_obs, dtype=bool)
-    elif stored.keys.held_out in adata.obs:
-        held_out = adata.obs[stored.keys.held_out].to_numpy()
+    held_out = record.held_out(adata, stored) if adata is fitted else np.ones(adata.n_obs, dtype=bool)
     result = query.copy() if copy else query
     record.write_projected(_anndata(result, modality), stored, keys, state, held_out)
     return result if copy else None
 
 
 def _anndata(data: Data, modality: str | None) -> AnnData:
-    return inputs.pick_modality(data, modality if hasattr(data, "mod") else None)
+    return inputs.pick_modality(data, modality if inputs.is_mudata(data) else None)

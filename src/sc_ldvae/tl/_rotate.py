@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sc_ldvae import inputs, record
+from sc_ldvae._arguments import door
 from sc_ldvae._typing import UNSET
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from sc_ldvae.assess import Method
 
 
+@door
 def rotate(
     data: Data,
     method: Method = "varimax",
@@ -116,7 +118,7 @@ def _by_deviance(
         state.library.astype(np.float64),
         stored.groups(obs),
     )
-    held_out = np.asarray(obs.get(stored.keys.held_out, np.zeros(len(obs))), dtype=bool)
+    held_out = record.held_out(adata, stored)
     rotated = stored.decoder.rotated(np.linalg.inv(matrix).T)
     total, shares = assess.deviance_on_held_out(rotated, decoded, held_out)
     order = np.argsort(-shares, kind="stable")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sc_ldvae import inputs, record
+from sc_ldvae._arguments import door
 from sc_ldvae._typing import UNSET
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _FEWEST_CELLS = 8
 
 
+@door
 def select_n_latent(
     data: Data,
     n_latent: Iterable[int] = (2, 4, 6, 8, 10, 12, 15, 20),

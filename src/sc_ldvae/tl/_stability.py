@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from sc_ldvae import inputs, record
+from sc_ldvae._arguments import door
 from sc_ldvae._typing import UNSET
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _FEWEST_CELLS = 8
 
 
+@door
 def stability(
     data: Data,
     n_seeds: int = 10,
@@ -188,7 +190,6 @@ def _check(
 
 def _cells(adata: AnnData, stored: record.Record) -> tuple[np.ndarray, np.ndarray]:
     """Batch of each cell, and whether the fit has not seen it."""
-    obs = inputs.obs_of(adata)
-    held_out = np.asarray(obs.get(stored.keys.held_out, np.zeros(len(obs))), dtype=bool)
+    held_out = record.held_out(adata, stored)
     # Cells that were projected are all held out: then there are no others to train on.
-    return stored.design.strata(obs), held_out & ~held_out.all()
+    return stored.design.strata(inputs.obs_of(adata)), held_out & ~held_out.all()

@@ -1,0 +1,186 @@
+"""The door of public functions: what is passed for an argument is what its annotation says, or is refused."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable, Mapping
+from functools import wraps
+from numbers import Integral, Real
+from os import PathLike
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from sc_ldvae._typing import Unset
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_Function = TypeVar("_Function", bound="Callable[..., Any]")
+_LONGEST_SHOWN = 60
+
+
+class Kind(NamedTuple):
+    """What one alternative of an annotation stands for."""
+
+    words: str
+    """How people read it; empty: not said."""
+    accepts: Callable[[Any], bool]
+    converted: Callable[[Any], Any] = lambda value: value
+
+
+def door(function: _Function) -> _Function:
+    """Let a public function be called with nothing but what its annotations say.
+
+    NumPy's numbers become Python's, and anything that holds several names becomes a list: whether it was an array, an
+    index, a set or a generator is no matter inside.
+
+    Examples
+    --------
+    >>> @door
+    ... def doubled(n: "int") -> int:
+    ...     return 2 * n
+    >>> doubled(4)
+    8
+    >>> doubled("4")
+    Traceback (most recent call last):
+    ...
+    TypeError: n must be a whole number, but is '4'.
+    """
+    signature = inspect.signature(function)
+    kinds = {
+        name: kinds_of(str(parameter.annotation))
+        for name, parameter in signature.parameters.items()
+        if parameter.kind is not parameter.VAR_KEYWORD
+    }
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        bound = signature.bind(*args, **kwargs)
+        for name in kinds.keys() & bound.arguments.keys():
+            bound.arguments[name] = _checked(name, bound.arguments[name], kinds[name])
+        return function(*bound.args, **bound.kwargs)
+
+    return call  # type: ignore[return-value]
+
+
+def kinds_of(annotation: str) -> list[Kind]:
+    """The alternatives of an annotation as it stands in the code."""
+    parts = re.findall(r"(?:[^|\[\]]|\[[^\]]*\])+", annotation)
+    return [_KINDS[part.strip()] for part in parts]
+
+
+def _checked(name: str, value: Any, kinds: list[Kind]) -> Any:
+    for kind in kinds:
+        if kind.accepts(value):
+            return kind.converted(value)
+    shown = repr(value)
+    shown = shown if len(shown) <= _LONGEST_SHOWN else f"{shown[:_LONGEST_SHOWN]}..."
+    several = any(kind.words.startswith("a list") for kind in kinds)
+    hint = f" Give a list: [{shown}]." if isinstance(value, str) and several else ""
+    words = [kind.words for kind in kinds if kind.words]
+    msg = f"{name} must be {' or '.join(words)}, but is {shown}.{hint}"
+    raise TypeError(msg)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    if not isinstance(value, Real) or isinstance(value, bool | np.bool_):
+        return False
+    try:
+        float(value)
+    except OverflowError:
+        return False
+    return True
+
+
+def _of_python(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _is_several(of: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    def accepts(value: Any) -> bool:
+        if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+            return False
+        # What can be read once only is read in `converted`, and checked there.
+        return iter(value) is value or all(of(one) for one in value)
+
+    return accepts
+
+
+def _several(words: str, of: Callable[[Any], bool]) -> Kind:
+    def converted(value: Any) -> list[Any]:
+        values = list(value)
+        wrong = [one for one in values if not of(one)]
+        if wrong:
+            msg = f"{words[0].upper()}{words[1:]} was asked for, but one of them is {wrong[0]!r}."
+            raise TypeError(msg)
+        return values
+
+    return Kind(words, _is_several(of), converted)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_seed(value: Any) -> bool:
+    return isinstance(value, np.random.Generator) or value is None or (_is_whole(value) and value >= 0)
+
+
+_TEXT = Kind("text", _is_text, str)
+# What the function itself looks at more closely.
+_ANYTHING = Kind("", lambda _: True)
+# A few choices: which, the function says itself.
+_CHOICES = (
+    "By",
+    "Dispersion",
+    "Enrichment",
+    "GeneLikelihood",
+    "Kind",
+    "LatentDistribution",
+    "Literal['all']",
+    "Literal['factor', 'clustered']",
+    "Literal['own']",
+    "Method",
+    "Mode",
+    "Per",
+    "Scored",
+    "Subsample",
+    "assess.Method",
+    "inputs.MissingGenes",
+    "str",
+)
+_OPEN = (
+    "Any",
+    "Ax",
+    "Axes",
+    "Colormap",
+    "Data",
+    "Mask",
+    "Sequence[bool]",
+    "inputs.Factors",
+    "pd.DataFrame",
+    "torch.device",
+)
+_KINDS: dict[str, Kind] = {
+    **dict.fromkeys(_CHOICES, _TEXT),
+    **dict.fromkeys(_OPEN, _ANYTHING),
+    "None": Kind("None", lambda value: value is None),
+    "Unset": Kind("", lambda value: isinstance(value, Unset)),
+    "bool": Kind("True or False", lambda value: isinstance(value, bool | np.bool_), bool),
+    "int": Kind("a whole number", _is_whole, int),
+    "float": Kind("a number", _is_number, _of_python),
+    "Path": Kind("a path", lambda value: isinstance(value, PathLike)),
+    "PathLike[str]": Kind("a path", lambda value: isinstance(value, PathLike)),
+    "Seed": Kind("a whole number from 0 on, a numpy.random.Generator or None", _is_seed),
+    "Sequence[str]": _several("a list of text", _is_text),
+    "Sequence[int | str]": _several("a list of whole numbers and text", lambda one: _is_whole(one) or _is_text(one)),
+    "Iterable[int]": _several("a list of whole numbers", _is_whole),
+    "Iterable[str | float]": _several("a list of text and numbers", lambda one: _is_number(one) or _is_text(one)),
+    "inputs.Covariates": Kind("a dict", lambda value: isinstance(value, Mapping)),
+}

@@ -1,0 +1,98 @@
+"""What a fit keeps of each cell in obs: one reader for what files, concatenation and other tools make of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from sc_ldvae.record._plain import plain
+from sc_ldvae.record._record import fits_in
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+    from sc_ldvae._typing import Mask
+    from sc_ldvae.record._record import Record
+
+_TRUTH = {True: True, False: False, "True": True, "False": False, "TRUE": True, "FALSE": False}
+
+
+def library(adata: AnnData, stored: Record) -> NDArray[np.float32]:
+    """Library of each cell, n_obs; missing where it has none.
+
+    Raises
+    ------
+    ValueError
+        If it is gone.
+    """
+    key = stored.keys.library
+    if key not in adata.obs:
+        msg = f"uns[{stored.keys.uns!r}] holds a fit, but its obs[{key!r}] is gone. Put it back, or fit again."
+        raise ValueError(msg)
+    return pd.to_numeric(_column(adata, key), errors="coerce").astype(np.float32)
+
+
+def held_out(adata: AnnData, stored: Record) -> Mask:
+    """Which cells were not in the training, n_obs: those of which nobody says that they were, too.
+
+    Raises
+    ------
+    ValueError
+        If the column holds anything but truth values.
+    """
+    key = stored.keys.held_out
+    if key not in adata.obs:
+        return np.zeros(adata.n_obs, dtype=bool)
+    column = _column(adata, key)
+    missing = pd.isna(column)
+    truth = [True if gone else _TRUTH.get(value) for value, gone in zip(column.tolist(), missing, strict=True)]
+    if None in truth:
+        msg = f"obs[{key!r}] says which cells were held out, but holds {column[truth.index(None)]!r}. Put it back."
+        raise ValueError(msg)
+    return np.array(truth, dtype=bool)
+
+
+def of_some_fit(adata: AnnData, stored: Record) -> Mask:
+    """Whether a cell's latent is of a fit, n_obs."""
+    return ~pd.isna(_fits(adata, stored))
+
+
+def of_this_fit(adata: AnnData, stored: Record) -> Mask:
+    """Whether a cell's latent is of this fit, n_obs."""
+    return _fits(adata, stored) == stored.fingerprint
+
+
+def fit_column(stored: Record, n_obs: int) -> pd.Categorical:
+    """What tells of so many cells that their latent is of this fit."""
+    return pd.Categorical.from_codes(np.zeros(n_obs, dtype=np.int8), [stored.fingerprint])
+
+
+def columns_in(adata: AnnData) -> set[str]:
+    """Columns of obs in which fits keep what is about themselves, and not about the cells."""
+    kept = ("held_out", "fit")
+    return {
+        str(plain(content["keys"][name], name))
+        for content in fits_in(adata).values()
+        for name in kept
+        if name in content.get("keys", {})
+    }
+
+
+def _fits(adata: AnnData, stored: Record) -> NDArray[np.object_]:
+    """Fingerprint of the fit of each cell, n_obs; this one's where no column tells, as formats before 5 have none."""
+    key = stored.keys.fit
+    if key not in adata.obs:
+        return np.full(adata.n_obs, stored.fingerprint, dtype=object)
+    return _column(adata, key)
+
+
+def _column(adata: AnnData, key: str) -> NDArray[np.object_]:
+    column = adata.obs[key]
+    if not isinstance(column, pd.Series):
+        msg = f"obs holds {key!r} more than once. Keep the column of the fit alone."
+        raise ValueError(msg)
+    values: NDArray[np.object_] = column.astype(object).to_numpy()
+    return values

@@ -1,0 +1,251 @@
+"""What a record consists of: names, kinds, shapes and ranges of its entries, in one table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from sc_ldvae.likelihoods import LIKELIHOODS
+from sc_ldvae.record._blocks import BLOCK_COLUMNS, blocks_of
+from sc_ldvae.record._keys import Keys
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+_INFINITE = math.inf
+_LEAST = float(np.finfo(np.float32).tiny)
+
+
+class Entry(NamedTuple):
+    """What an array has to be."""
+
+    kind: str
+    """A NumPy type, for which values are not rounded; ``'str'``: text."""
+    shape: tuple[int | str, ...] = ()
+    """Sizes, of which those with the same name are the same."""
+    least: float = -_INFINITE
+    most: float = _INFINITE
+    optional: bool = False
+    distinct: bool = False
+    """Whether no value may be there twice."""
+
+
+def _text(*shape: str, **more: Any) -> Entry:
+    return Entry("str", shape, **more)
+
+
+def _whole(*shape: str, **more: Any) -> Entry:
+    return Entry("int64", shape, **{"least": 0, "most": 2**53} | more)
+
+
+def _single(*shape: int | str, **more: Any) -> Entry:
+    return Entry("float32", shape, **more)
+
+
+def _double(*shape: str, **more: Any) -> Entry:
+    return Entry("float64", shape, **more)
+
+
+# Entries that not every fit has; those of other parts follow in `_parts_of`.
+_BLOCKS = {name: (_text if kind is str else _whole)("blocks") for name, kind in BLOCK_COLUMNS.items()}
+_PRIOR = {"log_mean": _single("priors"), "log_variance": _single("priors", least=0)}
+_COVARIATES = {
+    "key": _text("columns"),
+    "level": _text("columns"),
+    "mean": _double("columns"),
+    "sd": _double("columns", least=_LEAST),
+}
+_HISTORY = {
+    "epoch": _whole("epochs"),
+    "elbo": _double("epochs"),
+    "elbo_held_out": _double("epochs", optional=True),
+    "kl_weight": _double("epochs", least=0),
+    "lr": _double("epochs", least=0),
+}
+# Names that formats before the current one lack.
+_LATER_KEYS = ("loadings_se", "fit")
+_KEYS = {field.name: _text(optional=field.name in _LATER_KEYS) for field in fields(Keys)}
+_WHOLE = {
+    "genes": _text("genes", distinct=True),
+    "batches": _text("batches", optional=True, distinct=True),
+    "labels": _text("labels", optional=True, distinct=True),
+    "size_factor_unit": _double(least=_LEAST, optional=True),
+    "explained_deviance": _double("latent"),
+    "total_explained_deviance": _double(),
+    "elbo_held_out": _double(optional=True),
+    "n_epochs": _whole(),
+    "best_epoch": _whole(),
+    "stop_reason": _text(),
+    "rotation": _double("latent", "latent", optional=True),
+    "loadings_covariance": _single("genes", "triangle", optional=True),
+    "checksum": _text(optional=True),
+}
+# Whose levels are the groups of cells, for parts of the likelihood with one value per group.
+_LEVELS = {"gene-batch": "batches", "gene-label": "labels"}
+_ONE = ("",)
+
+
+class Sizes(dict[str, int]):
+    """Sizes by name, learnt from what names them first."""
+
+    def fits(self, shape: tuple[int, ...], expected: tuple[int | str, ...]) -> bool:
+        """Whether an array may have this shape."""
+        if len(shape) != len(expected):
+            return False
+        pairs = zip(shape, expected, strict=True)
+        return all(size == (self.setdefault(name, size) if isinstance(name, str) else name) for size, name in pairs)
+
+    def shape(self, expected: tuple[int | str, ...]) -> str:
+        """How NumPy writes it; sizes that nobody knows yet by their names."""
+        sizes = [str(self.get(name, name)) if isinstance(name, str) else str(name) for name in expected]
+        return f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})"
+
+
+def typed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Entries of a record, as `plain` gave them, in the kinds and shapes that they had when they were written.
+
+    Raises
+    ------
+    ValueError
+        If some are gone, or are not what they have to be. The sentence is about one of them, and begins with its name.
+    """
+    sizes = Sizes()
+    whole = _checked(content, "", _WHOLE, sizes)
+    sizes["triangle"] = sizes["latent"] * (sizes["latent"] + 1) // 2
+    keys = _checked(_part(content, "keys"), "keys/", _KEYS, sizes)
+    record = whole | {"keys": keys, "params": _params(_part(content, "params"))}
+    for name, table in (("blocks", _BLOCKS), ("covariates", _COVARIATES), ("library_prior", _PRIOR)):
+        if name in content:
+            record[name] = _checked(_part(content, name), f"{name}/", table, sizes)
+    record["history"] = _checked(_part(content, "history"), "history/", _HISTORY, sizes)
+    blocks = blocks_of(record)
+    if [0, *(block.stop for block in blocks)] != [*(block.start for block in blocks), sizes["genes"]]:
+        msg = "'blocks' does not say of each gene which block it belongs to"
+        raise ValueError(msg)
+    sizes.setdefault("columns", 0)
+    record |= {name: _nested(content, name, table, sizes) for name, table in _parts_of(content, record)}
+    if "rotation" in record and np.linalg.matrix_rank(record["rotation"]) < sizes["latent"]:
+        msg = "'rotation' can't be undone"
+        raise ValueError(msg)
+    return record
+
+
+def _parts_of(content: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Tables of decoder and encoder, which hang on the likelihood, the covariates and the number of layers."""
+    params = record["params"]
+    effects = {"covariate_effects": _single("genes", "columns", optional="covariates" not in record)}
+    affine = {"loadings": _single("genes", "latent"), "intercept": _single("genes")} | effects
+    decoder: dict[str, Any] = dict(affine)
+    for block in blocks_of(record):
+        n_groups = len(record.get(_LEVELS.get(block.dispersion, ""), _ONE))
+        for part in LIKELIHOODS[block.gene_likelihood].parts:
+            by_group = part.by_dispersion and block.dispersion != "gene-cell"
+            decoder[part.name] = _single(n_groups, "genes") if by_group else affine
+    yield "decoder", decoder
+    observed = bool(params.get("use_observed_lib_size", False)) or "size_factor_key" in params
+    encoders = {"z": _encoder(content, params, "z", "latent")}
+    if not observed:
+        encoders["library"] = _encoder(content, params, "library", 1)
+        if "library_prior" not in record:
+            msg = "'library_prior' is missing"
+            raise ValueError(msg)
+        if len(record["library_prior"]["log_mean"]) != len(record.get("batches", _ONE)):
+            msg = "'library_prior/log_mean' has not one value for each of 'batches'"
+            raise ValueError(msg)
+    yield "encoder", encoders
+
+
+def _encoder(content: Mapping[str, Any], params: Mapping[str, Any], name: str, width: int | str) -> dict[str, Entry]:
+    stored = _part(_part(content, "encoder"), name, "encoder/")
+    counted = sum(one.startswith("weight_") for one in stored)
+    # The library's encoder has one hidden layer, whatever was asked for.
+    n_layers = 1 if name == "library" else int(params.get("n_layers_encoder", counted))
+    hidden = f"hidden units of {name}"
+    table = {}
+    for i in range(n_layers):
+        table |= {f"weight_{i}": _single(hidden, hidden if i else "genes"), f"bias_{i}": _single(hidden)}
+    for head in ("mean", "log_variance"):
+        table |= {f"{head}_weight": _single(width, hidden), f"{head}_bias": _single(width)}
+    return table
+
+
+def _part(content: Mapping[str, Any], name: str, path: str = "") -> Mapping[str, Any]:
+    part = content.get(name)
+    if not isinstance(part, Mapping):
+        msg = f"{path + name!r} {'is missing' if part is None else 'is no dict'}"
+        raise ValueError(msg)
+    return part
+
+
+def _nested(content: Mapping[str, Any], name: str, table: Mapping[str, Any], sizes: Sizes, path: str = "") -> Any:
+    part, entries = _part(content, name, path), {}
+    for one, entry in table.items():
+        if isinstance(entry, Entry):
+            entries |= _checked(part, f"{path}{name}/", {one: entry}, sizes)
+        else:
+            entries[one] = _nested(part, one, entry, sizes, f"{path}{name}/")
+    return entries
+
+
+def _params(params: Mapping[str, Any]) -> dict[str, Any]:
+    for name, value in params.items():
+        if isinstance(value, Mapping) or value.ndim > 1 or (value.dtype.kind == "f" and not np.isfinite(value).all()):
+            msg = f"'params/{name}' is no argument of a fit"
+            raise ValueError(msg)
+    return {
+        name: value if name.endswith("_keys") or value.size != 1 else value.item() for name, value in params.items()
+    }
+
+
+def _checked(part: Mapping[str, Any], path: str, table: Mapping[str, Entry], sizes: Sizes) -> dict[str, Any]:
+    present = {name: entry for name, entry in table.items() if name in part or not entry.optional}
+    return {name: _entry(part, path, name, entry, sizes) for name, entry in present.items()}
+
+
+def _entry(part: Mapping[str, Any], path: str, name: str, entry: Entry, sizes: Sizes) -> Any:
+    if name not in part:
+        msg = f"{path + name!r} is missing"
+        raise ValueError(msg)
+    array = part[name]
+    problem = "is a dict" if isinstance(array, Mapping) else _type_problem(array, entry)
+    if problem is None:
+        # One number, and a vector of it: files do not always tell them apart.
+        array = array.reshape((1,) * len(entry.shape)) if array.size == 1 and array.ndim <= 1 else array
+        if not sizes.fits(array.shape, entry.shape):
+            problem = f"has the shape {array.shape} in place of {sizes.shape(entry.shape)}"
+    problem = problem or _value_problem(array, entry)
+    if problem is not None:
+        msg = f"{path + name!r} {problem}"
+        raise ValueError(msg)
+    array = np.ascontiguousarray(array, str if entry.kind == "str" else entry.kind).reshape(array.shape)
+    return array if entry.shape else array.item()
+
+
+def _type_problem(array: NDArray[Any], entry: Entry) -> str | None:
+    if entry.kind == "str":
+        return None if array.dtype.kind == "U" else f"holds {array.dtype} in place of text"
+    # Halves and integers in place of single precision: somebody has rounded.
+    right = array.dtype.kind == "f" and array.dtype.itemsize >= np.dtype("float32").itemsize
+    if entry.kind != "float32":
+        right = array.dtype.kind in "iuf"
+    return None if right else f"holds {array.dtype} in place of {entry.kind}"
+
+
+def _value_problem(array: NDArray[Any], entry: Entry) -> str | None:
+    if entry.kind == "str":
+        repeated = entry.distinct and len(np.unique(array)) < array.size
+        return "holds a name twice" if repeated else None
+    if not np.isfinite(array).all():
+        return "holds values that are missing or infinite"
+    if array.size and (array.min() < entry.least or array.max() > entry.most):
+        return "holds values that it can't have"
+    if entry.kind == "int64" and (array != np.rint(array)).any():
+        return "holds values that are not whole"
+    beyond = entry.kind == "float32" and np.abs(array).max(initial=0) > np.finfo(np.float32).max
+    return "holds values beyond single precision" if beyond else None
