@@ -204,10 +204,10 @@ def _followed(
 
 
 def _sentence(row: Mapping[Hashable, Any]) -> str:
+    key, highest, lowest = (shown(row[name]) for name in ("key", "highest", "lowest"))
     if row["kind"] == "continuous":
-        return f"{shown(row['key'])} (rho {row['statistic']:.2f})"
-    highest, lowest = shown(row["highest"]), shown(row["lowest"])
-    return f"{shown(row['key'])} (η² {row['statistic']:.2f}): high in {highest}, low in {lowest}"
+        return f"{key} (rho {row['statistic']:.2f})"
+    return f"{key} (η² {row['statistic']:.2f}): high in {highest}, low in {lowest}"
 
 
 def _draw(contents: list[Panel], notes: list[list[str]], cells: _Cells, latent: Floats, ncols: int) -> list[Axes]:
@@ -224,9 +224,8 @@ def _draw(contents: list[Panel], notes: list[list[str]], cells: _Cells, latent: 
         _entitle(axis, panel.title, text, most)
     for axis in bars:
         axis.set_title("")
-    for axes in (maps, bars):
-        for axis in axes[:-ncols]:
-            axis.set(xlabel="", ylabel="")
+    for axis in (*maps[:-ncols], *bars[:-ncols]):
+        axis.set(xlabel="", ylabel="")
     _add_color_bar(maps, points, height)
     explain(bars[0], pd.concat([panel.ends for panel in contents]), "bar")
     return [*maps, *bars]
@@ -257,8 +256,7 @@ def _draw_maps(axes: Sequence[Axes], cells: _Cells, latent: Floats) -> PathColle
     for axis, values in zip(axes, latent.T, strict=True):
         order = np.argsort(np.abs(values), kind="stable")
         points = axis.scatter(
-            cells.positions[order, 0],
-            cells.positions[order, 1],
+            *cells.positions[order].T,
             c=values[order],
             s=size,
             cmap=colors,
