@@ -211,8 +211,7 @@ def _sentence(row: Mapping[Hashable, Any]) -> str:
 
 
 def _draw(contents: list[Panel], notes: list[list[str]], cells: _Cells, latent: Floats, ncols: int) -> list[Axes]:
-    longest = letters(gene for panel in contents for gene in panel.ends.index)
-    width = _AROUND_WIDTH + _MAP + _BARS + _LETTER * longest
+    width = _AROUND_WIDTH + _MAP + _BARS + _LETTER * letters(gene for panel in contents for gene in panel.ends.index)
     lines = [[part for line in note for part in wrap(line, int(width / _NOTE_LETTER))] for note in notes]
     most = max(map(len, lines))
     rows = max(len(panel.ends) for panel in contents) + 1
@@ -237,8 +236,7 @@ def _new_axes(n: int, ncols: int, width: float, height: float) -> tuple[list[Axe
 
     ncols = min(ncols, n)
     nrows = -(-n // ncols)
-    size = (width * ncols + _COLOR_BAR, height * nrows + _BOTTOM)
-    figure = plt.figure(figsize=size, layout="constrained")
+    figure = plt.figure(figsize=(width * ncols + _COLOR_BAR, height * nrows + _BOTTOM), layout="constrained")
     grid = figure.subplots(nrows, 2 * ncols, width_ratios=[_MAP, _BARS] * ncols, squeeze=False)
     tiles = grid.reshape(-1, 2)
     for unused in tiles[n:].flat:
@@ -256,7 +254,8 @@ def _draw_maps(axes: Sequence[Axes], cells: _Cells, latent: Floats) -> PathColle
     for axis, values in zip(axes, latent.T, strict=True):
         order = np.argsort(np.abs(values), kind="stable")
         points = axis.scatter(
-            *cells.positions[order].T,
+            cells.positions[order, 0],
+            cells.positions[order, 1],
             c=values[order],
             s=size,
             cmap=colors,
