@@ -60,6 +60,9 @@ def explained_deviance(decoder: Decoder, cells: Decoded, null: Floats, latent_me
     for chunk in deviances_without(decoder, cells, without, null, latent_mean):
         sums += chunk.sum(0)
     of_null, of_fit, others = sums[0], sums[1], sums[2:]
+    if of_null == 0:
+        # Cells without any variation have none to explain.
+        return 0.0, np.zeros(n_latent)
     return float(1 - of_fit / of_null), (others - of_fit) / of_null
 
 

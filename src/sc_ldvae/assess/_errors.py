@@ -51,6 +51,9 @@ def loadings_covariance(
         start += len(information)
     of_genes = np.empty((n_genes, inputs.shape[1], inputs.shape[1]))
     of_genes[:, rows, columns] = of_genes[:, columns, rows] = triangles
+    if not np.isfinite(triangles).all():
+        msg = "The information of the counts about the loadings is not finite: the fit diverged. Try a smaller lr."
+        raise FloatingPointError(msg)
     values, vectors = np.linalg.eigh(of_genes)
     scaled = vectors[:, :n_latent] / np.sqrt(np.maximum(values, _LEAST))[:, None]
     return scaled @ scaled.transpose(0, 2, 1)

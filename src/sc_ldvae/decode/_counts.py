@@ -58,7 +58,16 @@ class CountDistribution:
 
     def draw(self, parameters: Mapping[str, Floats], streams: Sequence[np.random.Generator]) -> NDArray[np.int64]:
         """Counts with such parameters, n_obs x genes; each step of a draw has a stream of its own, of three."""
-        return self.decoder.likelihood.draw(parameters["mean"], parameters, streams)
+        try:
+            with np.errstate(all="ignore"):
+                return self.decoder.likelihood.draw(parameters["mean"], parameters, streams)
+        except ValueError as error:
+            # NumPy's, for rates that are missing, infinite or too large for its integers.
+            msg = (
+                f"Counts can't be drawn from means up to {parameters['mean'].max():.4g}: they are beyond the largest "
+                "integer, or no numbers. Did the fit diverge, or is a cell's library far from all others?"
+            )
+            raise FloatingPointError(msg) from error
 
 
 def chunks_of(n_obs: int, n_genes: int) -> Iterator[slice]:

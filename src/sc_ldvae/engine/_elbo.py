@@ -99,7 +99,18 @@ class FusedElbo:
 
     def posterior(self, rows: SparseRows) -> tuple[Floats, Floats]:
         """Mean and variance of the normal variables, n_cells x n_latent, then log library where it is latent."""
-        return self._encoders.forward(rows, None, training=False)
+        return self._posterior(rows, None, training=False)
+
+    def _posterior(
+        self, rows: SparseRows, generator: torch.Generator | None, *, training: bool
+    ) -> tuple[Floats, Floats]:
+        mean, variance = self._encoders.forward(rows, generator, training=training)
+        if self._library_prior is not None and not training:
+            totals, priors = np.log(rows.totals), self._library_prior[0]
+            lowest, highest = np.fmin(totals, priors.min()), np.fmax(totals, priors.max())
+            slack = mean.dtype.type(self._model.library_slack)
+            mean[:, -1] = np.clip(mean[:, -1], lowest - slack, highest + slack)
+        return mean, variance
 
     # The loss is ``(w KL - log p) / n`` with n cells, the weight w of the latent's divergence (1 for the library's)
     # and the sample ``a = mean + sd noise``; d is what the likelihood adds to the gradient by a. With the prior's
@@ -124,7 +135,7 @@ class FusedElbo:
     def _sample(
         self, rows: SparseRows, annotations: Annotations, generator: torch.Generator | None, *, training: bool
     ) -> _Sampled:
-        mean, variance = self._encoders.forward(rows, generator, training=training)
+        mean, variance = self._posterior(rows, generator, training=training)
         noise, sd = self._noise(mean, generator), np.sqrt(variance)
         return _Sampled(mean, variance, noise, sd, mean + sd * noise, *self._prior(mean, annotations))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import logging
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,7 @@ from sc_ldvae.engine import engine_of
 from sc_ldvae.fit._canonical import canonical
 from sc_ldvae.fit._loop import train
 from sc_ldvae.fit._start import MAX_CELLS, start_from_data
+from sc_ldvae.fit._verdict import check_result
 from sc_ldvae.nn import LDVAE, undisturbed
 from sc_ldvae.record import NewFit
 
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from sc_ldvae.fit._canonical import Factors
     from sc_ldvae.fit._history import History
     from sc_ldvae.fit._watcher import Watcher
+
+_STEP_BACK = 10
+_log = logging.getLogger("sc_ldvae")
 
 
 @dataclass(frozen=True)
@@ -75,12 +80,40 @@ def new_fit(
     )
 
 
+@undisturbed(torch.device("cpu"))
 def trained(request: Request, held_out: Mask, rng: np.random.Generator, watcher: Watcher | None = None) -> Training:
-    """Train the model on all cells but the `held_out` ones, n_obs; `rng` is the source of everything random."""
+    """Train the model on all cells but the `held_out` ones, n_obs; `rng` is the source of everything random.
+
+    What diverges is trained once more at a tenth of the learning rate.
+
+    Raises
+    ------
+    FloatingPointError
+        If that diverges, too.
+    """
+    try:
+        return _trained_at_once(request, held_out, rng, watcher)
+    except FloatingPointError as error:
+        lower = replace(request.schedule, lr=request.schedule.lr / _STEP_BACK)
+        _log.warning("%s Trained again with lr=%g instead of %g.", error, lower.lr, request.schedule.lr)
+    try:
+        return _trained_at_once(replace(request, schedule=lower), held_out, rng, watcher)
+    except FloatingPointError as error:
+        msg = (
+            f"{error} So did a fit with lr={request.schedule.lr:g} before. Try a smaller lr, another gene_likelihood "
+            "or dispersion, or remove cells whose totals are far from all others."
+        )
+        raise FloatingPointError(msg) from None
+
+
+def _trained_at_once(
+    request: Request, held_out: Mask, rng: np.random.Generator, watcher: Watcher | None = None
+) -> Training:
     model = _started_model(request, held_out, rng).to(request.device)
     generator = torch.Generator(request.device).manual_seed(_seed(rng))
     with engine_of(model, 1 / int((~held_out).sum())) as engine:
         history, reason = train(model, engine, request.cells, held_out, request.schedule, generator, watcher)
+    check_result(model, request.cells, held_out, history, request.schedule)
     return Training(model, history, reason)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -70,7 +71,7 @@ def train(
     Raises
     ------
     FloatingPointError
-        If the ELBO stops being a finite number.
+        If an ELBO stops being a finite number.
     """
     training, others = (~held_out).nonzero()[0], held_out.nonzero()[0]
     max_epochs = n_epochs(schedule, len(training))
@@ -90,11 +91,12 @@ def train(
         history.epoch.append(len(history.epoch) + 1)
         history.kl_weight.append(kl_weight)
         history.elbo.append(float(elbo) / len(training))
-        _check_finite(history)
+        _check_finite("ELBO", history.elbo[-1], history)
         watcher.trained(model)
         model.eval()
         if len(others):
             history.elbo_held_out.append(mean_elbo(engine, cells, others))
+            _check_finite("held-out ELBO", history.elbo_held_out[-1], history)
             if history.best_epoch() == len(history.epoch) - 1:
                 best_state = {key: value.clone() for key, value in model.state_dict().items()}
         reason = _reason_to_stop(history, max_epochs, early_stopping=schedule.early_stopping)
@@ -105,10 +107,9 @@ def train(
     return history, reason
 
 
-def _check_finite(history: History) -> None:
-    elbo = history.elbo[-1]
-    if not -float("inf") < elbo < float("inf"):
-        msg = f"The ELBO became {elbo} in epoch {history.epoch[-1]}. Try a smaller lr."
+def _check_finite(what: str, elbo: float, history: History) -> None:
+    if not math.isfinite(elbo):
+        msg = f"The {what} became {elbo} in epoch {history.epoch[-1]}."
         raise FloatingPointError(msg)
 
 

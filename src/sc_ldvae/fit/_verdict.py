@@ -1,0 +1,81 @@
+"""Whether a training came to a result, or ran away."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from sc_ldvae.assess import null_proportions
+from sc_ldvae.counts import evenly, n_minibatches
+from sc_ldvae.likelihoods import LIKELIHOODS
+from sc_ldvae.nn import LOG_PROBS
+
+if TYPE_CHECKING:
+    from sc_ldvae._options import Schedule
+    from sc_ldvae._typing import Floats, Mask, Positions
+    from sc_ldvae.counts import Cells
+    from sc_ldvae.fit._history import History
+    from sc_ldvae.nn import LDVAE
+
+# Cells whose counts say how probable all are under the null: so many at most, of so many numbers.
+_CELLS, _NUMBERS = 500, 2**21
+# How far below the null, as a share of it and in nats, no ordinary fit ends: after a few steps, and after so many.
+# Until then posteriors are far from priors, and BatchNorm's running moments, which held-out cells need, lag behind.
+_FEW, _MANY, _STEPS = (5.0, 1000.0), (0.5, 50.0), 150
+# Counts can't be more probable than certain, but for rounding.
+_ABOVE_CERTAIN = 0.1
+
+
+def check_result(model: LDVAE, cells: Cells, held_out: Mask, history: History, schedule: Schedule) -> None:
+    """Refuse parameters that are no numbers, and a model that says less of the cells than their mean proportions do.
+
+    The null gives every cell its library times the genes' overall proportions, under the same likelihood with the
+    dispersions that fits start from.
+
+    Raises
+    ------
+    FloatingPointError
+        If the training diverged.
+    """
+    if not all(bool(values.isfinite().all()) for values in model.state_dict().values()):
+        msg = "The fit ended with parameters that are not finite."
+        raise FloatingPointError(msg)
+    training = np.flatnonzero(~held_out)
+    n_steps = len(history.epoch) * n_minibatches(len(training), schedule.batch_size)
+    far = n_steps >= _STEPS
+    _check_elbo("ELBO", history.elbo[-1], _of_null(model, cells, training, training), _MANY if far else _FEW)
+    if history.elbo_held_out:
+        null = _of_null(model, cells, training, np.flatnonzero(held_out))
+        _check_elbo("held-out ELBO", max(history.elbo_held_out), null, _MANY if far else (math.inf, math.inf))
+
+
+def _check_elbo(what: str, elbo: float, null: float, below: tuple[float, float]) -> None:
+    if elbo > _ABOVE_CERTAIN * abs(null) + 1:
+        msg = f"The {what} ended at {elbo:.6g} nats per cell, but counts can't be more probable than certain."
+        raise FloatingPointError(msg)
+    if elbo < null - below[0] * abs(null) - below[1]:
+        msg = f"The {what} ended at {elbo:.6g} nats per cell, far below the {null:.6g} of the genes' mean proportions."
+        raise FloatingPointError(msg)
+
+
+def _of_null(model: LDVAE, cells: Cells, training: Positions, scored: Positions) -> float:
+    """Mean log-likelihood of the `scored` cells, or of some of them."""
+    most = max(1, min(_CELLS, _NUMBERS // cells.source.n_vars))
+    some, scored = evenly(training, most), evenly(scored, most)
+    rows = cells.source.rows(some).astype(np.float64)
+    log_proportions = np.log(null_proportions(cells.source, training))
+    counts, log_library = cells.source.rows(scored).toarray(), np.log(cells.library(scored))
+    total = 0.0
+    for block in model.blocks:
+        start = LIKELIHOODS[block.gene_likelihood].start(rows[:, block.genes], cells.library(some).astype(np.float64))
+        log_mean = log_library[:, None] + log_proportions[block.genes]
+        arguments = [counts[:, block.genes], log_mean, *(values[None] for values in start.values())]
+        total += float(LOG_PROBS[block.gene_likelihood](*map(_double, arguments)).sum(1).mean())
+    return total
+
+
+def _double(values: Floats) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64, device="cpu")
