@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from sc_ldvae.engine._autograd import Autograd, AutogradEngine
@@ -47,10 +47,10 @@ class Engine(Scorer, Protocol):
 @contextmanager
 def scorer_of(model: LDVAE) -> Iterator[Scorer]:
     """What scores on the model's device: fused kernels on the CPU, where they know the likelihood, else autograd."""
-    with undisturbed(next(model.parameters()).device), ExitStack() as stack:
+    with undisturbed(next(model.parameters()).device):
         if can_be_fused(model):
-            stack.enter_context(own_threads())
-            yield Fused(model)
+            with own_threads():
+                yield Fused(model)
         else:
             yield Autograd(model)
 
@@ -58,9 +58,9 @@ def scorer_of(model: LDVAE) -> Iterator[Scorer]:
 @contextmanager
 def engine_of(model: LDVAE, prior_weight: float) -> Iterator[Engine]:
     """What trains there; the model's prior counts `prior_weight` times in the loss."""
-    with undisturbed(next(model.parameters()).device), ExitStack() as stack:
+    with undisturbed(next(model.parameters()).device):
         if can_be_fused(model):
-            stack.enter_context(own_threads())
-            yield FusedEngine(model, prior_weight)
+            with own_threads():
+                yield FusedEngine(model, prior_weight)
         else:
             yield AutogradEngine(model, prior_weight)

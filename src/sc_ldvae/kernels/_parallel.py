@@ -27,18 +27,19 @@ class ParallelKernel:
         self._kernel = on_threads(function)
         update_wrapper(self, function)
 
-    def __call__(self, *arguments: Any) -> None:
+    def __call__(self, n_slices: int, *arguments: Any) -> None:
         """Fill what the kernel fills."""
-        now = layer()
+        # To wake threads for a single slice takes longer than most of them do.
+        now = layer() if n_slices > 1 else ""
         if now in _SHARED:
-            self._kernel(False, *arguments)  # noqa: FBT003  kernels know no keywords
+            self._kernel(False, n_slices, *arguments)  # noqa: FBT003  kernels know no keywords
         elif now and _own.acquire(blocking=False):
             try:
-                self._kernel(False, *arguments)  # noqa: FBT003
+                self._kernel(False, n_slices, *arguments)  # noqa: FBT003
             finally:
                 _own.release()
         else:
-            self._kernel(True, *arguments)  # noqa: FBT003
+            self._kernel(True, n_slices, *arguments)  # noqa: FBT003
 
 
 def parallel_kernel(function: Callable[..., Any]) -> ParallelKernel:
