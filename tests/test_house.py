@@ -35,6 +35,7 @@ FLOORS = (
     ("_options",),
     ("likelihoods",),
     ("kernels",),
+    ("_arguments",),
     ("_forks", "_memory", "_quiet", "_restored", "_typing"),
 )
 HEIGHT = {room: len(FLOORS) - i for i, rooms in enumerate(FLOORS) for room in rooms}

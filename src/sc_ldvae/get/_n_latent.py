@@ -52,7 +52,7 @@ def n_latent(data: Data, *, key_added: str = "ldvae_n_latent", modality: str | N
     --------
     >>> import sc_ldvae
     >>> adata = sc_ldvae.datasets.simulate(n_obs=400, n_vars=60, n_latent=2)
-    >>> sc_ldvae.tl.select_n_latent(adata, [1, 2, 4], n_seeds=1, progress=False)
+    >>> sc_ldvae.tl.select_n_latent(adata, [1, 2, 4], n_seeds=1, max_epochs=30, progress=False)
     >>> frame = sc_ldvae.get.n_latent(adata)
     >>> frame.index.tolist(), frame.attrs["recommended"]
     ([1, 2, 4], 2)

@@ -6,7 +6,7 @@ from sc_ldvae.inputs._annotations import Annotations, Columns
 from sc_ldvae.inputs._columns import columns_of
 from sc_ldvae.inputs._counts import check_in_memory, check_object, counts_of, gene_mask, split
 from sc_ldvae.inputs._groups import grouped, tests_of
-from sc_ldvae.inputs._modality import changed, is_mudata, obs_of, pick_modality
+from sc_ldvae.inputs._modality import changed, copied, is_mudata, obs_of, pick_modality
 from sc_ldvae.inputs._names import check_once, factor_positions, fitted_places, gene_positions
 from sc_ldvae.inputs._net import targets_of
 from sc_ldvae.inputs._numbers import check_key, check_n_latent, check_whole, device_of, generator_of, torch_seed
@@ -33,12 +33,14 @@ __all__ = [
     "Scorable",
     "changed",
     "check_in_memory",
+    "check_in_memory_",
     "check_key",
     "check_n_latent",
     "check_object",
     "check_once",
     "check_whole",
     "columns_of",
+    "copied",
     "counts_of",
     "device_of",
     "encoder_of",

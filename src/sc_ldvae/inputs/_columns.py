@@ -52,11 +52,10 @@ def _asked(obs: pd.DataFrame, key: str) -> Column:
 
 def _usable(obs: pd.DataFrame, key: Hashable) -> list[Column]:
     """The column, if it can be associated with anything."""
-    found = obs[key]
-    if isinstance(found, pd.DataFrame) or not _has_kind(found):
+    if (obs.columns == key).sum() > 1 or not _has_kind(obs[key]):
         return []
     try:
-        column = _column(found, str(key))
+        column = _column(obs[key], str(key))
     except ValueError:
         # Its values are no levels.
         return []

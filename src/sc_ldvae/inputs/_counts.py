@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sc_ldvae._typing import UNSET
-from sc_ldvae.inputs._truth import truth_of
 from sc_ldvae.counts import NotCountsError, check_no_empty_cell, source_of
+from sc_ldvae.inputs._truth import truth_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from sc_ldvae._typing import Mask, Positions, Unset
-    from sc_ldvae.inputs._truth import truth_of
-from sc_ldvae.counts import Source
+    from sc_ldvae.counts import Source
 
 _FEWEST_CELLS = 2
 
@@ -53,8 +52,9 @@ def gene_mask(adata: AnnData, mask_var: Mask | Sequence[bool] | str | Unset | No
         if mask_var not in adata.var:
             msg = f"mask_var={mask_var!r} is not a column of var. Columns: {', '.join(map(repr, adata.var)) or 'none'}."
             raise ValueError(msg)
-        name, mask_var = f"mask_var: var[{mask_var!r}]", adata.var[mask_var]
-    mask = truth_of(mask_var, name, adata.n_vars, advice)
+        name = f"mask_var: var[{mask_var!r}]"
+    values = adata.var[mask_var] if isinstance(mask_var, str) else mask_var
+    mask = truth_of(values, name, adata.n_vars, advice)
     if not mask.any():
         msg = "mask_var leaves no gene to fit. Pass mask_var=None to fit all genes."
         raise ValueError(msg)

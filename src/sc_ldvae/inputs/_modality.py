@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import pandas as pd
-from anndata import AnnData
-from anndata import Raw
+from anndata import AnnData, Raw
+
+from sc_ldvae._quiet import quiet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,22 +26,24 @@ def pick_modality(data: Data, modality: str | None) -> AnnData:
     ValueError
         If a MuData's modality is not named or unknown, or an AnnData's is named.
     """
-    adata: AnnData
     if isinstance(data, AnnData):
         if modality is not None:
             msg = f"modality={modality!r} was given, but data is an AnnData. Leave it out, or pass the MuData."
             raise ValueError(msg)
-        adata = data
-    else:
-        modalities = _modalities(data)
-        if modality not in modalities:
-            msg = f"modality={modality!r} is not in the MuData. Name one of {', '.join(map(repr, modalities))}."
-            raise ValueError(msg)
-        adata = modalities[modality]
-        if not isinstance(adata, AnnData):
-            msg = f"modality={modality!r} is a {type(adata).__name__}, but must be an AnnData. Pass the MuData in it."
-            raise TypeError(msg)
-    # What is read lazily has no frames.
+        return _in_frames(data)
+    modalities = _modalities(data)
+    if modality is None or modality not in modalities:
+        msg = f"modality={modality!r} is not in the MuData. Name one of {', '.join(map(repr, modalities))}."
+        raise ValueError(msg)
+    adata = modalities[modality]
+    if not isinstance(adata, AnnData):
+        msg = f"modality={modality!r} is a {type(adata).__name__}, but must be an AnnData. Pass the MuData in it."
+        raise TypeError(msg)
+    return _in_frames(adata)
+
+
+def _in_frames(adata: AnnData) -> AnnData:
+    # What is read lazily has none.
     obs_of(adata)
     return adata
 
@@ -50,12 +53,13 @@ def is_mudata(data: object) -> bool:
     return isinstance(getattr(data, "mod", None), Mapping)
 
 
-def _modalities(data: Data) -> Mapping[str, AnnData]:
-    if not is_mudata(data):
+def _modalities(data: object) -> Mapping[str, object]:
+    found = getattr(data, "mod", None)
+    if not isinstance(found, Mapping):
         hint = " Pass adata.raw.to_adata()." if isinstance(data, Raw) else ""
         msg = f"data is a {type(data).__name__}, but must be an AnnData or a MuData.{hint}"
         raise TypeError(msg)
-    return data.mod
+    return found
 
 
 def obs_of(adata: AnnData) -> pd.DataFrame:
@@ -72,8 +76,14 @@ def obs_of(adata: AnnData) -> pd.DataFrame:
     return adata.obs
 
 
+def copied(data: Data) -> Data:
+    """A copy, without what its package has to say of names in it that repeat."""
+    with quiet():
+        return data.copy()
+
+
 def changed(data: Data, modality: str | None, write: Callable[[AnnData], None], *, copy: bool) -> Data | None:
     """Let `write` change the object, or a copy, which comes back."""
-    result = data.copy() if copy else data
+    result = copied(data) if copy else data
     write(pick_modality(result, modality))
     return result if copy else None

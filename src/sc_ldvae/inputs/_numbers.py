@@ -51,7 +51,7 @@ def check_key(key_added: str | None) -> None:
         raise ValueError(msg)
 
 
-def generator_of(rng: Seed | Unset, random_state: int | Unset | None) -> np.random.Generator:
+def generator_of(rng: Seed | Unset, random_state: Seed | Unset) -> np.random.Generator:
     """The source of randomness: `rng`, or its alias; a fixed seed if neither is given."""
     if rng is not UNSET and random_state is not UNSET:
         msg = "rng and random_state were both given, but mean the same. Pass one of them."
@@ -80,5 +80,6 @@ def device_of(device: str | torch.device) -> torch.device:
 
 def torch_seed(rng: Seed) -> int:
     """A seed for torch's generator: an integer as it is, else one that the generator draws."""
-    small = isinstance(rng, int | np.integer) and rng < _SEEDS_OF_TORCH
-    return int(rng) if small else int(np.random.default_rng(rng).integers(2**63))
+    if isinstance(rng, int) and rng < _SEEDS_OF_TORCH:
+        return rng
+    return int(np.random.default_rng(rng).integers(2**63))

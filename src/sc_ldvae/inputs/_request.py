@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from sc_ldvae._memory import check_memory
 from sc_ldvae._options import ModelOptions, Schedule
 from sc_ldvae.counts import Cells
 from sc_ldvae.inputs._annotations import Annotations, Columns, annotations_of
@@ -71,6 +72,7 @@ def request_of(adata: AnnData, mask: Mask, asked: Options) -> tuple[Request, Ann
     check_whole(n_hidden=model.n_hidden, n_layers_encoder=model.n_layers_encoder)
     check_whole(max_epochs=schedule.max_epochs, batch_size=schedule.batch_size)
     check_lr(schedule.lr)
+    _check_fits(model, int(mask.sum()))
     annotations = annotations_of(adata, asked.columns)
     source = counts_of(adata, asked.layer, np.flatnonzero(mask))
     annotations = annotations.in_counts_of(source)
@@ -78,6 +80,13 @@ def request_of(adata: AnnData, mask: Mask, asked: Options) -> tuple[Request, Ann
     model = replace(model, n_latent=int(model.n_latent), use_observed_lib_size=bool(observed))
     cells = Cells(source, annotations.arrays())
     return Request(cells, model, annotations.levels, schedule, device_of(asked.device)), annotations
+
+
+def _check_fits(model: ModelOptions, n_genes: int) -> None:
+    """Refuse encoders that would not fit into memory: weights, gradients and two moments, twice with the library's."""
+    weights = 2 * n_genes * model.n_hidden + (model.n_layers_encoder - 1) * model.n_hidden**2
+    sizes = f"n_hidden={model.n_hidden}, n_layers_encoder={model.n_layers_encoder}"
+    check_memory(4 * 4 * weights, f"A model with {sizes} and {n_genes} genes", "Lower n_hidden.")
 
 
 def request_of_record(adata: AnnData, stored: Record, layer: str | Unset | None, device: str | torch.device) -> Request:

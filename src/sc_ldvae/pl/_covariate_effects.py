@@ -93,10 +93,11 @@ def covariate_effects(
         raise ValueError(msg)
     frame = _of_covariate(get.covariate_effects(data, key=key, modality=modality), covariate, key)
     columns = [frame.columns.get_level_values(part) for part in ("covariate", "level")]
+    n_levels = columns[0].value_counts()
     contents = [
         Panel(
-            f"{shown(name)}: {shown(level)}" if level else shown(name),
-            f"effect (ln fold change\n{'to the mean of levels' if level else 'per standard deviation'})",
+            f"{shown(name)}: {shown(level)}" if n_levels[name] > 1 else shown(name),
+            f"effect (ln fold change\n{'to the mean of levels' if n_levels[name] > 1 else 'per standard deviation'})",
             frame[name, level],
             _ends(frame[name, level], n_genes),
         )

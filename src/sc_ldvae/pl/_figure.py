@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 
+from sc_ldvae._arguments import door
 from sc_ldvae.pl._save import check_save, write
 from sc_ldvae.pl._text import literal
 
@@ -26,6 +27,7 @@ R = TypeVar("R")
 
 def plot(function: Callable[P, R]) -> Callable[P, R]:
     """A public function that refuses a wrong `save` before it draws, and leaves no figure open when it fails."""
+    checked = door(function)
 
     @wraps(function)
     def whole(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -34,7 +36,7 @@ def plot(function: Callable[P, R]) -> Callable[P, R]:
         check_save(kwargs.get("save"))
         before = set(plt.get_fignums())
         try:
-            return function(*args, **kwargs)
+            return checked(*args, **kwargs)
         except BaseException:
             for number in set(plt.get_fignums()) - before:
                 plt.close(number)

@@ -5,14 +5,17 @@ from __future__ import annotations
 from sc_ldvae.record._comparison import read_comparison, write_comparison
 from sc_ldvae.record._covariance import turned
 from sc_ldvae.record._decoder import AffineMap, Decoder
-from sc_ldvae.record._design import MEAN, Categorical, Continuous, Design, Setting, column_of, levels_of, numbers
+from sc_ldvae.record._design import MEAN, Categorical, Continuous, Design, Setting
 from sc_ldvae.record._folded import Folded
 from sc_ldvae.record._keys import DEFAULT, Keys
 from sc_ldvae.record._marks import columns_in, held_out
 from sc_ldvae.record._moved import write_projected, write_rotated
 from sc_ldvae.record._new_fit import Asked, NewFit, storable, write_fit
-from sc_ldvae.record._record import SCHEMA_VERSION, Record, fits_in, read
+from sc_ldvae.record._obs import column_of, levels_of, numbers
+from sc_ldvae.record._read import fits_in, read
+from sc_ldvae.record._record import Record
 from sc_ldvae.record._results import plain_params, read_result, write_result
+from sc_ldvae.record._sealed import SCHEMA_VERSION
 from sc_ldvae.record._state import State, shown_latent, shown_variance, state_of
 from sc_ldvae.record._store import write, write_scores
 

@@ -55,7 +55,9 @@ def read_comparison(adata: AnnData, name: str, group: str | None = None) -> dict
         )
         raise ValueError(msg)
     fields = list(stored["names"].dtype.names or ())
-    groups = np.atleast_1d(plain(stored.get("params", {}).get("groups", np.array(fields, dtype=str)), "groups")).tolist()
+    groups = np.atleast_1d(
+        plain(stored.get("params", {}).get("groups", np.array(fields, dtype=str)), "groups")
+    ).tolist()
     if group is not None and group not in groups:
         msg = f"group={group!r} was not compared. Groups: {', '.join(map(repr, groups))}."
         raise ValueError(msg)

@@ -8,13 +8,14 @@ from itertools import product
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import pandas as pd
 
 from sc_ldvae._options import Levels
+from sc_ldvae.record._obs import check_present, levels_of, numbers, whole_column
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import pandas as pd
     from numpy.typing import NDArray
 
 
@@ -50,7 +51,7 @@ class Categorical:
         ValueError
             If the column is unknown, has missing values, or has as many levels as there are cells.
         """
-        column = _column(obs, key, argument)
+        column = whole_column(obs, key, argument)
         levels = tuple(levels_of(column, key, argument)[1])
         if len(levels) == len(obs):
             msg = (
@@ -68,8 +69,8 @@ class Categorical:
         ValueError
             If the column is gone, has missing values, or levels that the fit has not seen.
         """
-        _check_present(obs, self.key)
-        codes, levels = levels_of(_column(obs, self.key, "covariates"), self.key, "covariates")
+        check_present(obs, self.key)
+        codes, levels = levels_of(whole_column(obs, self.key, "covariates"), self.key, "covariates")
         unseen = [level for level in levels if level not in self.levels]
         if unseen:
             msg = (
@@ -134,7 +135,7 @@ class Continuous:
         ValueError
             If the column is gone, not numeric, or has missing or infinite values.
         """
-        _check_present(obs, self.key)
+        check_present(obs, self.key)
         return (numbers(obs, self.key, "covariates") - self.mean) / self.sd
 
     def settings(self, obs: pd.DataFrame, value: Setting) -> list[NDArray[np.float64]]:
@@ -245,91 +246,3 @@ class Design:
             "mean": np.array([0.0] * n_levels + [column.mean for column in self.continuous]),
             "sd": np.array([1.0] * n_levels + [column.sd for column in self.continuous]),
         }
-
-
-def numbers(obs: pd.DataFrame, key: str, argument: str) -> NDArray[np.float64]:
-    """A numeric column of obs without missing or infinite values.
-
-    Raises
-    ------
-    ValueError
-        If it is not such a column; the sentence names `argument`.
-    """
-    column = _column(obs, key, argument)
-    kinds = pd.api.types
-    if not kinds.is_numeric_dtype(column) or kinds.is_bool_dtype(column) or kinds.is_complex_dtype(column):
-        msg = f"{argument}: obs[{key!r}] has the type {column.dtype}, but must hold numbers."
-        raise ValueError(msg)
-    values = column.to_numpy(dtype=np.float64)
-    if not np.isfinite(values).all():
-        msg = f"{argument}: obs[{key!r}] is infinite in {(~np.isfinite(values)).sum()} cells."
-        raise ValueError(msg)
-    return values
-
-
-def levels_of(column: pd.Series[Any], key: str, argument: str) -> tuple[NDArray[np.int64], list[str]]:
-    """Position of each cell's level, n_obs, -1 where it has none; and the levels that occur, as text.
-
-    Raises
-    ------
-    ValueError
-        If they are no levels, or if some can't be told apart by their names.
-    """
-    values: Any = column.array
-    if not isinstance(column.dtype, pd.CategoricalDtype) and getattr(column.dtype, "kind", "O") in "iufc":
-        values = _native(column)
-    try:
-        levels = pd.Categorical(values).remove_unused_categories()
-    except (TypeError, ValueError, NotImplementedError) as error:
-        msg = f"{argument}: obs[{key!r}] holds {column.iloc[0]!r}, which can't be a level. Make it text or a category."
-        raise ValueError(msg) from error
-    names = [str(level) for level in levels.categories]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        msg = f"{argument}: obs[{key!r}] has different levels that read {twice!r} as text. Rename one of them."
-        raise ValueError(msg)
-    return levels.codes.astype(np.int64), names
-
-
-def _native(column: pd.Series[Any]) -> Any:
-    """Numbers in a type that pandas can sort: not sparse, not halves, not in the order of bytes of another machine."""
-    if isinstance(column.dtype, pd.SparseDtype):
-        return np.asarray(column)
-    if not isinstance(column.dtype, np.dtype):
-        return column.array
-    wide = np.result_type(column.dtype, np.float32) if column.dtype.kind == "f" else column.dtype
-    return column.to_numpy(wide.newbyteorder("="))
-
-
-def _check_present(obs: pd.DataFrame, key: str) -> None:
-    if key not in obs.columns:
-        msg = f"The fit knows each cell's {key!r}, but obs has no such column. Add it, as the fit knows it."
-        raise ValueError(msg)
-
-
-def column_of(obs: pd.DataFrame, key: str, argument: str) -> pd.Series[Any]:
-    """A column of obs by its name.
-
-    Raises
-    ------
-    ValueError
-        If there is none, or more than one.
-    """
-    if key not in obs.columns:
-        msg = f"{argument}={key!r} is not a column of obs. Columns: {', '.join(map(repr, obs.columns)) or 'none'}."
-        raise ValueError(msg)
-    column = obs[key]
-    if isinstance(column, pd.DataFrame):
-        msg = f"{argument}: obs holds {key!r} {column.shape[1]} times. Give each column its own name."
-        raise ValueError(msg)
-    return column
-
-
-def _column(obs: pd.DataFrame, key: str, argument: str) -> pd.Series[Any]:
-    """The same, where no cell may lack a value."""
-    column = column_of(obs, key, argument)
-    n_missing = int(column.isna().sum())
-    if n_missing:
-        msg = f"{argument}: obs[{key!r}] is missing in {n_missing} cells. Fill these values or leave those cells out."
-        raise ValueError(msg)
-    return column

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from sc_ldvae.record._obs import column_of
 from sc_ldvae.record._plain import plain
-from sc_ldvae.record._record import fits_in
+from sc_ldvae.record._read import fits_in
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -65,9 +66,9 @@ def of_this_fit(adata: AnnData, stored: Record) -> Mask:
     return _fits(adata, stored) == stored.fingerprint
 
 
-def fit_column(stored: Record, n_obs: int) -> pd.Categorical:
+def fit_column(stored: Record, n_obs: int) -> pd.Categorical[str]:
     """What tells of so many cells that their latent is of this fit."""
-    return pd.Categorical.from_codes(np.zeros(n_obs, dtype=np.int8), [stored.fingerprint])
+    return pd.Categorical.from_codes(np.zeros(n_obs, dtype=np.int8), pd.Index([stored.fingerprint]))
 
 
 def columns_in(adata: AnnData) -> set[str]:
@@ -90,9 +91,6 @@ def _fits(adata: AnnData, stored: Record) -> NDArray[np.object_]:
 
 
 def _column(adata: AnnData, key: str) -> NDArray[np.object_]:
-    column = adata.obs[key]
-    if not isinstance(column, pd.Series):
-        msg = f"obs holds {key!r} more than once. Keep the column of the fit alone."
-        raise ValueError(msg)
-    values: NDArray[np.object_] = column.astype(object).to_numpy()
-    return values
+    # pandas' own astype changes the filters of warnings for a moment, which threads must not.
+    column = column_of(pd.DataFrame(adata.obs), key, "obs")
+    return np.asarray(column, dtype=np.dtype(object))

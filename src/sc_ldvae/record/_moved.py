@@ -8,7 +8,8 @@ import numpy as np
 
 from sc_ldvae.record._covariance import packed, turned
 from sc_ldvae.record._marks import fit_column, held_out
-from sc_ldvae.record._record import Record, sealed
+from sc_ldvae.record._record import Record
+from sc_ldvae.record._sealed import sealed
 from sc_ldvae.record._store import write
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from sc_ldvae.likelihoods import Block
 from sc_ldvae.record._blocks import table_of
 from sc_ldvae.record._covariance import packed
 from sc_ldvae.record._marks import fit_column
-from sc_ldvae.record._record import SCHEMA_VERSION, Record, sealed
+from sc_ldvae.record._record import Record
+from sc_ldvae.record._sealed import SCHEMA_VERSION, sealed
 from sc_ldvae.record._store import write
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def plain(value: Any, name: str) -> Any:  # noqa: ANN401  whatever a file gives
+def plain(value: Any, name: str) -> Any:
     """A NumPy array of numbers or of text, or a dict of such, for what was one of these when it was written.
 
     Parameters
@@ -38,7 +38,8 @@ def plain(value: Any, name: str) -> Any:  # noqa: ANN401  whatever a file gives
     try:
         array = _array(value)
     except (TypeError, ValueError, OverflowError, RuntimeError, OSError, MemoryError) as error:
-        msg = f"{name!r} can't be read ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+        said = str(error).partition("\n")[0].rstrip(". ") or type(error).__name__
+        msg = f"{name!r} can't be read ({said})"
         raise ValueError(msg) from error
     if array.dtype.kind not in "biufU":
         msg = f"{name!r} is of the type {array.dtype}, neither text nor numbers"
@@ -70,9 +71,13 @@ def leaves(content: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, An
             yield path + name, value
 
 
-def _array(value: Any) -> NDArray[Any]:  # noqa: ANN401  any array
-    n_bytes = math.prod(getattr(value, "shape", ())) * getattr(getattr(value, "dtype", None), "itemsize", 8)
-    check_memory(n_bytes, "it", "")
+def _array(value: Any) -> NDArray[Any]:
+    if np.ma.is_masked(value):
+        msg = "some of its values are masked"
+        raise ValueError(msg)
+    if not isinstance(value, np.ndarray):
+        n_bytes = math.prod(getattr(value, "shape", ())) * getattr(getattr(value, "dtype", None), "itemsize", 8)
+        check_memory(n_bytes, "it", "")
     array = np.asarray(value)
     if array.dtype.kind not in "OST":
         return array

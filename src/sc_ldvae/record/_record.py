@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -19,21 +18,16 @@ from sc_ldvae.record._covariance import unpacked
 from sc_ldvae.record._decoder import Decoder
 from sc_ldvae.record._design import Categorical, Design
 from sc_ldvae.record._folded import Folded
-from sc_ldvae.record._keys import DEFAULT, Keys
-from sc_ldvae.record._plain import checksum, plain
-from sc_ldvae.record._schema import typed
+from sc_ldvae.record._sealed import SCHEMA_VERSION, sealed
 
 if TYPE_CHECKING:
-    from anndata import AnnData
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from sc_ldvae._options import Levels
     from sc_ldvae.likelihoods import Block
-
-SCHEMA_VERSION = 5
-_FIRST_WITH_CHECKSUM = 5
-# What every format has, and no other tool's entry of uns.
-_MARKS = {"schema_version", "decoder", "encoder"}
+    from sc_ldvae.record._keys import Keys
 
 
 @dataclass(frozen=True)
@@ -244,89 +238,3 @@ class Record:
         """The fields of a class of options that the fit was given."""
         values = {field.name: self.param(field.name) for field in fields(cls) if field.name not in but}
         return {name: value for name, value in values.items() if value is not None}
-
-
-def fits_in(adata: AnnData) -> dict[str, Mapping[str, Any]]:
-    """Content of every fit in uns, by its key, as it stands there."""
-    return {name: value for name, value in adata.uns.items() if isinstance(value, Mapping) and set(value) >= _MARKS}
-
-
-def read(adata: AnnData, key: str = DEFAULT) -> Record:
-    """The fit stored in ``adata.uns[key]``.
-
-    Raises
-    ------
-    ValueError
-        If there is none, if a newer version of the package wrote it, or if it is not what was written.
-    """
-    fits = fits_in(adata)
-    if key not in fits:
-        found = ", ".join(map(repr, fits)) or "none"
-        msg = f"uns[{key!r}] holds no fit. Fit one with sc_ldvae.tl.ldvae, or name it with key=. Fits here: {found}."
-        raise ValueError(msg)
-    try:
-        content = checked(fits[key])
-    except ValueError as error:
-        msg = f"uns[{key!r}] is damaged: {error}. Read the object from its file again, or fit again."
-        raise ValueError(msg) from error
-    if content["schema_version"] > SCHEMA_VERSION:
-        msg = (
-            f"uns[{key!r}] was written in format {content['schema_version']}, this version reads up to "
-            f"{SCHEMA_VERSION}. Update sc-ldvae."
-        )
-        raise ValueError(msg)
-    keys = Keys.from_dict(content["keys"])
-    for attribute, entry in (("obsm", keys.latent), ("obsm", keys.variance), ("varm", keys.loadings)):
-        if entry not in getattr(adata, attribute):
-            msg = f"uns[{key!r}] holds a fit, but its {attribute}[{entry!r}] is gone. Put it back, or fit again."
-            raise ValueError(msg)
-    return Record(keys, _from_format_1(content, keys, adata) if content["schema_version"] == 1 else content)
-
-
-def checked(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of a fit as it was written.
-
-    Raises
-    ------
-    ValueError
-        If it is not. The sentence begins with what is wrong.
-    """
-    version = plain(stored["schema_version"], "schema_version")
-    try:
-        # As a number, also where it is text.
-        number = int(version.item())
-    except (AttributeError, ValueError) as error:
-        msg = "'schema_version' is no number"
-        raise ValueError(msg) from error
-    if number > SCHEMA_VERSION:
-        # Nobody knows what else is in it.
-        return {"schema_version": number}
-    content = {str(name): plain(value, str(name)) for name, value in stored.items()}
-    record = typed(content) | {"schema_version": number}
-    if number >= _FIRST_WITH_CHECKSUM and "checksum" not in record:
-        msg = "'checksum' is missing"
-        raise ValueError(msg)
-    if record.get("checksum", checksum_of(record)) != checksum_of(record):
-        msg = "its values are not those that were written"
-        raise ValueError(msg)
-    return record
-
-
-def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of a fit as it is written: with what tells later whether it is still the same."""
-    record = typed({name: plain(value, name) for name, value in content.items()})
-    return dict(content) | {"checksum": checksum_of(record | {"schema_version": SCHEMA_VERSION})}
-
-
-def checksum_of(content: Mapping[str, Any]) -> str:
-    """Of all but itself."""
-    return checksum({name: value for name, value in content.items() if name != "checksum"})
-
-
-def _from_format_1(content: Mapping[str, Any], keys: Keys, adata: AnnData) -> Mapping[str, Any]:
-    """Format 1 did not say what a size factor of one stands for; the fitted cells do."""
-    key = content["params"].get("size_factor_key")
-    if key is None or not {str(key), keys.library} <= set(adata.obs):
-        return content
-    ratios = adata.obs[keys.library].to_numpy(dtype=np.float64) / adata.obs[str(key)].to_numpy(dtype=np.float64)
-    return {**content, "size_factor_unit": float(np.median(ratios))}

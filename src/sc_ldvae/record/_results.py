@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sc_ldvae.record._plain import checksum, plain
-from sc_ldvae.record._record import fits_in
+from sc_ldvae.record._read import fits_in
 from sc_ldvae.record._store import write
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _checked(found: Mapping[str, Any], name: str, tool: str) -> dict[str, Any]:
         written = result.pop(_CHECKSUM, None)
         if written is not None and written.item() != checksum(result):
             msg = "its values are not those that were written"
-            raise ValueError(msg)
+            raise ValueError(msg)  # noqa: TRY301  one sentence for all that can be wrong
     except ValueError as error:
         msg = f"uns[{name!r}] is damaged: {error}. Call sc_ldvae.tl.{tool} again."
         raise ValueError(msg) from error

@@ -83,9 +83,9 @@ _WHOLE = {
     "best_epoch": _whole(),
     "stop_reason": _text(),
     "rotation": _double("latent", "latent", optional=True),
-    "loadings_covariance": _single("genes", "triangle", optional=True),
     "checksum": _text(optional=True),
 }
+_ERRORS = {"loadings_covariance": _single("genes", "triangle", optional=True)}
 # Whose levels are the groups of cells, for parts of the likelihood with one value per group.
 _LEVELS = {"gene-batch": "batches", "gene-label": "labels"}
 _ONE = ("",)
@@ -118,6 +118,8 @@ def typed(content: Mapping[str, Any]) -> dict[str, Any]:
     sizes = Sizes()
     whole = _checked(content, "", _WHOLE, sizes)
     sizes["triangle"] = sizes["latent"] * (sizes["latent"] + 1) // 2
+    sizes["priors"] = len(whole.get("batches", _ONE))
+    whole |= _checked(content, "", _ERRORS, sizes)
     keys = _checked(_part(content, "keys"), "keys/", _KEYS, sizes)
     record = whole | {"keys": keys, "params": _params(_part(content, "params"))}
     for name, table in (("blocks", _BLOCKS), ("covariates", _COVARIATES), ("library_prior", _PRIOR)):
@@ -155,9 +157,6 @@ def _parts_of(content: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator
         if "library_prior" not in record:
             msg = "'library_prior' is missing"
             raise ValueError(msg)
-        if len(record["library_prior"]["log_mean"]) != len(record.get("batches", _ONE)):
-            msg = "'library_prior/log_mean' has not one value for each of 'batches'"
-            raise ValueError(msg)
     yield "encoder", encoders
 
 
@@ -167,7 +166,7 @@ def _encoder(content: Mapping[str, Any], params: Mapping[str, Any], name: str, w
     # The library's encoder has one hidden layer, whatever was asked for.
     n_layers = 1 if name == "library" else int(params.get("n_layers_encoder", counted))
     hidden = f"hidden units of {name}"
-    table = {}
+    table: dict[str, Entry] = {}
     for i in range(n_layers):
         table |= {f"weight_{i}": _single(hidden, hidden if i else "genes"), f"bias_{i}": _single(hidden)}
     for head in ("mean", "log_variance"):
@@ -179,12 +178,12 @@ def _part(content: Mapping[str, Any], name: str, path: str = "") -> Mapping[str,
     part = content.get(name)
     if not isinstance(part, Mapping):
         msg = f"{path + name!r} {'is missing' if part is None else 'is no dict'}"
-        raise ValueError(msg)
+        raise ValueError(msg)  # noqa: TRY004  no argument: an entry is damaged
     return part
 
 
 def _nested(content: Mapping[str, Any], name: str, table: Mapping[str, Any], sizes: Sizes, path: str = "") -> Any:
-    part, entries = _part(content, name, path), {}
+    part, entries = _part(content, name, path), dict[str, Any]()
     for one, entry in table.items():
         if isinstance(entry, Entry):
             entries |= _checked(part, f"{path}{name}/", {one: entry}, sizes)

@@ -57,9 +57,9 @@ def state_of(adata: AnnData, stored: Record) -> State:
     strangers = ~marks.of_this_fit(adata, stored)
     if strangers.any():
         msg = (
-            f"{strangers.sum()} of {len(strangers)} cells (for example {adata.obs_names[strangers][0]!r}) have a latent "
-            f"of another fit than uns[{keys.uns!r}], as obs[{keys.fit!r}] says: objects that were fitted one by one "
-            "share no factors. Map the cells of one onto the fit of the other with sc_ldvae.tl.project, or fit all."
+            f"{strangers.sum()} of {len(strangers)} cells (for example {adata.obs_names[strangers][0]!r}) have a "
+            f"latent of another fit than uns[{keys.uns!r}], as obs[{keys.fit!r}] says: objects that were fitted one by "
+            "one share no factors. Map the cells of one onto the fit of the other with sc_ldvae.tl.project, or fit all."
         )
         raise ValueError(msg)
     if (variance < 0).any() or (library <= 0).any():

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from anndata import AnnData
 
+from sc_ldvae._quiet import quiet
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -26,7 +28,8 @@ def write(adata: AnnData, entries: Mapping[str, Mapping[str, Any]]) -> None:
         if not adata.is_view:
             _write_actual(adata, entries)
             return
-        actual = adata.copy()
+        with quiet():
+            actual = adata.copy()
         _write_actual(actual, entries)
         with _attributes_of(adata):
             AnnData.__init__(adata, actual)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from sc_ldvae._typing import Data, Floats
     from sc_ldvae.decode import Mode
 
+# The comparison counts in steps of it: it takes memory that grows as it falls.
+_LEAST_DELTA = 0.001
 # Default pseudocount, in counts of a cell of median library.
 _PSEUDOCOUNT = 0.1
 # For the vanilla mode, which asks for the order alone: far below the proportion of any expressed gene.
@@ -179,6 +181,9 @@ def _check_numbers(mode: str, delta: float, fdr: float, pseudocount: float | Non
 
     if mode not in get_args(Mode):
         msg = f"mode={mode!r} is unknown. Choose 'change' or 'vanilla'."
+        raise ValueError(msg)
+    if 0 < delta < _LEAST_DELTA:
+        msg = f"delta must be at least {_LEAST_DELTA}, but is {delta}: less than anyone could measure."
         raise ValueError(msg)
     for name, number in (("delta", delta), ("pseudocount", pseudocount)):
         if number is not None and not 0 < number < np.inf:

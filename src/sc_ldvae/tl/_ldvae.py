@@ -48,7 +48,7 @@ def ldvae(
     early_stopping: bool = Schedule.early_stopping,
     device: str | torch.device = "auto",
     rng: Seed | Unset = UNSET,
-    random_state: int | Unset | None = UNSET,
+    random_state: Seed | Unset = UNSET,
     key_added: str | None = None,
     copy: bool = False,
     progress: bool = True,

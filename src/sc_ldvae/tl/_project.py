@@ -97,7 +97,7 @@ def project(
 
     keys = stored.keys if key_added is None else record.Keys.named(key_added)
     held_out = record.held_out(adata, stored) if adata is fitted else np.ones(adata.n_obs, dtype=bool)
-    result = query.copy() if copy else query
+    result = inputs.copied(query) if copy else query
     record.write_projected(_anndata(result, modality), stored, keys, state, held_out)
     return result if copy else None
 

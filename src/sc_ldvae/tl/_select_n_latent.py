@@ -112,7 +112,7 @@ def select_n_latent(
     --------
     >>> import sc_ldvae
     >>> adata = sc_ldvae.datasets.simulate(n_obs=400, n_vars=60, n_latent=2)
-    >>> sc_ldvae.tl.select_n_latent(adata, [1, 2, 4], n_seeds=1, progress=False)
+    >>> sc_ldvae.tl.select_n_latent(adata, [1, 2, 4], n_seeds=1, max_epochs=30, progress=False)
     >>> adata.uns["ldvae_n_latent"]["recommended"]
     2
     """

@@ -1,0 +1,67 @@
+"""Fits found in an AnnData, and brought to the current format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sc_ldvae.record._keys import DEFAULT, Keys
+from sc_ldvae.record._record import Record
+from sc_ldvae.record._sealed import SCHEMA_VERSION, checked
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+# What every format has beside its number, and no other tool's entry of uns; damage may have taken one of them.
+_MARKS = {"decoder", "encoder"}
+
+
+def fits_in(adata: AnnData) -> dict[str, Mapping[str, Any]]:
+    """Content of every fit in uns, by its key, as it stands there."""
+    entries = {name: value for name, value in adata.uns.items() if isinstance(value, Mapping)}
+    return {
+        name: value for name, value in entries.items() if "schema_version" in value and not _MARKS.isdisjoint(value)
+    }
+
+
+def read(adata: AnnData, key: str = DEFAULT) -> Record:
+    """The fit stored in ``adata.uns[key]``.
+
+    Raises
+    ------
+    ValueError
+        If there is none, if a newer version of the package wrote it, or if it is not what was written.
+    """
+    fits = fits_in(adata)
+    if key not in fits:
+        found = ", ".join(map(repr, fits)) or "none"
+        msg = f"uns[{key!r}] holds no fit. Fit one with sc_ldvae.tl.ldvae, or name it with key=. Fits here: {found}."
+        raise ValueError(msg)
+    try:
+        content = checked(fits[key])
+    except ValueError as error:
+        msg = f"uns[{key!r}] is damaged: {error}. Read the object from its file again, or fit again."
+        raise ValueError(msg) from error
+    if content["schema_version"] > SCHEMA_VERSION:
+        msg = (
+            f"uns[{key!r}] was written in format {content['schema_version']}, this version reads up to "
+            f"{SCHEMA_VERSION}. Update sc-ldvae."
+        )
+        raise ValueError(msg)
+    keys = Keys.from_dict(content["keys"])
+    for attribute, entry in (("obsm", keys.latent), ("obsm", keys.variance), ("varm", keys.loadings)):
+        if entry not in getattr(adata, attribute):
+            msg = f"uns[{key!r}] holds a fit, but its {attribute}[{entry!r}] is gone. Put it back, or fit again."
+            raise ValueError(msg)
+    return Record(keys, _from_format_1(content, keys, adata) if content["schema_version"] == 1 else content)
+
+
+def _from_format_1(content: Mapping[str, Any], keys: Keys, adata: AnnData) -> Mapping[str, Any]:
+    """Format 1 did not say what a size factor of one stands for; the fitted cells do."""
+    key = content["params"].get("size_factor_key")
+    if key is None or not {str(key), keys.library} <= set(adata.obs):
+        return content
+    ratios = adata.obs[keys.library].to_numpy(dtype=np.float64) / adata.obs[str(key)].to_numpy(dtype=np.float64)
+    return {**content, "size_factor_unit": float(np.median(ratios))}
