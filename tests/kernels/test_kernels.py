@@ -85,6 +85,24 @@ def test_rising_factorials_and_their_slopes() -> None:
     np.testing.assert_allclose(out[1], slope, rtol=1e-9)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rising_factorials_of_numbers_near_the_largest(dtype: type) -> None:
+    grid = np.meshgrid([1.0, 9, 16, 100, 1e6, 2.0**63, 3e38], [1e-30, 1.0, 1e17, 1e18, 2e19, 1e25, 3e38])
+    x, theta = (values.ravel().astype(dtype) for values in grid)
+    out = np.empty((2, len(x)))
+    rising_of(x, theta, out)
+    assert np.isfinite(out).all()
+    # Far beyond the counts every term of the product is theta.
+    far = theta.astype(np.float64) > 1e9 * x.astype(np.float64)
+    np.testing.assert_allclose(out[0, far], x[far] * np.log(theta[far].astype(np.float64)), rtol=1e-7)
+    np.testing.assert_allclose(out[1, far], x[far], rtol=1e-7)
+    # And far below them Stirling's series is exact.
+    below = (x > 1e18) & (theta == 1)
+    n = x[below].astype(np.float64)
+    np.testing.assert_allclose(out[0, below], special.gammaln(n + 1), rtol=1e-12)
+    np.testing.assert_allclose(out[1, below], np.log(n) + np.euler_gamma, rtol=1e-3)
+
+
 def test_tables_hold_the_small_counts() -> None:
     log_theta = np.random.default_rng(0).normal(size=(2, 5))
     theta = np.exp(log_theta)
