@@ -37,7 +37,7 @@ def factors(data: Data, *, key: str = record.DEFAULT, modality: str | None = Non
     held-out cells), `mean` and `sd` of the latent over the cells that have one, `posterior_sd` (root mean posterior
     variance; near 1 for a factor that the data do not use), and `unused` (whether the variance of the latent over the
     cells is below 0.01 [BurdaUnits16]_; for ``latent_distribution='ln'``, of whose latent only the softmax is stored,
-    whether the mean posterior variance is above 0.99). ``attrs['total_explained_deviance']`` is the share of all factors
+    whether the mean posterior variance is above 0.99). ``attrs['total_explained_deviance']`` is that of all factors
     together.
 
     Raises

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -92,5 +92,6 @@ def _fits(adata: AnnData, stored: Record) -> NDArray[np.object_]:
 
 def _column(adata: AnnData, key: str) -> NDArray[np.object_]:
     # pandas' own astype changes the filters of warnings for a moment, which threads must not.
-    column = column_of(pd.DataFrame(adata.obs), key, "obs")
+    obs: Any = adata.obs
+    column = column_of(obs, key, "obs")
     return np.asarray(column, dtype=np.dtype(object))

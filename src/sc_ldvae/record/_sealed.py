@@ -37,7 +37,7 @@ def checked(stored: Mapping[str, Any]) -> dict[str, Any]:
     if number >= _FIRST_WITH_CHECKSUM and "checksum" not in record:
         msg = "'checksum' is missing"
         raise ValueError(msg)
-    if record.get("checksum", checksum_of(record)) != checksum_of(record):
+    if "checksum" in record and record["checksum"] != checksum_of(record):
         msg = "its values are not those that were written"
         raise ValueError(msg)
     return record
