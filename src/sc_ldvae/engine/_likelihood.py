@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
+from sc_ldvae._bounds import LARGEST_LOG_THETA
 from sc_ldvae.engine._decoder import FusedDecoder
 from sc_ldvae.kernels import TERMS, count_loss, n_slices
 from sc_ldvae.likelihoods import LIKELIHOODS
@@ -106,7 +107,7 @@ class FusedLikelihood:
             if through_moments is not None:
                 self._d_u[:, :-1] += through_moments
         for part, gradient in zip(self._grouped, self._d_grouped, strict=True):
-            part.gradient[:] = gradient
+            part.gradient[:] = np.where(np.abs(part.value) <= LARGEST_LOG_THETA, gradient, 0)
         return self._d_u, self._d_log_library
 
     def add_prior(self, weight: float) -> None:

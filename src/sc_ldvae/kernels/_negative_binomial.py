@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from sc_ldvae._bounds import LARGEST_LOG_THETA
 from sc_ldvae.kernels._jit import exp, log1p, part_of_kernel
 from sc_ldvae.kernels._rising import N_TABULATED, empty_tables, log_rising, tabulate_rising
 from sc_ldvae.kernels._row_loss import NOTHING, TILE, row_of
@@ -40,6 +41,7 @@ class GroupedTheta(NamedTuple):
     @classmethod
     def of(cls, log_theta: Array) -> GroupedTheta:
         """With their tables."""
+        log_theta = np.clip(log_theta, -LARGEST_LOG_THETA, LARGEST_LOG_THETA)
         theta = np.exp(log_theta)
         tables = empty_tables(theta)
         tabulate_rising(theta, log_theta, *tables)
@@ -72,10 +74,30 @@ def _grouped(terms, group, log_library, proportions, log_proportions, genes, cou
 def _of_cell(terms, group, log_library, proportions, log_proportions, genes, counts, outputs, scratch, gradients, i):
     log_theta, growth, share, theta = outputs[1], scratch[0], scratch[1], scratch[2]
     d_mean, d_theta = gradients[i], gradients[TILE + i]
+    bound(log_theta)
     exp_of(theta, log_theta)
     value = of_zeros(exp(log_library), proportions, theta, growth, share, d_mean, d_theta)
     value += add_counts(log_library, log_proportions, genes, counts, theta, log_theta, growth, share, d_mean, d_theta)
-    return value + add_gammas(genes, counts, 0, theta, d_theta)
+    value += add_gammas(genes, counts, 0, theta, d_theta)
+    hold(log_theta, d_theta)
+    return value
+
+
+@part_of_kernel
+def bound(log_theta):
+    """Keep log inverse dispersions where neither they nor their products overflow."""
+    largest = log_theta.dtype.type(LARGEST_LOG_THETA)
+    for g in range(len(log_theta)):
+        log_theta[g] = min(max(log_theta[g], -largest), largest)
+
+
+@part_of_kernel
+def hold(log_theta, d_theta):
+    """No gradient where a bound holds."""
+    largest, zero = log_theta.dtype.type(LARGEST_LOG_THETA), d_theta.dtype.type(0)
+    for g in range(len(log_theta)):
+        if abs(log_theta[g]) >= largest:
+            d_theta[g] = zero
 
 
 @part_of_kernel

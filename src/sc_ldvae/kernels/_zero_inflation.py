@@ -15,6 +15,8 @@ from sc_ldvae.kernels._negative_binomial import (
     add_counts,
     add_gammas,
     add_tabulated_gammas,
+    bound,
+    hold,
     of_zeros,
 )
 from sc_ldvae.kernels._rising import N_TABULATED
@@ -77,6 +79,7 @@ def _of_cell(terms, group, log_library, proportions, log_proportions, genes, cou
     log_theta, logits = outputs[1], outputs[2]
     growth, share, kept, theta = scratch[0], scratch[1], scratch[2], scratch[3]
     d_mean, d_theta, d_logits = gradients[i], gradients[TILE + i], gradients[2 * TILE + i]
+    bound(log_theta)
     exp_of(theta, log_theta)
     value = of_zeros(exp(log_library), proportions, theta, growth, share, d_mean, d_theta)
     value += inflate_zeros(logits, theta, growth, kept, d_mean, d_theta, d_logits)
@@ -84,6 +87,7 @@ def _of_cell(terms, group, log_library, proportions, log_proportions, genes, cou
     value += add_counts(log_library, log_proportions, genes, counts, theta, log_theta, growth, share, d_mean, d_theta)
     kept[0] = value
     gammas = add_gammas(genes, counts, 0, theta, d_theta)
+    hold(log_theta, d_theta)
     return kept[0] + gammas
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from sc_ldvae._bounds import LARGEST_LOG_THETA
 from sc_ldvae.likelihoods._likelihood import Contrasts, Likelihood, Part
 from sc_ldvae.likelihoods._poisson import spread_deviances
 
@@ -20,7 +21,12 @@ if TYPE_CHECKING:
 # What simulated genes have: the median inverse dispersion and the spread of its log.
 _SIMULATED_THETA, _SIMULATED_SD = 4.0, 0.5
 
-THETA = Part("log_theta", "theta", np.exp, by_dispersion=True)
+
+def _theta(log_theta: Floats) -> Floats:
+    return np.exp(np.clip(log_theta, -LARGEST_LOG_THETA, LARGEST_LOG_THETA))
+
+
+THETA = Part("log_theta", "theta", _theta, by_dispersion=True)
 
 
 class NegativeBinomial(Likelihood):
@@ -31,7 +37,7 @@ class NegativeBinomial(Likelihood):
 
     def theta(self, linear: Mapping[str, Floats]) -> Floats:
         """Inverse dispersions."""
-        return np.exp(linear["log_theta"])
+        return _theta(linear["log_theta"])
 
     def start(self, counts: csr_matrix, library: Floats) -> dict[str, Floats]:
         """Dispersions at their moments."""

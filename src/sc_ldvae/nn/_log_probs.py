@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from sc_ldvae._bounds import LARGEST_LOG_THETA
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -42,7 +44,7 @@ def log_poisson(x: Tensor, log_mu: Tensor) -> Tensor:
 def log_nb(x: Tensor, log_mu: Tensor, log_theta: Tensor) -> Tensor:
     """Elementwise log probability of counts under a negative binomial distribution.
 
-    The variance is ``mu + mu ** 2 / theta``.
+    The variance is ``mu + mu ** 2 / theta``; log theta is taken for 20 where it is larger, and for -20 below.
 
     Parameters
     ----------
@@ -64,6 +66,7 @@ def log_nb(x: Tensor, log_mu: Tensor, log_theta: Tensor) -> Tensor:
     >>> log_nb(torch.zeros(1, 2), torch.zeros(1, 2), torch.zeros(1, 2)).exp()
     tensor([[0.5000, 0.5000]])
     """
+    log_theta = log_theta.clamp(-LARGEST_LOG_THETA, LARGEST_LOG_THETA)
     log_odds = log_mu - log_theta
     of_mean = x * log_odds - (x + log_theta.exp()) * softplus(log_odds)
     cells, genes = x.nonzero(as_tuple=True)
