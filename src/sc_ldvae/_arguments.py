@@ -57,7 +57,11 @@ def door(function: _Function) -> _Function:
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        bound = signature.bind(*args, **kwargs)
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            msg = f"{function.__name__}: {error}."
+            raise TypeError(msg) from None
         for name in kinds.keys() & bound.arguments.keys():
             bound.arguments[name] = _checked(name, bound.arguments[name], kinds[name])
         return function(*bound.args, **bound.kwargs)
@@ -106,8 +110,12 @@ def _is_several(of: Callable[[Any], bool]) -> Callable[[Any], bool]:
     def accepts(value: Any) -> bool:
         if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
             return False
-        # What can be read once only is read in `converted`, and checked there.
-        return iter(value) is value or all(of(one) for one in value)
+        try:
+            # What can be read once only is read in `converted`, and checked there.
+            return iter(value) is value or all(of(one) for one in value)
+        except TypeError:
+            # Such as an array of no dimension.
+            return False
 
     return accepts
 

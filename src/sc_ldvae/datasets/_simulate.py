@@ -10,6 +10,8 @@ from anndata import AnnData
 from scipy.sparse import csr_matrix
 from scipy.special import softmax
 
+from sc_ldvae._arguments import door
+from sc_ldvae._memory import check_memory
 from sc_ldvae.likelihoods import LIKELIHOODS
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ _LIBRARY_SD = 0.3
 _EFFECT_SD = 0.3
 
 
+@door
 def simulate(
     n_obs: int = 1000,
     n_vars: int = 300,
@@ -76,6 +79,8 @@ def simulate(
     if gene_likelihood not in LIKELIHOODS:
         msg = f"gene_likelihood={gene_likelihood!r} is unknown. Choose one of {', '.join(map(repr, LIKELIHOODS))}."
         raise ValueError(msg)
+    width = n_vars + n_latent + n_continuous
+    check_memory(8 * (n_obs * width + n_batches * n_vars), f"{n_obs} cells x {width} numbers", "Ask for fewer.")
     draw = np.random.default_rng(rng)
     obs = pd.DataFrame(
         {"true_library": mean_library * np.exp(draw.normal(0, _LIBRARY_SD, n_obs))},

@@ -33,7 +33,6 @@ __all__ = [
     "Scorable",
     "changed",
     "check_in_memory",
-    "check_in_memory_",
     "check_key",
     "check_n_latent",
     "check_object",

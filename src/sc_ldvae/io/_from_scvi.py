@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sc_ldvae import inputs, record
+from sc_ldvae._arguments import door
 from sc_ldvae._typing import UNSET, Unset
 from sc_ldvae.io._trained_scvi import TrainedScvi
 
@@ -23,6 +24,7 @@ _EXAMPLES = 3
 _NO_EPOCHS: dict[str, Sequence[float]] = {"epoch": (), "elbo": ()}
 
 
+@door
 def from_scvi(
     model: Any,  # noqa: ANN401  scvi-tools may be missing
     data: Data,

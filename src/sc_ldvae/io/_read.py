@@ -6,6 +6,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sc_ldvae._arguments import door
 from sc_ldvae.io._kinds import has_what_it_needs
 from sc_ldvae.io._reading import reading
 from sc_ldvae.io._tenx import read_tenx
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _READ = ".h5ad", ".zarr", ".h5mu", ".h5"
 
 
+@door
 def read_counts(path: str | PathLike[str], *, genome: str | None = None) -> Data:
     """Read annotated counts by the file's suffix.
 
