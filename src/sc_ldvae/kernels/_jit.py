@@ -50,17 +50,17 @@ def on_threads(function: _Function) -> _Function:
 
 
 @intrinsic
-def stay_apart(_typing_context: Any) -> Any:
-    """Keep the function that calls this out of those that call it.
-
-    The same machine code adds up in the same order. Compiled into one caller and another, a function may not.
-    """
-
+def _stay_apart(_typing_context: Any) -> Any:
     def code(context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
         builder.function.attributes.add("noinline")
         return context.get_dummy_value()
 
     return types.none(), code
+
+
+# Keeps the function that calls it out of those that call that: the same machine code adds up in the same order, but
+# compiled into one caller and another, a function may not.
+stay_apart: Any = _stay_apart
 
 
 def _kept_on_disk(function: _Function, **options: Any) -> _Function:

@@ -45,10 +45,10 @@ def layer() -> str:
     if lost_threads():
         return ""
     try:
-        name: str = numba.threading_layer()
+        name = _started()
     except ValueError:
         _start()
-        name = numba.threading_layer()
+        name = _started()
     return "" if name == "omp" and _has_two_openmps() else name
 
 
@@ -60,6 +60,11 @@ def _start() -> None:
             undo.append(partial(setattr, config, "THREADING_LAYER", config.THREADING_LAYER))
             config.THREADING_LAYER = "workqueue"
         numba.get_num_threads()
+
+
+def _started() -> str:
+    name: str = vars(numba)["threading_layer"]()
+    return name
 
 
 def _has_two_openmps() -> bool:
