@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from anndata import AnnData
 
+from sc_ldvae._arguments import door
 from sc_ldvae._quiet import quiet
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 
+@door
 def pbmc68k_counts() -> AnnData:
     """Raw counts of 700 peripheral blood mononuclear cells and 765 genes, with their cell types.
 

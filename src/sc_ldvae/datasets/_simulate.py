@@ -23,6 +23,7 @@ _EFFECT_SD = 0.3
 
 
 @door
+@door
 def simulate(
     n_obs: int = 1000,
     n_vars: int = 300,

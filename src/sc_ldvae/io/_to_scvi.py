@@ -9,6 +9,7 @@ import pandas as pd
 from anndata import AnnData
 
 from sc_ldvae import inputs, record
+from sc_ldvae._arguments import door
 from sc_ldvae._typing import UNSET, Unset
 from sc_ldvae.io._scvi import HISTORY, beside, linear_scvi_class, undisturbed
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from sc_ldvae.nn import LDVAE, LinearDecoder
 
 
+@door
 def to_scvi(
     data: Data,
     *,
@@ -79,7 +81,7 @@ def to_scvi(
         theirs = _adata_for_scvi(adata, stored, scorable.cells.source)
         model = _linear_scvi_of(stored, theirs, linear_scvi_class("io.to_scvi"))
         _fill_scvi(model.module, scorable.model)
-    held_out = np.asarray(adata.obs.get(stored.keys.held_out, np.zeros(adata.n_obs)), dtype=bool)
+    held_out = record.held_out(adata, stored)
     model.train_indices, model.validation_indices = np.flatnonzero(~held_out), np.flatnonzero(held_out)
     model.history_ = _history_for_scvi(stored)
     model.is_trained_ = True

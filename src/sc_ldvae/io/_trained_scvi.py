@@ -139,7 +139,7 @@ class TrainedScvi:
 
         asked = asdict(replace(options, use_batch_norm=False, bias=True)) | asdict(levels)
         # A generator of its own, for the global one is the user's.
-        ours = LDVAE(len(genes), **asked, generator=torch.Generator().manual_seed(0)).eval()
+        ours = LDVAE(len(genes), **asked, generator=torch.Generator("cpu").manual_seed(0)).eval()
         _fill_ours(ours, self.model.module, genes)
         return ours
 
