@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from sc_ldvae.record._plain import plain
+from sc_ldvae.record._plain import checksum, plain
 from sc_ldvae.record._store import write
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from numpy.typing import NDArray
 
+_CHECKSUM = "checksum"
 # As scanpy has them; everything else is in single precision.
 _TYPES: dict[str, type] = {"names": object, "pvals": np.float64, "pvals_adj": np.float64, "is_de": bool}
 # Files do not keep their order.
@@ -37,7 +39,9 @@ def write_comparison(
     """Set ``uns[name]`` to ranked genes, one table per group, as :func:`scanpy.tl.rank_genes_groups` leaves them."""
     # Files give fields without a name another one.
     named = dict(params) | {"groups": np.array(list(tables), dtype=str)}
-    write(adata, {"uns": {name: {"params": named, **as_scanpy(tables, not_fitted)}}})
+    content: dict[str, Any] = {"params": named, **as_scanpy(tables, not_fitted)}
+    named[_CHECKSUM] = checksum(_arrays_of(content))
+    write(adata, {"uns": {name: content}})
 
 
 def read_comparison(adata: AnnData, name: str, group: str | None = None) -> dict[str, pd.DataFrame]:
@@ -46,7 +50,7 @@ def read_comparison(adata: AnnData, name: str, group: str | None = None) -> dict
     Raises
     ------
     ValueError
-        If there is no such result or group.
+        If there is no such result or group, or if the result is not what was written.
     """
     stored = adata.uns.get(name)
     if not isinstance(stored, Mapping) or not {"names", *_COLUMNS} <= set(stored):
@@ -54,22 +58,56 @@ def read_comparison(adata: AnnData, name: str, group: str | None = None) -> dict
             f"uns[{name!r}] holds no comparison by sc_ldvae.tl.differential_expression. Make one, or name it with key=."
         )
         raise ValueError(msg)
-    fields = list(stored["names"].dtype.names or ())
-    groups = np.atleast_1d(
-        plain(stored.get("params", {}).get("groups", np.array(fields, dtype=str)), "groups")
-    ).tolist()
-    if group is not None and group not in groups:
-        msg = f"group={group!r} was not compared. Groups: {', '.join(map(repr, groups))}."
+    try:
+        arrays = _checked(stored)
+    except ValueError as error:
+        msg = f"uns[{name!r}] is damaged: {error}. Call sc_ldvae.tl.differential_expression again."
+        raise ValueError(msg) from error
+    if group is not None and group not in arrays:
+        msg = f"group={group!r} was not compared. Groups: {', '.join(map(repr, arrays))}."
         raise ValueError(msg)
-    frames = {
-        one: pd.DataFrame(
-            {"names": plain(stored["names"][field], "names")} | {column: stored[column][field] for column in _COLUMNS}
-        )
-        for one, field in zip(groups, fields, strict=True)
-        if group is None or one == group
-    }
+    frames = {one: pd.DataFrame(columns) for one, columns in arrays.items() if group is None or one == group}
     # The proportions of fitted genes are never zero.
     return {one: frame[frame["proportion_reference"] > 0] for one, frame in frames.items()}
+
+
+def _checked(stored: Mapping[str, Any]) -> dict[str, dict[str, NDArray[Any]]]:
+    """The columns of each group as they were written."""
+    arrays = _arrays_of(stored)
+    # Results of older versions have no checksum.
+    params = stored.get("params")
+    written = plain(params.get(_CHECKSUM, checksum(arrays)), _CHECKSUM) if isinstance(params, Mapping) else None
+    if not isinstance(written, np.ndarray) or written.tolist() not in (checksum(arrays), [checksum(arrays)]):
+        msg = "its values are not those that were written"
+        raise ValueError(msg)
+    return arrays
+
+
+def _arrays_of(stored: Mapping[str, Any]) -> dict[str, dict[str, NDArray[Any]]]:
+    """Each group's columns, of one length, as plain arrays."""
+    columns = {column: _fields_of(stored[column], column) for column in ("names", *_COLUMNS)}
+    fields, params = list(columns["names"]), stored.get("params")
+    named = params["groups"] if isinstance(params, Mapping) and "groups" in params else np.array(fields, dtype=str)
+    groups = np.atleast_1d(plain(named, "params/groups"))
+    shapes = {array.shape for column in columns.values() for array in column.values()}
+    if groups.shape != (len(fields),) or len(shapes) > 1 or any(list(column) != fields for column in columns.values()):
+        msg = "its columns are not of the same groups and genes"
+        raise ValueError(msg)
+    return {
+        group: {name: column[field] for name, column in columns.items()}
+        for group, field in zip(groups.tolist(), fields, strict=True)
+    }
+
+
+def _fields_of(value: Any, name: str) -> dict[str, NDArray[Any]]:  # noqa: ANN401  whatever a file gives
+    """The fields of a structured array."""
+    fields = getattr(getattr(value, "dtype", None), "names", None) or ()
+    arrays = {field: plain(value[field], f"{name}/{field}") for field in fields}
+    kinds = "U" if name == "names" else "biuf"
+    if not arrays or any(array.ndim != 1 or array.dtype.kind not in kinds for array in arrays.values()):
+        msg = f"{name!r} is no table of the groups"
+        raise ValueError(msg)
+    return arrays
 
 
 def as_scanpy(tables: dict[str, pd.DataFrame], not_fitted: pd.Index) -> dict[str, Any]:

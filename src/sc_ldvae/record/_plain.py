@@ -37,7 +37,8 @@ def plain(value: Any, name: str) -> Any:
         return {str(key): plain(one, f"{name}/{key}") for key, one in value.items()}
     try:
         array = _array(value)
-    except (TypeError, ValueError, OverflowError, RuntimeError, OSError, MemoryError) as error:
+    except Exception as error:
+        # Every library has its own for what it can't read.
         said = str(error).partition("\n")[0].rstrip(". ") or type(error).__name__
         msg = f"{name!r} can't be read ({said})"
         raise ValueError(msg) from error
@@ -75,9 +76,9 @@ def _array(value: Any) -> NDArray[Any]:
     if np.ma.is_masked(value):
         msg = "some of its values are masked"
         raise ValueError(msg)
-    if not isinstance(value, np.ndarray):
-        n_bytes = math.prod(getattr(value, "shape", ())) * getattr(getattr(value, "dtype", None), "itemsize", 8)
-        check_memory(n_bytes, "it", "")
+    shape = getattr(value, "shape", ())
+    if shape and not isinstance(value, np.ndarray):
+        check_memory(math.prod(shape) * getattr(getattr(value, "dtype", None), "itemsize", 8), "it", "")
     array = np.asarray(value)
     if array.dtype.kind not in "OST":
         return array

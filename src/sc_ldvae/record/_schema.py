@@ -242,7 +242,8 @@ def _value_problem(array: NDArray[Any], entry: Entry) -> str | None:
         return "holds a name twice" if repeated else None
     if not np.isfinite(array).all():
         return "holds values that are missing or infinite"
-    if array.size and (array.min() < entry.least or array.max() > entry.most):
+    # As numbers of Python: the limits would overflow in halves.
+    if array.size and (array.min().item() < entry.least or array.max().item() > entry.most):
         return "holds values that it can't have"
     if entry.kind == "int64" and (array != np.rint(array)).any():
         return "holds values that are not whole"

@@ -92,4 +92,6 @@ def _matrix(adata: AnnData, key: str, n_latent: int) -> NDArray[np.float32]:
     if shape[1:] != (n_latent,):
         msg = f"obsm[{key!r}] has the shape {shape}, but the fit has {n_latent} factors. Put it back."
         raise ValueError(msg)
-    return np.asarray(stored, np.float32)
+    # What is beyond single precision becomes infinite, and is no latent.
+    with np.errstate(over="ignore"):
+        return np.asarray(stored, np.float32)
