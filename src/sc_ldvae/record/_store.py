@@ -12,7 +12,7 @@ from anndata import AnnData
 from sc_ldvae._quiet import quiet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from sc_ldvae._typing import Floats
 
@@ -24,15 +24,7 @@ def write(adata: AnnData, entries: Mapping[str, Mapping[str, Any]]) -> None:
 
     A view becomes an actual object, as anndata does it, once all that is to stand in it has been accepted.
     """
-    with _interrupts_deferred():
-        if not adata.is_view:
-            _write_actual(adata, entries)
-            return
-        with quiet():
-            actual = adata.copy()
-        _write_actual(actual, entries)
-        with _attributes_of(adata):
-            AnnData.__init__(adata, actual)
+    _without_interrupts(lambda: _write_view(adata, entries) if adata.is_view else _write_actual(adata, entries))
 
 
 def write_scores(adata: AnnData, key: str | None, values: Floats) -> float:
@@ -40,6 +32,14 @@ def write_scores(adata: AnnData, key: str | None, values: Floats) -> float:
     if key is not None:
         write(adata, {"obs": {key: values}})
     return float(values.mean())
+
+
+def _write_view(adata: AnnData, entries: Mapping[str, Mapping[str, Any]]) -> None:
+    with quiet():
+        actual = adata.copy()
+    _write_actual(actual, entries)
+    with _attributes_of(adata):
+        AnnData.__init__(adata, actual)
 
 
 def _write_actual(adata: AnnData, entries: Mapping[str, Mapping[str, Any]]) -> None:
@@ -68,20 +68,28 @@ def _attributes_of(adata: AnnData) -> Iterator[None]:
         raise
 
 
-@contextmanager
-def _interrupts_deferred() -> Iterator[None]:
-    """Let an interrupt of the keyboard wait until the object is whole."""
+def _without_interrupts(work: Callable[[], None]) -> None:
+    """Let an interrupt of the keyboard wait until the work is done.
+
+    No context manager: while Python enters the end of one, whatever strikes leaves the setting as it is.
+    """
     handler = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(handler):
         # Signals reach the main thread alone.
-        yield
+        work()
         return
     waiting: list[tuple[Any, ...]] = []
-    with ExitStack() as undo:
-        undo.callback(lambda: waiting and handler(*waiting[-1]))
-        undo.callback(signal.signal, signal.SIGINT, handler)
-        signal.signal(signal.SIGINT, lambda *told: waiting.append(told))
-        yield
+    try:
+        try:
+            signal.signal(signal.SIGINT, lambda *told: waiting.append(told))
+            work()
+        finally:
+            signal.signal(signal.SIGINT, handler)
+    finally:
+        # Once more, for what strikes in the line before.
+        signal.signal(signal.SIGINT, handler)
+        if waiting:
+            handler(*waiting[-1])
 
 
 def _restore(mapping: Any, key: str, value: Any) -> None:  # noqa: ANN401  any of anndata's mappings and values
