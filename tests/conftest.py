@@ -14,6 +14,9 @@ from anndata import AnnData
 from scipy import sparse
 
 import sc_ldvae
+from sc_ldvae import record
+from sc_ldvae.record._marks import fit_column
+from sc_ldvae.record._sealed import sealed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
         def __call__(self, data: AnnData | MuData, n_latent: int = 3, **kwargs: Any) -> AnnData | MuData | None: ...
 
     AssertSame = Callable[[object, object], None]
+    Reseal = Callable[..., None]
     Unchanged = Callable[[AnnData], AbstractContextManager[None]]
 
 mpl.use("Agg")
@@ -77,6 +81,18 @@ def fit_quickly() -> FitQuickly:
         return sc_ldvae.tl.ldvae(data, n_latent, **{"max_epochs": 2, "progress": False} | kwargs)
 
     return fit
+
+
+@pytest.fixture(scope="session")
+def reseal() -> Reseal:
+    """Makes a record that a test has changed another fit, of the same cells, where it would be a damaged one."""
+
+    def seal(adata: AnnData, key: str = "ldvae") -> None:
+        adata.uns[key] = sealed(adata.uns[key])
+        stored = record.read(adata, key)
+        adata.obs[stored.keys.fit] = fit_column(stored, adata.n_obs)
+
+    return seal
 
 
 @pytest.fixture(scope="session")

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     AssertSame = Callable[..., None]
 
 ADDED = {
-    "obs": ["ldvae_library", "ldvae_held_out"],
+    "obs": ["ldvae_library", "ldvae_held_out", "ldvae_fit"],
     "obsm": ["X_ldvae", "X_ldvae_variance"],
     "varm": ["ldvae_loadings", "ldvae_loadings_se"],
     "uns": ["ldvae"],
 }
 ADDED_AS_FOO = {
-    "obs": ["foo_library", "foo_held_out"],
+    "obs": ["foo_library", "foo_held_out", "foo_fit"],
     "obsm": ["foo", "foo_variance"],
     "varm": ["foo", "foo_se"],
     "uns": ["foo"],
@@ -268,6 +268,8 @@ def test_types_and_shapes_of_what_is_added(reference: AnnData) -> None:
     assert reference.obs["ldvae_library"].dtype == np.float32
     assert reference.obs["ldvae_held_out"].dtype == bool
     assert reference.obs["ldvae_held_out"].sum() == 12
+    assert reference.obs["ldvae_fit"].dtype == "category"
+    assert len(reference.obs["ldvae_fit"].unique()) == 1
 
 
 def test_a_second_fit_overwrites_the_first(adata: AnnData, fit_quickly: FitQuickly, assert_same: AssertSame) -> None:

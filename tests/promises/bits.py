@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     import anndata as ad
 
 SECOND = runpy.run_path(str(next(Path(__file__).parents[1].rglob("second_process.py"))))
-# What the record gained: entries that only one of the states has.
-NEW = ("blocks", "schema_version")
+# What fits gained: entries that only one of the states has, or of another value.
+NEW = ("/blocks", "/schema_version", "/checksum", "/keys/fit", "/ldvae_fit", "/foo_fit")
 COVARIATES: dict[str, Any] = {
     "batch_key": "batch",
     "labels_key": "label",
@@ -73,7 +73,7 @@ def annotated() -> ad.AnnData:
 def leaves(value: Any, where: str) -> Iterator[tuple[str, np.ndarray]]:
     if isinstance(value, Mapping):
         for key in value:
-            if key not in NEW:
+            if not f"{where}/{key}".endswith(NEW):
                 yield from leaves(value[key], f"{where}/{key}")
     else:
         array = np.asarray(value)
