@@ -29,7 +29,8 @@ def sound(matrix: Any, name: str) -> sparse.csr_matrix | sparse.csc_matrix:  # n
         _check_compressed(matrix, matrix.shape[0] // matrix.blocksize[0], matrix.shape[1] // matrix.blocksize[1], name)
     if matrix.format not in _COMPRESSED:
         matrix = matrix.tocsr()
-    _check_compressed(matrix, *(matrix.shape if matrix.format == "csr" else matrix.shape[::-1]), name)
+    n_major, n_minor = matrix.shape if matrix.format == "csr" else matrix.shape[::-1]
+    _check_compressed(matrix, n_major, n_minor, name)
     return _COMPRESSED[matrix.format]((matrix.data, matrix.indices, matrix.indptr), shape=matrix.shape)
 
 
