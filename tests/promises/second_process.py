@@ -20,7 +20,6 @@ from sc_ldvae import get, tl
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SUFFIXES = (".h5ad", ".zarr")
 FACTORS = [1, 3]
 
 
