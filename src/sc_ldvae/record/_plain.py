@@ -81,7 +81,7 @@ def _array(value: Any) -> NDArray[Any]:
         check_memory(math.prod(shape) * getattr(getattr(value, "dtype", None), "itemsize", 8), "it", "")
     array = np.asarray(value)
     if array.dtype.kind not in "OST":
-        return array
+        return array.astype(array.dtype.newbyteorder("="), copy=False)
     texts = array.astype(object)
     if not all(isinstance(one, str | bytes) for one in texts.flat):
         return array.astype(object)

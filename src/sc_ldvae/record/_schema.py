@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from sc_ldvae._options import ModelOptions, Schedule
 from sc_ldvae.likelihoods import LIKELIHOODS
 from sc_ldvae.record._blocks import BLOCK_COLUMNS, blocks_of
 from sc_ldvae.record._keys import Keys
@@ -89,6 +90,10 @@ _ERRORS = {"loadings_covariance": _single("genes", "triangle", optional=True)}
 # Whose levels are the groups of cells, for parts of the likelihood with one value per group.
 _LEVELS = {"gene-batch": "batches", "gene-label": "labels"}
 _ONE = ("",)
+# Files may have made doubles of whole numbers and of truth values.
+_OPTIONS: dict[str, type] = {
+    field.name: type(field.default) for options in (ModelOptions, Schedule) for field in fields(options)
+} | {"max_epochs": int}
 
 
 class Sizes(dict[str, int]):
@@ -197,9 +202,20 @@ def _params(params: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, Mapping) or value.ndim > 1 or (value.dtype.kind == "f" and not np.isfinite(value).all()):
             msg = f"'params/{name}' is no argument of a fit"
             raise ValueError(msg)
-    return {
-        name: value if name.endswith("_keys") or value.size != 1 else value.item() for name, value in params.items()
-    }
+    return {name: _param(name, value) for name, value in params.items()}
+
+
+def _param(name: str, value: NDArray[Any]) -> Any:
+    if name.endswith("_keys"):
+        return np.atleast_1d(value)
+    if value.size != 1:
+        return value
+    given = value.item()
+    kind = _OPTIONS.get(name, type(given))
+    if (kind is str) != isinstance(given, str) or kind(given) != given:
+        msg = f"'params/{name}' is no argument of a fit"
+        raise ValueError(msg)
+    return kind(given)
 
 
 def _checked(part: Mapping[str, Any], path: str, table: Mapping[str, Entry], sizes: Sizes) -> dict[str, Any]:
