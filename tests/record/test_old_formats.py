@@ -2,7 +2,7 @@
 
 # files/format<n>.* hold what the last commit of each format wrote, in a .h5ad and in a .zarr (zarr format 2, without
 # consolidated metadata; packed, as it is 450 files and more): 5b5ed47 wrote format 1, a59b52a format 2, 55b2cc7
-# format 3, with anndata 0.12.19, NumPy 2.4.6 and torch 2.13.0 on a CPU. Each made the counts,
+# format 3, 75f8597 format 4, with anndata 0.12.19, NumPy 2.4.6 and torch 2.13.0 on a CPU. Each made the counts,
 #     datasets.simulate(30, 12, 2, n_batches=2, n_continuous=1, mean_library=200, gene_likelihood="zinb", rng=1)
 # without the truth beside them, but with a random "sex" and a "size_factor" that goes with the total counts, and fitted
 # all genes with n_latent=2, n_hidden=4, max_epochs=2, device="cpu" and else the defaults:
@@ -37,6 +37,7 @@ ELBO = {
     1: {"ldvae": -37.27610533396403, "plain": -60.18359395345052},
     2: {"ldvae": -37.27610452175141, "plain": -60.18359934012095},
     3: {"ldvae": -37.27610452175141, "plain": -60.18359934012095, "rotated": -37.27610452175141},
+    4: {"ldvae": -37.27610452175141, "plain": -60.18359934012095, "rotated": -37.27610452175141},
 }
 LIKELIHOODS = {"ldvae": ("zinb", "gene-batch"), "plain": ("nb", "gene"), "rotated": ("zinb", "gene-batch")}
 
@@ -78,8 +79,10 @@ def adata(files: dict[tuple[int, str], AnnData], fit: Fit) -> AnnData:
 def test_the_files_hold_the_old_formats(adata: AnnData, fit: Fit) -> None:
     content = adata.uns[fit.key]
     assert int(content["schema_version"]) == fit.version
-    assert "blocks" not in content
-    assert ("loadings_se" in content["keys"]) == ("loadings_covariance" in content) == (fit.version == 3)
+    assert ("blocks" in content) == (fit.version > 3)
+    assert ("loadings_se" in content["keys"]) == ("loadings_covariance" in content) == (fit.version > 2)
+    assert "checksum" not in content
+    assert "fit" not in content["keys"]
     assert ("size_factor_unit" in content) == (fit.version > 1 and fit.key != "plain")
     assert ("rotation" in content) == (fit.key == "rotated")
 
@@ -144,13 +147,13 @@ def test_projection_of_its_own_cells(adata: AnnData, fit: Fit) -> None:
     assert tl.elbo(query, key=fit.key, progress=False) == pytest.approx(fit.elbo, rel=1e-5)
 
 
-def test_a_projection_is_of_format_4(adata: AnnData, fit: Fit) -> None:
+def test_a_projection_is_of_format_5(adata: AnnData, fit: Fit) -> None:
     query = adata.copy()
     tl.project(query, adata, key=fit.key, progress=False)
     check_anew(query, fit, fit.key)
 
 
-def test_a_rotation_is_of_format_4(adata: AnnData, fit: Fit) -> None:
+def test_a_rotation_is_of_format_5(adata: AnnData, fit: Fit) -> None:
     tl.rotate(adata, key=fit.key, key_added="turned")
     check_anew(adata, fit, "turned")
     assert int(adata.uns[fit.key]["schema_version"]) == fit.version
@@ -159,7 +162,7 @@ def test_a_rotation_is_of_format_4(adata: AnnData, fit: Fit) -> None:
 # A .zarr takes seconds to write, so all fits of a file go into one.
 @pytest.mark.parametrize(("old_suffix", "suffix"), [("h5ad", "h5ad"), ("h5ad", "zarr"), ("zarr", "h5ad")])
 @pytest.mark.parametrize("version", ELBO)
-def test_format_4_in_files_beside_an_old_fit(
+def test_format_5_in_files_beside_an_old_fit(
     files: dict[tuple[int, str], AnnData], version: int, old_suffix: str, suffix: str, tmp_path: Path
 ) -> None:
     old, (kept, *projected) = files[version, old_suffix], (Fit(version, old_suffix, key) for key in ELBO[version])
@@ -192,9 +195,9 @@ def entry(adata: AnnData, fit: Fit, name: str) -> str:
 
 
 def check_anew(adata: AnnData, fit: Fit, key: str) -> None:
-    """Assert that the fit stands under `key` in format 4, and is still the same model."""
+    """Assert that the fit stands under `key` in format 5, and is still the same model."""
     content = adata.uns[key]
-    assert content["schema_version"] == 4
+    assert content["schema_version"] == 5
     likelihood, dispersion = LIKELIHOODS[fit.key]
     assert {name: list(values) for name, values in content["blocks"].items()} == {
         "modality": [""],
@@ -203,6 +206,8 @@ def check_anew(adata: AnnData, fit: Fit, key: str) -> None:
         "gene_likelihood": [likelihood],
         "dispersion": [dispersion],
     }
+    assert content["checksum"]
+    assert len(adata.obs[content["keys"]["fit"]].unique()) == 1
     if fit.key != "plain":
         ratios = adata.obs[entry(adata, fit, "library")] / adata.obs["size_factor"]
         np.testing.assert_allclose(ratios, float(content["size_factor_unit"]), rtol=1e-6)
