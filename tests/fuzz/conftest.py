@@ -1,7 +1,7 @@
 """What the fuzz tests share: how many cases they try, and what a call may not touch.
 
-`SC_LDVAE_FUZZ=10000` tries so many cases of each, other ones at each run (`--hypothesis-seed` repeats one); without it a
-few, always the same.
+`SC_LDVAE_FUZZ=10000` tries so many cases of each, other ones at each run (`--hypothesis-seed` repeats one); without it
+a few, always the same.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from scipy import sparse
 import sc_ldvae
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     Watched = Callable[..., AbstractContextManager[list[BaseException]]]
@@ -83,10 +83,10 @@ def process() -> Callable[[], dict[str, object]]:
 
 @pytest.fixture(scope="session")
 def watched() -> Watched:
-    """A context in which a call is refused in a sentence or gives an answer, and the rest of the process stays as it is.
+    """A context in which a call is refused in a sentence or gives an answer, and the process stays as it is.
 
-    It takes words of which the sentence has to hold one, and objects that a refusal leaves as they were. The list that it
-    gives holds the refusal, if there was one.
+    It takes words of which the sentence has to hold one, and objects that a refusal leaves as they were. The list that
+    it gives holds the refusal, if there was one.
     """
 
     @contextmanager
@@ -98,9 +98,7 @@ def watched() -> Watched:
         except REFUSALS as error:
             _check_sentence(error, words)
             refusals.append(error)
-            for one, content in zip(objects, before, strict=True):
-                changed = differences(_contents(one), content)
-                assert not changed, f"{changed} changed by what ended in {error!r}"
+            _check_unchanged(objects, before, error)
         assert not (changed := differences(_process(), state)), f"changed in the process: {changed}"
 
     return context
@@ -115,6 +113,12 @@ def differ() -> Callable[[Mapping[str, object], Mapping[str, object]], list[str]
 def differences(one: Mapping[str, object], other: Mapping[str, object]) -> list[str]:
     missing = object()
     return sorted(path for path in one.keys() | other.keys() if one.get(path, missing) != other.get(path, missing))
+
+
+def _check_unchanged(objects: Sequence[object], before: Sequence[dict[str, object]], error: BaseException) -> None:
+    for one, content in zip(objects, before, strict=True):
+        changed = differences(_contents(one), content)
+        assert not changed, f"{changed} changed by what ended in {error!r}"
 
 
 def _check_sentence(error: BaseException, words: set[str]) -> None:
@@ -183,18 +187,20 @@ def _plain(value: Any) -> object:
     if isinstance(value, pd.Series | pd.Index | pd.Categorical):
         values = value.tolist()
         return type(value).__name__, str(value.dtype), repr(getattr(value, "name", None)), list(map(repr, values))
-    if sparse.issparse(value):
-        parts = {name: _plain(getattr(value, name)) for name in ("data", "indices", "indptr", "row", "col")
-                 if hasattr(value, name)}  # fmt: skip
-        # A view's have types of their own.
-        return value.format, isinstance(value, sparse.sparray), value.shape, parts
-    if isinstance(value, np.ma.MaskedArray):
-        return "masked", _plain(value.filled(0)), _plain(np.ma.getmaskarray(value))
-    if isinstance(value, np.ndarray):
-        content = repr(value.tolist()) if value.dtype.hasobject else value.tobytes()
-        return value.dtype.str, value.shape, content
     if hasattr(value, "to_memory"):
         return _plain(value.to_memory())
-    if hasattr(value, "shape") and hasattr(value, "__getitem__"):
-        return _plain(np.asarray(value[...]))
-    return repr(value)
+    return _of_array(value) if hasattr(value, "shape") else repr(value)
+
+
+def _of_array(value: Any) -> object:
+    if sparse.issparse(value):
+        names = [name for name in ("data", "indices", "indptr", "row", "col") if hasattr(value, name)]
+        # A view's have types of their own.
+        kind = value.format, isinstance(value, sparse.sparray), value.shape
+        return kind, [_plain(getattr(value, name)) for name in names]
+    if isinstance(value, np.ma.MaskedArray):
+        return "masked", _plain(value.filled(0)), _plain(np.ma.getmaskarray(value))
+    if not isinstance(value, np.ndarray | np.generic):
+        # On disk.
+        value = np.asarray(value[...])
+    return value.dtype.str, value.shape, repr(value.tolist()) if value.dtype.hasobject else value.tobytes()

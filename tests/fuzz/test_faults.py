@@ -1,7 +1,8 @@
 """Interrupts and failures at any line: an object is as before or as after, and the process as it was.
 
 A trace function raises at one line after the other of what writes a result, in the frames of anndata and pandas, too.
-With `SC_LDVAE_FUZZ` at each of them, and real interrupts come on top; without it at a few.
+`SC_LDVAE_FUZZ` says at how many of each tool and form of an object (a write into a view has about 10,000), and brings
+as many real interrupts of each form; without it there are a few, and none of those.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ FITTING: dict[str, Any] = {"max_epochs": 1, "n_hidden": 4, "progress": False}
 QUIET = {"progress": False}
 NET = pd.DataFrame({"source": ["A"] * 4 + ["B"] * 4, "target": [f"gene{i}" for i in range(8)], "weight": 1.0})
 FORMS = ("AnnData", "view", "MuData")
-# So many points of a tool and a form are tried if none are asked for.
+# So many points of a tool and a form are tried if no number is asked for.
 A_FEW = 6
 GLOBAL = re.compile(r"set_num_threads|signal\.signal|errstate|catch_warnings|rc_context|fork_rng|restored\(|quiet\(")
 
@@ -161,7 +162,7 @@ def is_own(code: CodeType) -> bool:
 
 
 def points(n: int, n_cases: int | None) -> Iterable[int]:
-    return range(1, n + 1, 1 if n_cases else max(1, n // A_FEW))
+    return range(1, n + 1, max(1, n // (n_cases or A_FEW)))
 
 
 def error_at(point: int) -> type[BaseException]:
@@ -244,7 +245,7 @@ def test_no_line_of_ours_leaves_a_setting_or_half_an_object(
     after = [contents(part) for part in one.seen]
     state, events = process(), state_lines(count.lines)
     # Turned by the name, so that not every tool is tried at the same lines.
-    for event in events if n_cases else events[len(name) % 7 :: max(1, len(events) // 3)]:
+    for event in events[len(name) % 7 :: max(1, len(events) // (n_cases or A_FEW // 2))]:
         other = subject(base, form)
         trace = Trace(is_own, whole_extent=False, at=event, error=error_at(event))
         ended = trace.over(lambda other=other: TOOLS[name](other.data, other.modality))

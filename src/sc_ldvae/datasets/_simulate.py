@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _LIBRARY_SD = 0.3
 _EFFECT_SD = 0.3
+# NumPy draws no Poisson counts of a larger rate than 9e18, and cells that overdispersion lifts are to stay below it.
+_LARGEST_LIBRARY = 1e12
 
 
 @door
@@ -77,6 +79,9 @@ def simulate(
     """
     _check_at_least(1, n_obs=n_obs, n_vars=n_vars, n_latent=n_latent, n_batches=n_batches, mean_library=mean_library)
     _check_at_least(0, n_continuous=n_continuous)
+    if not mean_library <= _LARGEST_LIBRARY:
+        msg = f"mean_library must be at most {_LARGEST_LIBRARY:g}, but is {mean_library}."
+        raise ValueError(msg)
     if gene_likelihood not in LIKELIHOODS:
         msg = f"gene_likelihood={gene_likelihood!r} is unknown. Choose one of {', '.join(map(repr, LIKELIHOODS))}."
         raise ValueError(msg)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import threading
-from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from anndata import AnnData
@@ -12,7 +11,7 @@ from anndata import AnnData
 from sc_ldvae._quiet import quiet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from sc_ldvae._typing import Floats
 
@@ -38,32 +37,31 @@ def _write_view(adata: AnnData, entries: Mapping[str, Mapping[str, Any]]) -> Non
     with quiet():
         actual = adata.copy()
     _write_actual(actual, entries)
-    with _attributes_of(adata):
+    before = dict(vars(adata))
+    try:
         AnnData.__init__(adata, actual)
+    except BaseException:
+        vars(adata).update(before)
+        raise
 
 
 def _write_actual(adata: AnnData, entries: Mapping[str, Mapping[str, Any]]) -> None:
     # A frame is swapped as a whole: pandas, interrupted while it sets a column, leaves blocks that nothing can read.
     frames = {name: getattr(adata, name).assign(**entries[name]) for name in entries if name in {"obs", "var"}}
-    with _attributes_of(adata), ExitStack() as undo:
+    before, replaced = dict(vars(adata)), []
+    # No context manager here either: once its end has begun, nothing is put back.
+    try:
         for attribute, values in entries.items():
             if attribute in frames:
                 setattr(adata, attribute, frames[attribute])
                 continue
             mapping = getattr(adata, attribute)
             for key, value in values.items():
-                undo.callback(_restore, mapping, key, mapping.get(key, _MISSING))
+                replaced.append((mapping, key, mapping.get(key, _MISSING)))
                 mapping[key] = value
-        undo.pop_all()
-
-
-@contextmanager
-def _attributes_of(adata: AnnData) -> Iterator[None]:
-    """Put the object's own attributes back if something fails."""
-    before = dict(vars(adata))
-    try:
-        yield
     except BaseException:
+        for one in replaced:
+            _restore(*one)
         vars(adata).update(before)
         raise
 
