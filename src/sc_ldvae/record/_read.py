@@ -55,7 +55,12 @@ def read(adata: AnnData, key: str = DEFAULT) -> Record:
         if entry not in getattr(adata, attribute):
             msg = f"uns[{key!r}] holds a fit, but its {attribute}[{entry!r}] is gone. Put it back, or fit again."
             raise ValueError(msg)
-    return Record(keys, _from_format_1(content, keys, adata) if content["schema_version"] == 1 else content)
+    stored = Record(keys, _from_format_1(content, keys, adata) if content["schema_version"] == 1 else content)
+    table = content.get("covariates", {"key": np.array([]), "level": np.array([])})
+    if stored.design.columns != list(zip(table["key"].tolist(), table["level"].tolist(), strict=True)):
+        msg = f"uns[{key!r}] is damaged: 'covariates' are of no fit. Read the object from its file again, or fit again."
+        raise ValueError(msg)
+    return stored
 
 
 def _from_format_1(content: Mapping[str, Any], keys: Keys, adata: AnnData) -> Mapping[str, Any]:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from sc_ldvae.likelihoods import Block
+
 _INFINITE = math.inf
 _LEAST = float(np.finfo(np.float32).tiny)
 
@@ -76,7 +78,7 @@ _WHOLE = {
     "genes": _text("genes", distinct=True),
     "batches": _text("batches", optional=True, distinct=True),
     "labels": _text("labels", optional=True, distinct=True),
-    "size_factor_unit": _double(least=_LEAST, optional=True),
+    "size_factor_unit": _double(least=_LEAST, most=1 / _LEAST, optional=True),
     "explained_deviance": _double("latent"),
     "total_explained_deviance": _double(),
     "elbo_held_out": _double(optional=True),
@@ -90,6 +92,7 @@ _ERRORS = {"loadings_covariance": _single("genes", "triangle", optional=True)}
 # Whose levels are the groups of cells, for parts of the likelihood with one value per group.
 _LEVELS = {"gene-batch": "batches", "gene-label": "labels"}
 _ONE = ("",)
+_HIDDEN = "hidden units of {}"
 # Files may have made doubles of whole numbers and of truth values.
 _OPTIONS: dict[str, type] = {
     field.name: type(field.default) for options in (ModelOptions, Schedule) for field in fields(options)
@@ -135,12 +138,32 @@ def typed(content: Mapping[str, Any]) -> dict[str, Any]:
     if [0, *(block.stop for block in blocks)] != [*(block.start for block in blocks), sizes["genes"]]:
         msg = "'blocks' does not say of each gene which block it belongs to"
         raise ValueError(msg)
+    _check_params(record, blocks)
     sizes.setdefault("columns", 0)
+    if "n_hidden" in record["params"]:
+        sizes[_HIDDEN.format("z")] = sizes[_HIDDEN.format("library")] = record["params"]["n_hidden"]
     record |= {name: _nested(content, name, table, sizes) for name, table in _parts_of(content, record)}
     if "rotation" in record and np.linalg.matrix_rank(record["rotation"]) < sizes["latent"]:
         msg = "'rotation' can't be undone"
         raise ValueError(msg)
     return record
+
+
+def _check_params(record: Mapping[str, Any], blocks: tuple[Block, ...]) -> None:
+    """Arguments that stand elsewhere in the record, too."""
+    params, batches = record["params"], record.get("batches", ())
+    for name in ("gene_likelihood", "dispersion"):
+        if any(params.get(name) != getattr(block, name) for block in blocks):
+            msg = f"'params/{name}' is another than in 'blocks'"
+            raise ValueError(msg)
+    for key, levels in (("batch_key", "batches"), ("labels_key", "labels")):
+        if levels in record and key not in params:
+            msg = f"'params/{key}' is missing"
+            raise ValueError(msg)
+    # Without covariates, those of the decoder have another shape.
+    if len(batches) > 1 and "covariates" in record and params["batch_key"] not in record["covariates"]["key"]:
+        msg = "'params/batch_key' is none of 'covariates/key'"
+        raise ValueError(msg)
 
 
 def _parts_of(content: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -169,8 +192,13 @@ def _encoder(content: Mapping[str, Any], params: Mapping[str, Any], name: str, w
     stored = _part(_part(content, "encoder"), name, "encoder/")
     counted = sum(one.startswith("weight_") for one in stored)
     # The library's encoder has one hidden layer, whatever was asked for.
-    n_layers = 1 if name == "library" else int(params.get("n_layers_encoder", counted))
-    hidden = f"hidden units of {name}"
+    n_layers = 1 if name == "library" else params.get("n_layers_encoder", counted)
+    if n_layers < counted:
+        msg = f"'encoder/{name}' has {counted} layers in place of {n_layers}"
+        raise ValueError(msg)
+    # One that is gone is enough to be told of, however many are said to be there.
+    n_layers = min(n_layers, counted + 1)
+    hidden = _HIDDEN.format(name)
     table: dict[str, Entry] = {}
     for i in range(n_layers):
         table |= {f"weight_{i}": _single(hidden, hidden if i else "genes"), f"bias_{i}": _single(hidden)}
@@ -208,14 +236,18 @@ def _params(params: Mapping[str, Any]) -> dict[str, Any]:
 def _param(name: str, value: NDArray[Any]) -> Any:
     if name.endswith("_keys"):
         return np.atleast_1d(value)
+    kind = str if name.endswith("_key") else _OPTIONS.get(name)
     if value.size != 1:
-        return value
-    given = value.item()
-    kind = _OPTIONS.get(name, type(given))
-    if (kind is str) != isinstance(given, str) or kind(given) != given:
+        given: Any = value
+        right = kind is None
+    else:
+        given = value.item()
+        kind = kind or type(given)
+        right = (kind is str) == isinstance(given, str) and kind(given) == given
+    if not right:
         msg = f"'params/{name}' is no argument of a fit"
         raise ValueError(msg)
-    return kind(given)
+    return given if kind is None else kind(given)
 
 
 def _checked(part: Mapping[str, Any], path: str, table: Mapping[str, Entry], sizes: Sizes) -> dict[str, Any]:
