@@ -417,7 +417,7 @@ def problem_of_values(damage: Damage, adata: AnnData) -> str | None:
     got = answer_of(adata, USES[damage.use])
     if got.error is None:
         return None if finite(got) else "an answer that is not finite"
-    return problem_of_error(got.error, (f"uns['{KEY}']", damage.path[-1], "have no latent"))
+    return problem_of_error(got.error, (f"uns['{KEY}']", damage.path[-1], "have no latent", "obs["))
 
 
 def of_cells() -> list[Damage]:
