@@ -80,6 +80,9 @@ def _array(value: Any) -> NDArray[Any]:
     if shape and not isinstance(value, np.ndarray):
         check_memory(math.prod(shape) * getattr(getattr(value, "dtype", None), "itemsize", 8), "it", "")
     array = np.asarray(value)
+    if min(array.strides, default=0) < 0:
+        # torch takes none that runs backwards, and one value alone runs so and is contiguous.
+        array = array.copy()
     if array.dtype.kind not in "OST":
         return array.astype(array.dtype.newbyteorder("="), copy=False)
     texts = array.astype(object)

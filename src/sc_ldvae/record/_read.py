@@ -56,11 +56,22 @@ def read(adata: AnnData, key: str = DEFAULT) -> Record:
             msg = f"uns[{key!r}] holds a fit, but its {attribute}[{entry!r}] is gone. Put it back, or fit again."
             raise ValueError(msg)
     stored = Record(keys, _from_format_1(content, keys, adata) if content["schema_version"] == 1 else content)
-    table = content.get("covariates", {"key": np.array([]), "level": np.array([])})
-    if stored.design.columns != list(zip(table["key"].tolist(), table["level"].tolist(), strict=True)):
-        msg = f"uns[{key!r}] is damaged: 'covariates' are of no fit. Read the object from its file again, or fit again."
+    problem = _problem_of(stored)
+    if problem is not None:
+        msg = f"uns[{key!r}] is damaged: {problem}. Read the object from its file again, or fit again."
         raise ValueError(msg)
     return stored
+
+
+def _problem_of(stored: Record) -> str | None:
+    """What can't be where no checksum has told of it, beyond types, shapes and ranges."""
+    table = stored.content.get("covariates", {"key": np.array([]), "level": np.array([])})
+    if stored.design.columns != list(zip(table["key"].tolist(), table["level"].tolist(), strict=True)):
+        return "'covariates' are of no fit"
+    covariance = stored.loadings_covariance
+    if covariance is not None and (np.diagonal(covariance, axis1=1, axis2=2) < 0).any():
+        return "'loadings_covariance' holds variances below zero"
+    return None
 
 
 def _from_format_1(content: Mapping[str, Any], keys: Keys, adata: AnnData) -> Mapping[str, Any]:
