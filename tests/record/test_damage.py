@@ -494,6 +494,26 @@ def test_damage_is_refused_or_without_effect(kind: str) -> None:
     assert not wrong, "\n".join(wrong)
 
 
+# What went wrong once: memory without end, torch's own message, a wrong number of groups, NaN, warnings.
+FOUND = [
+    Damage("all", ("uns", KEY, "params", "n_layers_encoder"), "a large number", "elbo"),
+    Damage("format3", ("uns", KEY, "params", "n_layers_encoder"), "a large number", "elbo"),
+    Damage("plain", ("uns", KEY, "library_prior", "log_mean"), "reversed", "elbo"),
+    Damage("all", ("uns", KEY, "history", "epoch"), "halves", "history"),
+    Damage("format3", ("uns", KEY, "loadings_covariance"), "negative", "loadings_se"),
+    Damage("format4", ("uns", KEY, "params", "batch_key"), "text", "elbo"),
+    Damage("format4", ("uns", KEY, "params", "dispersion"), "gone", "elbo"),
+    Damage("format4", ("uns", KEY, "params", "log_variational"), "a list", "elbo"),
+    Damage("format4", ("uns", KEY, "covariates", "key"), "repeated", "elbo"),
+]
+
+
+@pytest.mark.parametrize("damage", FOUND, ids=str)
+def test_what_was_found(damage: Damage) -> None:
+    check = problem_of_record if damage.fit in FITS else problem_of_values
+    assert failures([damage], check) == (Counter({"right": 1}), [])
+
+
 def main(number: str, *kinds: str) -> None:
     for kind in kinds or KINDS:
         every, check = KINDS[kind]
