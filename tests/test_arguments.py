@@ -67,7 +67,6 @@ def test_every_public_function_has_it(room: str, name: str) -> None:
         ("Literal['all'] | Iterable[str | float]", "all", "all"),
         ("inputs.Covariates | None", {"a": 1}, {"a": 1}),
     ],
-    ids=repr,
 )
 def test_values_of_the_annotation_pass(annotation: str, value: Any, expected: Any) -> None:
     got = passed(annotation, value)
@@ -93,7 +92,6 @@ def test_values_of_the_annotation_pass(annotation: str, value: Any, expected: An
         ("Sequence[str]", {"a": 1}, "argument must be a list of text, but is {'a': 1}"),
         ("inputs.Covariates | None", ["a"], "argument must be a dict or None, but is "),
     ],
-    ids=repr,
 )
 def test_others_are_refused(annotation: str, value: Any, sentence: str) -> None:
     with pytest.raises(TypeError, match=f"^{sentence}"):
