@@ -60,7 +60,7 @@ def factors(data: Data, *, key: str = record.DEFAULT, modality: str | None = Non
     adata = pick_modality(data, modality)
     stored = record.read(adata, key)
     latent, variance = record.shown_latent(adata, stored), record.shown_variance(adata, stored)
-    known = np.isfinite(latent).all(1)
+    known = np.isfinite(np.column_stack([latent, variance])).all(1)
     latent, posterior_variance = latent[known], variance[known].mean(0)
     # Under the prior the two sum to 1.
     used = 1 - posterior_variance if stored.composition else latent.var(0)

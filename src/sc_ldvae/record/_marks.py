@@ -33,8 +33,12 @@ def library(adata: AnnData, stored: Record) -> NDArray[np.float32]:
     if key not in adata.obs:
         msg = f"uns[{stored.keys.uns!r}] holds a fit, but its obs[{key!r}] is gone. Put it back, or fit again."
         raise ValueError(msg)
+    values = pd.to_numeric(_column(adata, key), errors="coerce")
+    if np.iscomplexobj(values):
+        msg = f"obs[{key!r}] holds {values.dtype} in place of the cells' libraries. Put it back, or fit again."
+        raise ValueError(msg)
     with np.errstate(over="ignore"):
-        return pd.to_numeric(_column(adata, key), errors="coerce").astype(np.float32)
+        return values.astype(np.float32)
 
 
 def held_out(adata: AnnData, stored: Record) -> Mask:

@@ -52,7 +52,7 @@ def read_result(
         msg = f"uns[{name!r}] holds no result of sc_ldvae.tl.{tool}. Call it first, or name its result with key_added=."
         raise ValueError(msg)
     result = _checked(found, name, tool)
-    if stored is not None and result.get("fit", np.array(stored.fingerprint)).item() != stored.fingerprint:
+    if stored is not None and "fit" in result and not _says(result["fit"], stored.fingerprint):
         msg = (
             f"uns[{name!r}] is of another fit than uns[{stored.keys.uns!r}] holds now. Call sc_ldvae.tl.{tool} again, "
             "or name its result with key_added=."
@@ -66,13 +66,17 @@ def _checked(found: Mapping[str, Any], name: str, tool: str) -> dict[str, Any]:
         result = {str(part): plain(value, str(part)) for part, value in found.items()}
         # Results of older versions have none.
         written = result.pop(_CHECKSUM, None)
-        if written is not None and written.item() != checksum(result):
+        if written is not None and not _says(written, checksum(result)):
             msg = "its values are not those that were written"
             raise ValueError(msg)  # noqa: TRY301  one sentence for all that can be wrong
     except ValueError as error:
         msg = f"uns[{name!r}] is damaged: {error}. Call sc_ldvae.tl.{tool} again."
         raise ValueError(msg) from error
     return result
+
+
+def _says(entry: Any, text: str) -> bool:  # noqa: ANN401  an array or a dict
+    return isinstance(entry, np.ndarray) and entry.size == 1 and entry.item() == text
 
 
 def plain_params(params: Mapping[str, Any]) -> dict[str, Any]:

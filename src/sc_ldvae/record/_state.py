@@ -62,8 +62,9 @@ def state_of(adata: AnnData, stored: Record) -> State:
             "one share no factors. Map the cells of one onto the fit of the other with sc_ldvae.tl.project, or fit all."
         )
         raise ValueError(msg)
-    if (variance < 0).any() or (library <= 0).any():
-        msg = f"obsm[{keys.variance!r}] or obs[{keys.library!r}] holds values below zero. Put them back, or fit again."
+    _check_variance(variance, stored)
+    if (library <= 0).any():
+        msg = f"obs[{keys.library!r}] holds values that are not above zero. Put them back, or fit again."
         raise ValueError(msg)
     if stored.rotation is not None:
         latent = (latent @ np.linalg.inv(stored.rotation)).astype(np.float32)
@@ -78,7 +79,14 @@ def shown_latent(adata: AnnData, stored: Record) -> NDArray[np.float64]:
 def shown_variance(adata: AnnData, stored: Record) -> NDArray[np.float64]:
     """The posterior variance of that, n_obs x n_latent."""
     variance = _matrix(adata, stored.keys.variance, stored.n_latent).astype(np.float64)
+    _check_variance(variance, stored)
     return variance if stored.rotation is None else variance @ stored.rotation**2
+
+
+def _check_variance(variance: Floats, stored: Record) -> None:
+    if (variance < 0).any():
+        msg = f"obsm[{stored.keys.variance!r}] holds values below zero. Put them back, or fit again."
+        raise ValueError(msg)
 
 
 def _matrix(adata: AnnData, key: str, n_latent: int) -> NDArray[np.float32]:
