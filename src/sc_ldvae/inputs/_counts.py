@@ -54,7 +54,7 @@ def gene_mask(adata: AnnData, mask_var: Mask | Sequence[bool] | str | Unset | No
             raise ValueError(msg)
         name = f"mask_var: var[{mask_var!r}]"
     values = adata.var[mask_var] if isinstance(mask_var, str) else mask_var
-    mask = truth_of(values, name, adata.n_vars, advice)
+    mask = truth_of(values, name, adata.n_vars, "genes", advice)
     if not mask.any():
         msg = "mask_var leaves no gene to fit. Pass mask_var=None to fit all genes."
         raise ValueError(msg)
@@ -103,7 +103,8 @@ def split(adata: AnnData, train_size: float | str, rng: np.random.Generator) -> 
         if train_size not in adata.obs:
             msg = f"train_size={train_size!r} must name a boolean column of obs (True: train) or be a number up to 1."
             raise ValueError(msg)
-        held_out = ~truth_of(adata.obs[train_size], f"train_size: obs[{train_size!r}]", adata.n_obs, "True: train.")
+        name = f"train_size: obs[{train_size!r}]"
+        held_out = ~truth_of(adata.obs[train_size], name, adata.n_obs, "cells", "True: train.")
     else:
         if not 0 < train_size <= 1:
             msg = f"train_size must be above 0 and at most 1, but is {train_size}."

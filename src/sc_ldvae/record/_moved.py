@@ -57,11 +57,9 @@ def write_rotated(
     if stored.loadings_covariance is not None:
         content["loadings_covariance"] = packed(turned(stored.loadings_covariance, stored.turn_to(matrix)))
     rotated = Record(keys, content)
-    obs = {
-        keys.library: state.library,
-        keys.held_out: held_out(adata, stored),
-        keys.fit: fit_column(rotated, len(state)),
-    }
+    # Where nobody knows which cells were held out, nobody does afterwards.
+    known = {keys.held_out: held_out(adata, stored)} if stored.keys.held_out in adata.obs else {}
+    obs = {keys.library: state.library} | known | {keys.fit: fit_column(rotated, len(state))}
     content = sealed(content)
     entries: dict[str, dict[str, Any]] = {
         "obsm": {keys.latent: _rotated(state.latent, matrix), keys.variance: state.variance.copy()},
