@@ -125,7 +125,7 @@ def test_genome_is_for_10x_files(counts: AnnData, tmp_path: Path) -> None:
     counts.write_h5ad(tmp_path / "counts.h5ad")
     with pytest.raises(ValueError, match=r"^genome='mm10' was given, but counts\.h5ad has none"):
         io.read_counts(tmp_path / "counts.h5ad", genome="mm10")
-    with pytest.raises(TypeError, match=r"^genome=3 is a int"):
+    with pytest.raises(TypeError, match=r"^genome must be text or None, but is 3\."):
         io.read_counts(tmp_path / "counts.h5ad", genome=3)
 
 

@@ -194,9 +194,7 @@ def test_modality_of_a_mudata(adata: ad.AnnData) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        pytest.param(
-            {"keys": ["donor"]}, "^keys holds 'donor', which is not a column of obs. Columns: 'true_lib", id="key"
-        ),
+        pytest.param({"keys": ["donor"]}, "^keys='donor' is not a column of obs. Columns: 'true_lib", id="key"),
         pytest.param({"keys": ["constant"]}, r"^keys: obs\['constant'\] has one value", id="constant"),
         pytest.param({"keys": ["alone"]}, r"^keys: obs\['alone'\] has 1 levels", id="one-level"),
         pytest.param({"keys": ["id"]}, r"^keys: obs\['id'\] has as many levels as cells", id="level-per-cell"),
@@ -216,7 +214,8 @@ def test_bad_input_is_refused(
 
 
 def test_one_key_must_be_in_a_list(adata: ad.AnnData) -> None:
-    with pytest.raises(TypeError, match=r"^keys must be a list of columns of obs: \['batch'\]"):
+    sentence = r"^keys must be a list of text or None, but is 'batch'\. Give a list: \['batch'\]\."
+    with pytest.raises(TypeError, match=sentence):
         tl.associate(adata, "batch")
 
 

@@ -37,7 +37,9 @@ def raw() -> AnnData:
     return adata
 
 
-def fit_of(raw: AnnData, fit_quickly: Callable[..., AnnData], **options: Any) -> AnnData:
+def fit_of(
+    raw: AnnData, fit_quickly: Callable[..., AnnData], reseal: Callable[[AnnData], None], **options: Any
+) -> AnnData:
     covariates = {
         "batch_key": "batch",
         "categorical_covariate_keys": ["sex"],
@@ -46,22 +48,23 @@ def fit_of(raw: AnnData, fit_quickly: Callable[..., AnnData], **options: Any) ->
     adata = fit_quickly(raw, copy=True, max_epochs=10, **covariates, **options)
     # As if the batches differed by much: a fit so short finds little.
     adata.uns["ldvae"]["decoder"]["covariate_effects"] *= 20
+    reseal(adata)
     return adata
 
 
 @pytest.fixture(scope="module")
-def normal(raw: AnnData, fit_quickly: Callable[..., AnnData]) -> AnnData:
-    return fit_of(raw, fit_quickly)
+def normal(raw: AnnData, fit_quickly: Callable[..., AnnData], reseal: Callable[[AnnData], None]) -> AnnData:
+    return fit_of(raw, fit_quickly, reseal)
 
 
 @pytest.fixture(scope="module")
-def composition(raw: AnnData, fit_quickly: Callable[..., AnnData]) -> AnnData:
-    return fit_of(raw, fit_quickly, latent_distribution="ln")
+def composition(raw: AnnData, fit_quickly: Callable[..., AnnData], reseal: Callable[[AnnData], None]) -> AnnData:
+    return fit_of(raw, fit_quickly, reseal, latent_distribution="ln")
 
 
 @pytest.fixture(scope="module")
-def masked(raw: AnnData, fit_quickly: Callable[..., AnnData]) -> AnnData:
-    return fit_of(raw, fit_quickly, mask_var="chosen")
+def masked(raw: AnnData, fit_quickly: Callable[..., AnnData], reseal: Callable[[AnnData], None]) -> AnnData:
+    return fit_of(raw, fit_quickly, reseal, mask_var="chosen")
 
 
 @pytest.fixture
@@ -400,7 +403,7 @@ def test_joined_cells_that_were_never_mapped_are_refused(raw: AnnData, adata: An
 
 def test_library_that_is_gone_is_refused(adata: AnnData) -> None:
     del adata.obs["ldvae_library"]
-    with pytest.raises(ValueError, match=r"^uns\['ldvae'\] holds a fit, but obs\['ldvae_library'\] is gone"):
+    with pytest.raises(ValueError, match=r"^uns\['ldvae'\] holds a fit, but its obs\['ldvae_library'\] is gone"):
         expression(adata)
 
 

@@ -237,7 +237,7 @@ def test_progress_counts_draws(fitted: AnnData, capsys: pytest.CaptureFixture[st
     [
         pytest.param({"key": "foo"}, ValueError, r"^uns\['foo'\] holds no fit", id="fit"),
         pytest.param({"n_samples": 0}, ValueError, "^n_samples must be at least 1", id="no-draw"),
-        pytest.param({"n_samples": 1.5}, TypeError, "^n_samples must be an integer", id="half-a-draw"),
+        pytest.param({"n_samples": 1.5}, TypeError, "^n_samples must be a whole number", id="half-a-draw"),
         pytest.param({"key_added": "a/b"}, ValueError, r"^key_added='a/b' can't name", id="key"),
         pytest.param({"genes": ["CD3D"]}, ValueError, "^genes holds 'CD3D'", id="gene"),
         pytest.param({"genes": ["gene1", "gene1"]}, ValueError, "^genes holds 'gene1' more than once", id="twice"),

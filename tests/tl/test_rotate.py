@@ -14,6 +14,7 @@ from scipy.stats import ortho_group
 
 from sc_ldvae import assess, get, tl
 from sc_ldvae.record._covariance import packed
+from sc_ldvae.record._sealed import sealed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,7 +117,11 @@ def test_factors_without_loadings_stay(method: str, n_latent: int) -> None:
 
 @pytest.fixture(scope="module", params=["nb", "zinb-gene-cell"])
 def base(
-    request: pytest.FixtureRequest, fitted: AnnData, simulated: AnnData, fit_quickly: Callable[..., AnnData]
+    request: pytest.FixtureRequest,
+    fitted: AnnData,
+    simulated: AnnData,
+    fit_quickly: Callable[..., AnnData],
+    reseal: Callable[[AnnData], None],
 ) -> AnnData:
     """With errors that are as good as any."""
     if request.param == "nb":
@@ -129,6 +134,7 @@ def base(
     halves = np.random.default_rng(0).normal(size=(60, 3, 5))
     covariance = packed(halves @ halves.transpose(0, 2, 1))
     adata.uns["ldvae"]["loadings_covariance"] = covariance
+    reseal(adata)
     return adata
 
 
@@ -310,9 +316,10 @@ def test_errors_turn_with_the_loadings(both: AnnData) -> None:
     assert both.uns["rot"]["loadings_covariance"].dtype == np.float32
 
 
-def test_without_errors_there_are_none(fitted: AnnData) -> None:
+def test_without_errors_there_are_none(fitted: AnnData, reseal: Callable[[AnnData], None]) -> None:
     adata = fitted.copy()
     adata.uns["ldvae"].pop("loadings_covariance", None)
+    reseal(adata)
     tl.rotate(adata, key_added="rot")
     assert "rot_se" not in adata.varm
     assert "loadings_covariance" not in adata.uns["rot"]
@@ -353,7 +360,7 @@ def test_nothing_else_is_touched(base: AnnData, unchanged: Callable[[AnnData], A
         del adata.uns["rot"], adata.varm["rot"], adata.varm["rot_se"]
     for key in ("rot", "rot_variance"):
         del adata.obsm[key]
-    adata.obs = adata.obs.drop(columns=["rot_library", "rot_held_out"])
+    adata.obs = adata.obs.drop(columns=["rot_library", "rot_held_out", "rot_fit"])
     np.testing.assert_array_equal(adata.obsm["X_ldvae_variance"], base.obsm["X_ldvae_variance"])
     assert set(adata.obsm) == set(base.obsm)
     assert set(adata.varm) == set(base.varm)
@@ -373,6 +380,7 @@ def without_x(adata: AnnData) -> None:
 
 def as_shares(adata: AnnData) -> None:
     adata.uns["ldvae"]["params"]["latent_distribution"] = "ln"
+    adata.uns["ldvae"] = sealed(adata.uns["ldvae"])
 
 
 @pytest.mark.parametrize(

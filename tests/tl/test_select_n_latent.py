@@ -58,7 +58,7 @@ def test_result_and_where_it_goes(
     with unchanged(small):
         expected = selected(small, [3, 1, 3, 2])
     assert expected["n_latent"].tolist() == [1, 2, 3]
-    assert list(expected) == ["n_latent", *COLUMNS, "recommended", "reason", "params"]
+    assert list(expected) == ["n_latent", *COLUMNS, "recommended", "reason", "params", "checksum"]
     assert all(expected[name].shape == (3,) for name in COLUMNS)
     assert expected["elbo_behind"].min() == 0
     assert (expected["n_active"] <= expected["n_latent"]).all()
@@ -143,16 +143,19 @@ def fitted_there(adata: ad.AnnData) -> ad.AnnData:
     return adata
 
 
+NO_LIST = "n_latent must be a list of whole numbers, but is "
+
+
 @pytest.mark.parametrize(
     ("change", "options", "error", "sentence"),
     [
-        pytest.param(as_it_is, {"n_latent": 5}, TypeError, r"n_latent must hold several .* but is 5", id="int"),
-        pytest.param(as_it_is, {"n_latent": 5.0}, TypeError, r"n_latent must hold several .* but is 5.0", id="float"),
-        pytest.param(as_it_is, {"n_latent": None}, TypeError, r"n_latent must hold several", id="nothing"),
+        pytest.param(as_it_is, {"n_latent": 5}, TypeError, NO_LIST + r"5", id="int"),
+        pytest.param(as_it_is, {"n_latent": 5.0}, TypeError, NO_LIST + r"5.0", id="float"),
+        pytest.param(as_it_is, {"n_latent": None}, TypeError, NO_LIST + r"None", id="nothing"),
         pytest.param(as_it_is, {"n_latent": []}, ValueError, r"n_latent holds no number. Give", id="empty"),
         pytest.param(as_it_is, {"n_latent": [0, 2]}, ValueError, r"n_latent must be at least 1", id="zero"),
-        pytest.param(as_it_is, {"n_latent": [2, 2.5]}, TypeError, r"must be an integer, but is 2.5", id="half"),
-        pytest.param(as_it_is, {"n_latent": [2, "3"]}, TypeError, r"must be an integer, but is '3'", id="text"),
+        pytest.param(as_it_is, {"n_latent": [2, 2.5]}, TypeError, NO_LIST + r"\[2, 2.5\]", id="half"),
+        pytest.param(as_it_is, {"n_latent": [2, "3"]}, TypeError, NO_LIST + r"\[2, '3'\]", id="text"),
         pytest.param(as_it_is, {"n_latent": [2, 30]}, ValueError, r"below the number .* genes \(30\)", id="many"),
         pytest.param(
             as_it_is,
@@ -162,7 +165,7 @@ def fitted_there(adata: ad.AnnData) -> ad.AnnData:
             id="mask-many",
         ),
         pytest.param(as_it_is, {"n_seeds": 0}, ValueError, r"n_seeds must be at least 1, but is 0", id="no-seed"),
-        pytest.param(as_it_is, {"n_seeds": True}, TypeError, r"n_seeds must be an integer, but is True", id="flag"),
+        pytest.param(as_it_is, {"n_seeds": True}, TypeError, r"n_seeds must be a whole number, but is True", id="flag"),
         pytest.param(as_it_is, {"n_epochs": 3}, TypeError, r"'n_epochs' is no argument .* batch_key, ", id="unknown"),
         pytest.param(as_it_is, {"train_size": 0.9}, TypeError, r"'train_size' is no argument that fits", id="split"),
         pytest.param(as_it_is, {"random_state": 1}, TypeError, r"'random_state' is no argument that fits", id="alias"),

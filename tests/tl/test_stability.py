@@ -239,7 +239,8 @@ def test_parts_of_the_result(fitted: ad.AnnData, subsample: str | None, n_pairs:
         "consensus": (60, 3),
         "consensus_sd": (60, 3),
     }
-    assert {name: np.shape(part) for name, part in result.items() if name not in {"params", "fit"}} == shapes
+    assert result.keys() == shapes.keys() | {"params", "fit", "checksum"}
+    assert {name: np.shape(result[name]) for name in shapes} == shapes
     assert result["splits"].dtype == result["merges"].dtype == bool
     assert result["params"] == {"n_seeds": 4, "subsample": subsample or "", "rotation": "promax"}
     mean = np.clip(result["replication"].mean(axis=0), 0, 1)
@@ -368,7 +369,7 @@ def as_it_is(adata: ad.AnnData) -> ad.AnnData:
         pytest.param(as_it_is, {"n_seeds": 3}, ValueError, r"n_seeds is 3, .* Give an even number of at", id="odd"),
         pytest.param(as_it_is, {"n_seeds": 1, "subsample": None}, ValueError, r"n_seeds is 1, but refits", id="one"),
         pytest.param(as_it_is, {"n_seeds": 0}, ValueError, r"n_seeds must be at least 1, but is 0", id="none"),
-        pytest.param(as_it_is, {"n_seeds": 2.0}, TypeError, r"n_seeds must be an integer, but is 2.0", id="float"),
+        pytest.param(as_it_is, {"n_seeds": 2.0}, TypeError, r"n_seeds must be a whole number, but is 2.0", id="float"),
         pytest.param(as_it_is, {"subsample": "thirds"}, ValueError, r"subsample='thirds' is unknown", id="subsample"),
         pytest.param(as_it_is, {"rotation": "oblimin"}, ValueError, r"rotation='oblimin' is unknown", id="rotation"),
         pytest.param(as_it_is, {"key": "other"}, ValueError, r"uns\['other'\] holds no fit", id="no-fit"),
