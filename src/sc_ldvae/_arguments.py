@@ -39,7 +39,7 @@ def door(function: _Function) -> _Function:
     Examples
     --------
     >>> @door
-    ... def doubled(n: "int") -> int:
+    ... def doubled(n: int) -> int:
     ...     return 2 * n
     >>> doubled(4)
     8
@@ -185,7 +185,7 @@ _KINDS: dict[str, Kind] = {
     "float": Kind("a number", _is_number, _of_python),
     "Path": Kind("a path", lambda value: isinstance(value, PathLike)),
     "PathLike[str]": Kind("a path", lambda value: isinstance(value, PathLike)),
-    "Seed": Kind("a whole number from 0 on, a numpy.random.Generator or None", _is_seed),
+    "Seed": Kind("a whole number from 0 on, a numpy.random.Generator or None", _is_seed, _of_python),
     "Sequence[str]": _several("a list of text", _is_text),
     "Sequence[int | str]": _several("a list of whole numbers and text", lambda one: _is_whole(one) or _is_text(one)),
     "Iterable[int]": _several("a list of whole numbers", _is_whole),
