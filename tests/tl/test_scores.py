@@ -232,7 +232,9 @@ def test_marginal_is_the_integral(likelihood: str, fit_quickly: Callable[..., No
     ]
     # Draws of copies of a cell are draws of the cell.
     n_copies = 25
-    copies = adata[np.tile(np.arange(adata.n_obs), n_copies)].copy()
+    with pytest.warns(UserWarning, match="names are not unique"):
+        copies = adata[np.tile(np.arange(adata.n_obs), n_copies)].copy()
+    copies.obs_names_make_unique()
     of_copies = per_cell(tl.marginal_log_likelihood, copies, n_samples=120).reshape(n_copies, -1)
     got = logsumexp(of_copies, axis=0) - np.log(n_copies)
     np.testing.assert_allclose(got, expected, atol=0.15)
