@@ -126,7 +126,7 @@ def test_stored_fit_asks_for_itself(
         np.testing.assert_array_equal(again.folded.decoder.log_proportion.loadings.astype(np.float32), stored)
 
 
-def test_records_without_arguments_get_the_defaults_of_the_fit(fitted: ad.AnnData) -> None:
+def test_records_without_arguments_get_the_defaults_of_the_fit(fitted: ad.AnnData, reseal: Callable[..., None]) -> None:
     """As those of fits that were made elsewhere."""
     defaults = {name: one.default for name, one in inspect.signature(tl.ldvae).parameters.items()}
     for options in (ModelOptions, Schedule):
@@ -134,6 +134,7 @@ def test_records_without_arguments_get_the_defaults_of_the_fit(fitted: ad.AnnDat
     adata = fitted.copy()
     for name in ("n_hidden", "lr", "max_epochs", "early_stopping"):
         del adata.uns["ldvae"]["params"][name]
+    reseal(adata)
     request = inputs.request_of_record(adata, record.read(adata), UNSET, "cpu")
     assert (request.options.n_hidden, request.schedule.lr, request.schedule.max_epochs) == (128, 0.06, None)
     assert request.schedule.early_stopping is True
