@@ -4,5 +4,3 @@ from __future__ import annotations
 
 # A negative binomial with so large an inverse dispersion is Poisson; with so small a one it is all zeros.
 LARGEST_LOG_THETA = 20.0
-# The posterior of a log library, once it is learnt, lies between the observed total and the prior's mean, or so near.
-LIBRARY_SLACK = 1.0

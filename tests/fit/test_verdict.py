@@ -105,10 +105,10 @@ def test_a_fit_that_diverges_steps_back_once_and_says_so(counts: AnnData, caplog
         sc_ldvae.tl.ldvae(adata, 2, lr=0.3, max_epochs=2, n_hidden=8, progress=False)
         assert not caplog.messages
         adata = counts.copy()
-        sc_ldvae.tl.ldvae(adata, 2, lr=60, max_epochs=4, n_hidden=8, progress=False, batch_size=16)
+        sc_ldvae.tl.ldvae(adata, 2, lr=20, max_epochs=4, n_hidden=8, progress=False, batch_size=16)
     (message,) = caplog.messages
-    assert message.endswith("Trained again with lr=6 instead of 60.")
-    assert max(adata.uns["ldvae"]["history"]["lr"]) <= 6
+    assert message.endswith("Trained again with lr=2 instead of 20.")
+    assert max(adata.uns["ldvae"]["history"]["lr"]) <= 2
     assert np.isfinite(adata.obsm["X_ldvae"]).all()
 
 
@@ -125,23 +125,6 @@ def test_refits_step_back_as_well(counts: AnnData, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(_fit, "check_result", check)
     sc_ldvae.tl.stability(adata, 2, progress=False)
     assert rates == pytest.approx([0.06, 0.006] * 2)
-
-
-@pytest.mark.parametrize("likelihood", ["nb", "zinb"])
-@pytest.mark.filterwarnings("error")
-def test_a_cell_of_one_count_beside_one_of_many_millions(likelihood: str, counts: AnnData) -> None:
-    adata = counts.copy()
-    x = adata.X.toarray()
-    x[3], x[3, 1] = 0, 1
-    x[7] *= int(3e7 / x[7].sum())
-    adata.X = x
-    sc_ldvae.tl.ldvae(adata, 2, gene_likelihood=likelihood, n_hidden=8, max_epochs=40, progress=False)
-    total = np.log(x.sum(1))
-    log_library = np.log(adata.obs["ldvae_library"])
-    prior = float(adata.uns["ldvae"]["library_prior"]["log_mean"][0])
-    assert (log_library <= np.maximum(total, prior) + 1.001).all()
-    assert (log_library >= np.minimum(total, prior) - 1.001).all()
-    sc_ldvae.tl.posterior_predictive(adata, progress=False)
 
 
 def test_millions_of_counts_that_poisson_can_not_follow_are_refused(counts: AnnData) -> None:

@@ -105,11 +105,6 @@ class FusedElbo:
         self, rows: SparseRows, generator: torch.Generator | None, *, training: bool
     ) -> tuple[Floats, Floats]:
         mean, variance = self._encoders.forward(rows, generator, training=training)
-        if self._library_prior is not None and not training:
-            totals, priors = np.log(rows.totals), self._library_prior[0]
-            lowest, highest = np.fmin(totals, priors.min()), np.fmax(totals, priors.max())
-            slack = mean.dtype.type(self._model.library_slack)
-            mean[:, -1] = np.clip(mean[:, -1], lowest - slack, highest + slack)
         return mean, variance
 
     # The loss is ``(w KL - log p) / n`` with n cells, the weight w of the latent's divergence (1 for the library's)

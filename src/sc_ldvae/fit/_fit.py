@@ -55,7 +55,10 @@ class Training:
 def fit(request: Request, held_out: Mask, rng: np.random.Generator, watcher: Watcher | None = None) -> NewFit:
     """Train the model on all cells but the `held_out` ones (n_obs), and bring its factors into canonical form."""
     training = trained(request, held_out, rng, watcher)
-    factors = canonical(training.model, request.cells, held_out, request.options, request.levels)
+    # What overflows here is refused below.
+    with np.errstate(all="ignore"):
+        factors = canonical(training.model, request.cells, held_out, request.options, request.levels)
+    _check_finite(factors)
     history = training.history
     return new_fit(factors, held_out, history.columns(), history.best_epoch() + 1, training.stop_reason)
 
@@ -78,6 +81,15 @@ def new_fit(
         best_epoch=best_epoch,
         stop_reason=stop_reason,
     )
+
+
+def _check_finite(factors: Factors) -> None:
+    """Refuse what holds a number that no later step could use."""
+    state, total, elbo = factors.state, factors.total_explained_deviance, factors.elbo_held_out
+    values = (state.latent, state.variance, state.library, factors.loadings_covariance, factors.explained_deviance)
+    if not all(np.isfinite(part).all() for part in (*values, total, 0.0 if elbo is None else elbo)):
+        msg = "The fit ended with values that are not finite. Try a smaller lr, or fit for longer."
+        raise FloatingPointError(msg)
 
 
 @undisturbed(torch.device("cpu"))

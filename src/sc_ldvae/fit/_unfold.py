@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from sc_ldvae._bounds import LIBRARY_SLACK
 from sc_ldvae.nn import BATCH_NORM_EPS, LDVAE, LinearDecoder, undisturbed
 from sc_ldvae.record import AffineMap
 
@@ -37,7 +36,6 @@ def unfolded(folded: Folded) -> LDVAE:
     )
     n_input, generator = len(decoder.log_proportion.intercept), torch.Generator("cpu").manual_seed(0)
     model = LDVAE(n_input, **asdict(options), **asdict(folded.levels), generator=generator).eval()
-    model.library_slack = LIBRARY_SLACK
     _fill_encoder(model.z_encoder, z_encoder)
     if model.l_encoder is not None and folded.library_prior is not None:
         _fill_encoder(model.l_encoder, folded.encoders["library"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
@@ -174,8 +173,6 @@ class LDVAE(nn.Module):
         self.n_cats_per_cov, self.n_continuous_cov = tuple(n_cats_per_cov), n_continuous_cov
         self.latent_distribution, self.log_variational = latent_distribution, log_variational
         self.use_observed_lib_size = use_observed_lib_size
-        # How far beyond observed total and prior the posterior of a log library may lie, in evaluation mode.
-        self.library_slack = math.inf
         # What shares z and the linear map, and nothing else.
         self.blocks = (Block("", 0, n_input, gene_likelihood, dispersion),)
 
@@ -281,19 +278,7 @@ class LDVAE(nn.Module):
         """Posterior of latent and log library of counts `x`, n_cells x n_input."""
         seen = x.log1p() if self.log_variational else x
         z = self.z_encoder(seen, generator)
-        if self.l_encoder is None:
-            return Posterior(z, None)
-        log_library = self.l_encoder(seen, generator)
-        if self.training:
-            return Posterior(z, log_library)
-        return Posterior(z, log_library._replace(mean=self._bounded(log_library.mean, x)))
-
-    def _bounded(self, log_library: Tensor, x: Tensor) -> Tensor:
-        """Between the log totals of the counts and the prior's mean, or near."""
-        totals, priors = x.sum(1, keepdim=True).log(), self.library_log_means
-        # A prior that is not set, NaN, bounds nothing.
-        lowest, highest = torch.fmin(totals, priors.min()), torch.fmax(totals, priors.max())
-        return log_library.clamp(lowest - self.library_slack, highest + self.library_slack)
+        return Posterior(z, None if self.l_encoder is None else self.l_encoder(seen, generator))
 
     def transform(self, z: Tensor) -> Tensor:
         """Normal variables to the latent: themselves, or their softmax for 'ln'."""
