@@ -99,13 +99,7 @@ class FusedElbo:
 
     def posterior(self, rows: SparseRows) -> tuple[Floats, Floats]:
         """Mean and variance of the normal variables, n_cells x n_latent, then log library where it is latent."""
-        return self._posterior(rows, None, training=False)
-
-    def _posterior(
-        self, rows: SparseRows, generator: torch.Generator | None, *, training: bool
-    ) -> tuple[Floats, Floats]:
-        mean, variance = self._encoders.forward(rows, generator, training=training)
-        return mean, variance
+        return self._encoders.forward(rows, None, training=False)
 
     # The loss is ``(w KL - log p) / n`` with n cells, the weight w of the latent's divergence (1 for the library's)
     # and the sample ``a = mean + sd noise``; d is what the likelihood adds to the gradient by a. With the prior's
@@ -130,7 +124,7 @@ class FusedElbo:
     def _sample(
         self, rows: SparseRows, annotations: Annotations, generator: torch.Generator | None, *, training: bool
     ) -> _Sampled:
-        mean, variance = self._posterior(rows, generator, training=training)
+        mean, variance = self._encoders.forward(rows, generator, training=training)
         noise, sd = self._noise(mean, generator), np.sqrt(variance)
         return _Sampled(mean, variance, noise, sd, mean + sd * noise, *self._prior(mean, annotations))
 

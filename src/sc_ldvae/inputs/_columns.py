@@ -21,12 +21,9 @@ def columns_of(obs: pd.DataFrame, keys: Sequence[str] | None, but: Collection[st
 
     Raises
     ------
-    TypeError, ValueError
+    ValueError
         If one that is named is unknown or can't be, or if there is none.
     """
-    if isinstance(keys, str):
-        msg = f"keys must be a list of columns of obs: [{keys!r}]."
-        raise TypeError(msg)
     if keys is not None:
         columns = [_asked(obs, key) for key in dict.fromkeys(keys)]
     else:

@@ -61,16 +61,6 @@ def held_out(adata: AnnData, stored: Record) -> Mask:
     return np.array(truth, dtype=bool)
 
 
-def of_some_fit(adata: AnnData, stored: Record) -> Mask:
-    """Whether a cell's latent is of a fit, n_obs."""
-    return ~pd.isna(_fits(adata, stored))
-
-
-def of_this_fit(adata: AnnData, stored: Record) -> Mask:
-    """Whether a cell's latent is of this fit, n_obs."""
-    return _fits(adata, stored) == stored.fingerprint
-
-
 def fit_column(stored: Record, n_obs: int) -> pd.Categorical[str]:
     """What tells of so many cells that their latent is of this fit."""
     return pd.Categorical.from_codes(np.zeros(n_obs, dtype=np.int8), pd.Index([stored.fingerprint]))
@@ -87,7 +77,7 @@ def columns_in(adata: AnnData) -> set[str]:
     }
 
 
-def _fits(adata: AnnData, stored: Record) -> NDArray[np.object_]:
+def fits(adata: AnnData, stored: Record) -> NDArray[np.object_]:
     """Fingerprint of the fit of each cell, n_obs; this one's where no column tells, as formats before 5 have none."""
     key = stored.keys.fit
     if key not in adata.obs:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+CHECKSUM = "checksum"
+
 
 def plain(value: Any, name: str) -> Any:
     """A NumPy array of numbers or of text, or a dict of such, for what was one of these when it was written.
@@ -61,6 +63,11 @@ def checksum(content: Mapping[str, Any]) -> str:
         for part in (path.encode(), repr(one.shape).encode(), content_bytes):
             digest.update(len(part).to_bytes(8, "little") + part)
     return digest.hexdigest()
+
+
+def says(entry: Any, text: str) -> bool:
+    """Whether what `plain` gave is this text, alone or in a vector of one."""
+    return isinstance(entry, np.ndarray) and entry.size == 1 and entry.ndim <= 1 and entry.item() == text
 
 
 def leaves(content: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from sc_ldvae.record._plain import checksum, plain
+from sc_ldvae.record._plain import CHECKSUM, checksum, plain, says
 from sc_ldvae.record._read import fits_in
 from sc_ldvae.record._store import write
 
@@ -17,8 +15,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from sc_ldvae.record._record import Record
-
-_CHECKSUM = "checksum"
 
 
 def write_result(adata: AnnData, name: str, result: Mapping[str, Any], stored: Record | None = None) -> None:
@@ -34,7 +30,7 @@ def write_result(adata: AnnData, name: str, result: Mapping[str, Any], stored: R
         raise ValueError(msg)
     mark = {} if stored is None else {"fit": stored.fingerprint}
     content = dict(result) | mark
-    write(adata, {"uns": {name: content | {_CHECKSUM: checksum(plain(content, name))}}})
+    write(adata, {"uns": {name: content | {CHECKSUM: checksum(plain(content, name))}}})
 
 
 def read_result(
@@ -52,7 +48,7 @@ def read_result(
         msg = f"uns[{name!r}] holds no result of sc_ldvae.tl.{tool}. Call it first, or name its result with key_added=."
         raise ValueError(msg)
     result = _checked(found, name, tool)
-    if stored is not None and "fit" in result and not _says(result["fit"], stored.fingerprint):
+    if stored is not None and "fit" in result and not says(result["fit"], stored.fingerprint):
         msg = (
             f"uns[{name!r}] is of another fit than uns[{stored.keys.uns!r}] holds now. Call sc_ldvae.tl.{tool} again, "
             "or name its result with key_added=."
@@ -65,18 +61,14 @@ def _checked(found: Mapping[str, Any], name: str, tool: str) -> dict[str, Any]:
     try:
         result = {str(part): plain(value, str(part)) for part, value in found.items()}
         # Results of older versions have none.
-        written = result.pop(_CHECKSUM, None)
-        if written is not None and not _says(written, checksum(result)):
+        written = result.pop(CHECKSUM, None)
+        if written is not None and not says(written, checksum(result)):
             msg = "its values are not those that were written"
             raise ValueError(msg)  # noqa: TRY301  one sentence for all that can be wrong
     except ValueError as error:
         msg = f"uns[{name!r}] is damaged: {error}. Call sc_ldvae.tl.{tool} again."
         raise ValueError(msg) from error
     return result
-
-
-def _says(entry: Any, text: str) -> bool:  # noqa: ANN401  an array or a dict
-    return isinstance(entry, np.ndarray) and entry.size == 1 and entry.item() == text
 
 
 def plain_params(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from sc_ldvae.record import _marks as marks
 
@@ -46,15 +47,15 @@ def state_of(adata: AnnData, stored: Record) -> State:
     """
     keys = stored.keys
     latent, variance = (_matrix(adata, key, stored.n_latent) for key in (keys.latent, keys.variance))
-    library = marks.library(adata, stored)
-    unknown = ~(np.isfinite(np.column_stack([latent, variance, library])).all(1) & marks.of_some_fit(adata, stored))
+    library, fits = marks.library(adata, stored), marks.fits(adata, stored)
+    unknown = ~np.isfinite(np.column_stack([latent, variance, library])).all(1) | pd.isna(fits)
     if unknown.any():
         msg = (
             f"{unknown.sum()} of {len(unknown)} cells have no latent (for example {adata.obs_names[unknown][0]!r}), as "
             "when objects are concatenated. Map them with sc_ldvae.tl.project first."
         )
         raise ValueError(msg)
-    strangers = ~marks.of_this_fit(adata, stored)
+    strangers = fits != stored.fingerprint
     if strangers.any():
         msg = (
             f"{strangers.sum()} of {len(strangers)} cells (for example {adata.obs_names[strangers][0]!r}) have a "
