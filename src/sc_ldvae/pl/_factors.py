@@ -50,7 +50,7 @@ def factors(
     basis: str | None = None,
     n_genes: int = 5,
     by: By = "bound",
-    keys: Sequence[str] | None = None,
+    keys: Sequence[str] | str | None = None,
     rotation: Method | None = None,
     key: str = record.DEFAULT,
     modality: str | None = None,
@@ -157,7 +157,7 @@ class _Cells(NamedTuple):
 
 
 def _notes(
-    adata: AnnData, names: list[str], keys: Sequence[str] | None, rotation: Method | None, key: str
+    adata: AnnData, names: list[str], keys: Sequence[str] | str | None, rotation: Method | None, key: str
 ) -> dict[str, list[str]]:
     """Lines of text for each factor, out of what is known of it."""
     measures = _measures(adata, names, rotation, key)
@@ -179,7 +179,7 @@ def _measures(adata: AnnData, names: list[str], rotation: Method | None, key: st
 
 
 def _followed(
-    adata: AnnData, names: list[str], keys: Sequence[str] | None, rotation: Method | None, key: str
+    adata: AnnData, names: list[str], keys: Sequence[str] | str | None, rotation: Method | None, key: str
 ) -> dict[str, str]:
     """What each factor goes with, if that was asked."""
     if rotation is not None and keys is not None:

@@ -42,7 +42,7 @@ def loadings_heatmap(
     n_genes: int = 5,
     *,
     factors: Sequence[int | str] | None = None,
-    genes: Sequence[str] | None = None,
+    genes: Sequence[str] | str | None = None,
     order: Literal["factor", "clustered"] = "factor",
     rotation: Method | None = None,
     per: Per = "unit",

@@ -40,7 +40,7 @@ def loadings_scatter(
     y: int | str = 2,
     *,
     n_genes: int = 10,
-    genes: Sequence[str] | None = None,
+    genes: Sequence[str] | str | None = None,
     rotation: Method | None = None,
     per: Per = "unit",
     log2: bool = False,
