@@ -167,9 +167,11 @@ FORMS: dict[str, Callable[[Any], Any]] = {
     "objects": of_text(lambda value: np.asarray(value, dtype=object)),
     "text of pandas": of_text(lambda value: pd.array(np.asarray(value).tolist(), dtype="string")),
     "categories": of_text(lambda value: pd.Categorical(np.asarray(value).tolist())),
-    "text of NumPy": of_text(lambda value: np.asarray(value).astype(np.dtypes.StringDType())),
     "zarr": to_zarr,
 }
+if hasattr(np.dtypes, "StringDType"):
+    # From NumPy 2 on.
+    FORMS["text of NumPy"] = of_text(lambda value: np.asarray(value).astype(np.dtypes.StringDType()))
 
 
 @pytest.mark.parametrize("form", FORMS)
