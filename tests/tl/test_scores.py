@@ -215,6 +215,7 @@ def test_marginal_grows_with_the_draws(scored: AnnData) -> None:
     assert values[0] - score_of(tl.elbo, scored) < values[-1] - values[0]
 
 
+@pytest.mark.filterwarnings("ignore:Observation names are not unique")
 @pytest.mark.parametrize("likelihood", ["nb", "zinb", "poisson"])
 def test_marginal_is_the_integral(
     likelihood: str, fit_quickly: Callable[..., None], reseal: Callable[[AnnData], None]
@@ -235,8 +236,7 @@ def test_marginal_is_the_integral(
     ]
     # Draws of copies of a cell are draws of the cell.
     n_copies = 25
-    with pytest.warns(UserWarning, match="names are not unique"):
-        copies = adata[np.tile(np.arange(adata.n_obs), n_copies)].copy()
+    copies = adata[np.tile(np.arange(adata.n_obs), n_copies)].copy()
     copies.obs_names_make_unique()
     of_copies = per_cell(tl.marginal_log_likelihood, copies, n_samples=120).reshape(n_copies, -1)
     got = logsumexp(of_copies, axis=0) - np.log(n_copies)
