@@ -22,13 +22,14 @@ MODES = [
             "use_observed_lib_size": observed,
             "use_batch_norm": norm,
             "bias": bias,
-            "n_layers_encoder": n_layers,
+            # In turn: three layers go round with what is two or four times there, so each meets each.
+            "n_layers_encoder": 1 + number % 3,
         },
         id=f"{likelihood}-{dispersion}-{latent}-{'observed' if observed else 'latent'}"
-        f"{'-norm' if norm else ''}{'-bias' if bias else ''}-{n_layers}",
+        f"{'-norm' if norm else ''}{'-bias' if bias else ''}-{1 + number % 3}",
     )
-    for likelihood, dispersion, latent, observed, norm, bias, n_layers in product(
-        LIKELIHOODS, DISPERSIONS, LATENTS, FLAGS, FLAGS, FLAGS, (1, 2, 3)
+    for number, (likelihood, dispersion, latent, observed, norm, bias) in enumerate(
+        product(LIKELIHOODS, DISPERSIONS, LATENTS, FLAGS, FLAGS, FLAGS)
     )
 ]
 
