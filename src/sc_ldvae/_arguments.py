@@ -49,11 +49,7 @@ def door(function: _Function) -> _Function:
     TypeError: n must be a whole number, but is '4'.
     """
     signature = inspect.signature(function)
-    kinds = {
-        name: kinds_of(str(parameter.annotation))
-        for name, parameter in signature.parameters.items()
-        if parameter.kind is not parameter.VAR_KEYWORD
-    }
+    kinds = _kinds_by_name(signature)
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -62,17 +58,34 @@ def door(function: _Function) -> _Function:
         except TypeError as error:
             msg = f"{function.__name__}: {error}."
             raise TypeError(msg) from None
-        for name in kinds.keys() & bound.arguments.keys():
-            bound.arguments[name] = _checked(name, bound.arguments[name], kinds[name])
+        bound.arguments.update(_all_checked(bound.arguments, kinds))
         return function(*bound.args, **bound.kwargs)
 
     return call  # type: ignore[return-value]
+
+
+def options_of(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments that another public function was given for this one, as its door lets them in."""
+    return dict(options) | _all_checked(options, _kinds_by_name(inspect.signature(function)))
 
 
 def kinds_of(annotation: str) -> list[Kind]:
     """The alternatives of an annotation as it stands in the code."""
     parts = re.findall(r"(?:[^|\[\]]|\[[^\]]*\])+", annotation)
     return [_KINDS[part.strip()] for part in parts]
+
+
+def _kinds_by_name(signature: inspect.Signature) -> dict[str, list[Kind]]:
+    return {
+        name: kinds_of(str(parameter.annotation))
+        for name, parameter in signature.parameters.items()
+        if parameter.kind is not parameter.VAR_KEYWORD
+    }
+
+
+def _all_checked(arguments: Mapping[str, Any], kinds: Mapping[str, list[Kind]]) -> dict[str, Any]:
+    """Those that are annotated."""
+    return {name: _checked(name, arguments[name], kinds[name]) for name in kinds.keys() & arguments.keys()}
 
 
 def _checked(name: str, value: Any, kinds: list[Kind]) -> Any:

@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.linalg import orth
 from scipy.optimize import linear_sum_assignment
+
+from sc_ldvae.assess._inner import inner
 
 if TYPE_CHECKING:
     from sc_ldvae._typing import Floats, Positions
+
+# Share of the largest squared axis below which one is rounding.
+_SMALLEST_AXIS = 1e-12
 
 
 def directions(loadings: Floats, weights: Floats) -> Floats:
@@ -41,12 +45,15 @@ def matched(own: Floats, other: Floats) -> tuple[Positions, Floats]:
     ----------
     .. [Kuhn55] Kuhn (1955). The Hungarian method for the assignment problem. Naval Research Logistics 2:83.
     """
-    cosines = own.T @ other
+    cosines = inner(own, other)
     rows, partners = linear_sum_assignment(-np.abs(cosines))
     return partners, cosines[rows, partners]
 
 
 def spanned(own: Floats, other: Floats) -> Floats:
     """Cosine of each of our factors with the space that the other fit's factors span, n_latent."""
+    sizes, axes = np.linalg.eigh(inner(other, other))
     # Factors without loadings, or alike ones, span nothing of their own.
-    return np.linalg.norm(orth(other).T @ own, axis=0)
+    spans = sizes > _SMALLEST_AXIS * sizes.max()
+    coordinates = axes.T @ inner(other, own)
+    return np.sqrt((coordinates[spans] ** 2 / sizes[spans, None]).sum(0))

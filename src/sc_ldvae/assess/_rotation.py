@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
+from sc_ldvae.assess._inner import inner, turned
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -91,7 +93,7 @@ def promax(loadings: Floats, information: Floats) -> Floats:
     loadings = loadings.astype(np.float64)
     weighted = _weighted(loadings, information)
     orthogonal = _varimax(weighted)
-    rotated = weighted @ orthogonal
+    rotated = turned(weighted, orthogonal)
     # A factor without loadings has no target: it stays as it is.
     used = np.flatnonzero(rotated.any(0))
     matrix = np.eye(len(orthogonal))
@@ -109,15 +111,15 @@ def _weighted(loadings: Floats, information: Floats) -> Floats:
 def _varimax(weighted: Floats) -> Floats:
     """Kaiser's method: the best angle in the plane of each pair of factors, until no angle is left."""
     # From the principal axes: they are the same whatever the rotation of the input.
-    matrix = np.linalg.eigh(weighted.T @ weighted)[1][:, ::-1]
-    columns = np.ascontiguousarray((weighted @ matrix).T)
+    matrix = np.linalg.eigh(inner(weighted, weighted))[1][:, ::-1]
+    columns = np.ascontiguousarray(turned(weighted, matrix).T)
     for _ in range(_MOST_SWEEPS):
         largest = 0.0
         for pair in combinations(range(len(columns)), 2):
             angle = _best_angle(*columns[list(pair)])
             if abs(angle) > _SMALLEST_ANGLE:
                 turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-                columns[list(pair)] = turn @ columns[list(pair)]
+                columns[list(pair)] = np.einsum("ij,jg->ig", turn, columns[list(pair)])
                 matrix[:, pair] = matrix[:, pair] @ turn.T
             largest = max(largest, abs(angle))
         if largest <= _SMALLEST_ANGLE:
@@ -139,15 +141,17 @@ def _best_angle(x: Floats, y: Floats) -> float:
 def _towards_powers(loadings: Floats) -> Floats:
     """Matrix of the latent that takes loadings nearest to their powers, with columns of length 1."""
     # Powers of small numbers would be lost beside those of large ones.
-    target = loadings / np.abs(loadings).max(0)
-    target *= np.abs(target) ** (_POWER - 1)
-    matrix = np.linalg.inv(np.linalg.lstsq(loadings, target, rcond=None)[0]).T
+    size = np.abs(loadings).max(0)
+    scaled = loadings / size
+    target = scaled * np.abs(scaled) ** (_POWER - 1)
+    nearest = np.linalg.lstsq(inner(scaled, scaled), inner(scaled, target), rcond=None)[0]
+    matrix = size[:, None] * np.linalg.inv(nearest).T
     return matrix / np.linalg.norm(matrix, axis=0)
 
 
 def _canonical(matrix: Floats, loadings: Floats, information: Floats) -> Floats:
     """The same factors, largest first, signed."""
-    rotated = loadings @ np.linalg.inv(matrix).T
-    order = np.argsort(-(information @ rotated**2), kind="stable")
+    rotated = turned(loadings, np.linalg.inv(matrix).T)
+    order = np.argsort(-(information[:, None] * rotated**2).sum(0), kind="stable")
     signs = np.where((rotated[:, order] ** 3).sum(0) < 0, -1.0, 1.0)
     return matrix[:, order] * signs

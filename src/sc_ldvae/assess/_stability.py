@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sc_ldvae.assess._inner import inner
 from sc_ldvae.assess._matching import directions, matched, spanned
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def stability(
         signs = np.where(cosines < 0, -1.0, 1.0)
         aligned.append(refit.astype(np.float64)[:, partners] * signs)
         cosine.append(np.abs(cosines))
-        close = np.abs(own.T @ other) >= _SHARED
+        close = np.abs(inner(own, other)) >= _SHARED
         splits.append(close.sum(1) > 1)
         merges.append((close & (close.sum(0) > 1)).any(1))
     found = [directions(refit, weights) for refit in aligned]

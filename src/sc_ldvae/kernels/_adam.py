@@ -18,7 +18,9 @@ def adam_update(serial, n_slices, values, gradient, mean, square, step_size, roo
     """Move the moving averages of gradient and squared gradient, then the values."""
 
     def update(which):
-        _update(which, n_slices, values, gradient, mean, square, step_size, root_correction, beta1, beta2, eps)
+        _update(
+            np.int64(which), n_slices, values, gradient, mean, square, step_size, root_correction, beta1, beta2, eps
+        )
 
     if serial:
         for which in range(n_slices):

@@ -44,7 +44,7 @@ def normalise(serial, n_slices, u, decoder, loadings, scale, competing, log_sums
     """
 
     def normalise_cells(which):
-        _normalise_cells(which, n_slices, u, decoder, loadings, scale, competing, log_sums, centres)
+        _normalise_cells(np.int64(which), n_slices, u, decoder, loadings, scale, competing, log_sums, centres)
 
     if serial:
         for which in range(n_slices):
@@ -128,7 +128,7 @@ def compare(
 
     def compare_genes(which):
         _compare_genes(
-            which,
+            np.int64(which),
             n_slices,
             u,
             scale,

@@ -67,7 +67,7 @@ def count_loss(
 
     def add_cells(which):
         _add_cells(
-            which,
+            np.int64(which),
             n_slices,
             indptr,
             genes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from numba import prange
 
 from sc_ldvae.kernels._jit import slice_of_kernel, stay_apart
@@ -18,7 +19,7 @@ def multiply(serial, n_slices, indptr, columns, values, weights, out):
     """
 
     def multiply_rows(which):
-        _multiply_rows(which, n_slices, indptr, columns, values, weights, out)
+        _multiply_rows(np.int64(which), n_slices, indptr, columns, values, weights, out)
 
     if serial:
         for which in range(n_slices):

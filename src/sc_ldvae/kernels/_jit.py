@@ -39,7 +39,11 @@ def part_of_kernel(function: _Function) -> _Function:
 
 
 def slice_of_kernel(function: _Function) -> _Function:
-    """Compile what a parallel kernel does for one slice of its work; calls `stay_apart` first."""
+    """Compile what a parallel kernel does for one slice of its work; calls `stay_apart` first.
+
+    It is told which slice as an int64: `prange` counts in another type than `range`, and for two types it would be two
+    pieces of machine code, compiled one after the other.
+    """
     compiled: _Function = njit(**OPTIONS, **_WITHOUT_WRAPPERS)(function)
     return compiled
 

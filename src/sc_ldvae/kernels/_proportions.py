@@ -29,7 +29,7 @@ def add_proportions(serial, n_slices, u, decoder, genes, places, weights, out):
     """
 
     def add_cells(which):
-        _add_cells(which, n_slices, u, decoder, genes, places, weights, out)
+        _add_cells(np.int64(which), n_slices, u, decoder, genes, places, weights, out)
 
     if serial:
         for which in range(n_slices):

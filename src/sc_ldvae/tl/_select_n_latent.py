@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sc_ldvae import inputs, record
-from sc_ldvae._arguments import door
+from sc_ldvae._arguments import door, options_of
 from sc_ldvae._typing import UNSET
+from sc_ldvae.tl._ldvae import ldvae
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from anndata import AnnData
 
@@ -124,6 +124,7 @@ def select_n_latent(
     inputs.check_object(adata)
     inputs.check_key(key_added)
     inputs.check_whole(n_seeds=n_seeds)
+    options = options_of(ldvae, options)
     mask, asked = inputs.gene_mask(adata, mask_var), inputs.Options.of(options)
     grid = _grid(n_latent, int(mask.sum()))
     if adata.n_obs < _FEWEST_CELLS:
@@ -143,16 +144,11 @@ def select_n_latent(
     return inputs.changed(data, modality, write, copy=copy)
 
 
-def _grid(n_latent: Iterable[int] | int, n_genes: int) -> list[int]:
-    if not isinstance(n_latent, Iterable):
-        msg = f"n_latent must hold several numbers to compare, such as range(2, 21, 2), but is {n_latent}."
-        raise TypeError(msg)
-    numbers = list(n_latent)
-    if not numbers:
+def _grid(n_latent: Iterable[int], n_genes: int) -> list[int]:
+    grid = sorted({int(number) for number in n_latent})
+    if not grid:
         msg = "n_latent holds no number. Give the numbers of factors to compare, such as range(2, 21, 2)."
         raise ValueError(msg)
-    for number in numbers:
-        inputs.check_whole(n_latent=number)
-    grid = sorted({int(number) for number in numbers})
+    inputs.check_whole(n_latent=grid[0])
     inputs.check_n_latent(grid[-1], n_genes)
     return grid
