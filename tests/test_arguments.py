@@ -36,6 +36,12 @@ def passed(annotation: str, value: Any) -> Any:
 
 
 @pytest.mark.parametrize(("room", "name"), PUBLIC)
+def test_arguments_are_looked_at_once(room: str, name: str) -> None:
+    source = inspect.getsource(getattr(import_module(f"sc_ldvae.{room}"), name))
+    assert [line for line in source.splitlines() if line.startswith("@")] == ["@plot" if room == "pl" else "@door"]
+
+
+@pytest.mark.parametrize(("room", "name"), PUBLIC)
 def test_every_public_function_has_it(room: str, name: str) -> None:
     """Shown by an argument that no annotation allows, for each of those that the function does not look at itself."""
     function = getattr(import_module(f"sc_ldvae.{room}"), name)

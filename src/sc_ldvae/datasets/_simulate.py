@@ -25,7 +25,6 @@ _LARGEST_LIBRARY = 1e12
 
 
 @door
-@door
 def simulate(
     n_obs: int = 1000,
     n_vars: int = 300,

@@ -25,7 +25,6 @@ _NO_EPOCHS: dict[str, Sequence[float]] = {"epoch": (), "elbo": ()}
 
 
 @door
-@door
 def from_scvi(
     model: Any,  # noqa: ANN401  scvi-tools may be missing
     data: Data,

@@ -22,7 +22,6 @@ _READ = ".h5ad", ".zarr", ".h5mu", ".h5"
 
 
 @door
-@door
 def read_counts(path: str | PathLike[str], *, genome: str | None = None) -> Data:
     """Read annotated counts by the file's suffix.
 

@@ -68,8 +68,9 @@ _HISTORY = {
     "epoch": _whole("epochs"),
     "elbo": _double("epochs"),
     "elbo_held_out": _double("epochs", optional=True),
-    "kl_weight": _double("epochs", least=0),
-    "lr": _double("epochs", least=0),
+    # Of fits from elsewhere, epochs may have no more than an ELBO.
+    "kl_weight": _double("epochs", least=0, optional=True),
+    "lr": _double("epochs", least=0, optional=True),
 }
 # Names that formats before the current one lack.
 _LATER_KEYS = ("loadings_se", "fit")
