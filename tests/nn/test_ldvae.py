@@ -66,7 +66,7 @@ def test_every_mode_trains(options: dict[str, object], cells: dict[str, torch.Te
     generator = torch.Generator().manual_seed(2)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
     losses = []
-    for _ in range(15):
+    for _ in range(10):
         loss = -model(**cells, generator=generator).per_cell().mean()
         optimizer.zero_grad()
         loss.backward()
