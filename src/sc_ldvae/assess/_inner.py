@@ -18,6 +18,6 @@ def inner(one: Floats, other: Floats) -> Floats:
     return np.einsum("gi,gj->ij", one, other)
 
 
-def turned(loadings: Floats, matrix: Floats) -> Floats:
+def product(loadings: Floats, matrix: Floats) -> Floats:
     """``loadings @ matrix``, genes x factors."""
     return np.einsum("gi,ij->gj", loadings, matrix)

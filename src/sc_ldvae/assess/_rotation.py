@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
-from sc_ldvae.assess._inner import inner, turned
+from sc_ldvae.assess._inner import inner, product
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -93,7 +93,7 @@ def promax(loadings: Floats, information: Floats) -> Floats:
     loadings = loadings.astype(np.float64)
     weighted = _weighted(loadings, information)
     orthogonal = _varimax(weighted)
-    rotated = turned(weighted, orthogonal)
+    rotated = product(weighted, orthogonal)
     # A factor without loadings has no target: it stays as it is.
     used = np.flatnonzero(rotated.any(0))
     matrix = np.eye(len(orthogonal))
@@ -112,7 +112,7 @@ def _varimax(weighted: Floats) -> Floats:
     """Kaiser's method: the best angle in the plane of each pair of factors, until no angle is left."""
     # From the principal axes: they are the same whatever the rotation of the input.
     matrix = np.linalg.eigh(inner(weighted, weighted))[1][:, ::-1]
-    columns = np.ascontiguousarray(turned(weighted, matrix).T)
+    columns = np.ascontiguousarray(product(weighted, matrix).T)
     for _ in range(_MOST_SWEEPS):
         largest = 0.0
         for pair in combinations(range(len(columns)), 2):
@@ -151,7 +151,7 @@ def _towards_powers(loadings: Floats) -> Floats:
 
 def _canonical(matrix: Floats, loadings: Floats, information: Floats) -> Floats:
     """The same factors, largest first, signed."""
-    rotated = turned(loadings, np.linalg.inv(matrix).T)
+    rotated = product(loadings, np.linalg.inv(matrix).T)
     order = np.argsort(-(information[:, None] * rotated**2).sum(0), kind="stable")
     signs = np.where((rotated[:, order] ** 3).sum(0) < 0, -1.0, 1.0)
     return matrix[:, order] * signs
