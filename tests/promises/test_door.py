@@ -410,8 +410,14 @@ REFUSALS = [
         as_it_is, {"device": "cuda:99"}, ValueError, "^device='cuda:99' can't be used here", id="device-absent"
     ),
     *(
-        pytest.param(as_it_is, {"lr": lr}, ValueError, f"^lr must be above 0, but is {lr}", id=f"lr-{lr}")
-        for lr in (0, -0.1, np.nan)
+        pytest.param(
+            as_it_is,
+            {"lr": lr},
+            ValueError,
+            r"^lr must be above 0 and at most 1e\+06, but is ",
+            id=f"lr-{lr}",
+        )
+        for lr in (0, -0.1, np.nan, 1e300)
     ),
     *(
         pytest.param(

@@ -171,7 +171,7 @@ NO_LIST = "n_latent must be a list of whole numbers, but is "
         pytest.param(as_it_is, {"random_state": 1}, TypeError, r"'random_state' is no argument that fits", id="alias"),
         pytest.param(as_it_is, {"batch_key": "none"}, ValueError, r"batch_key='none' is not a column", id="batch"),
         pytest.param(as_it_is, {"max_epochs": 0}, ValueError, r"max_epochs must be at least 1", id="epochs"),
-        pytest.param(as_it_is, {"lr": 0}, ValueError, r"lr must be above 0", id="lr"),
+        pytest.param(as_it_is, {"lr": 0}, ValueError, r"lr must be above 0 and at most", id="lr"),
         pytest.param(as_it_is, {"lr": "0.1"}, TypeError, r"lr must be a number, but is '0.1'\.", id="lr-text"),
         pytest.param(
             as_it_is, {"n_hidden": [8]}, TypeError, r"n_hidden must be a whole number, but is \[8\]", id="hidden"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from sc_ldvae.assess._inner import inner
+from sc_ldvae._products import inner
 
 if TYPE_CHECKING:
     from sc_ldvae._typing import Floats, Positions

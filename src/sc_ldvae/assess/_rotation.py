@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
-from sc_ldvae.assess._inner import inner, product
+from sc_ldvae._products import inner, product
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sc_ldvae.assess._inner import inner
+from sc_ldvae._products import inner
 from sc_ldvae.assess._matching import directions, matched, spanned
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sc_ldvae._products import inner
 from sc_ldvae.decode._expression import CHUNK
 
 if TYPE_CHECKING:
@@ -40,5 +41,5 @@ def _within_cells(cells: LogProportions) -> Floats:
         moves[:, :, :n_latent] = np.eye(n_latent) - cells.competing * latent[:, None]
         moves[:, :, -1] = cells.centres[chunk]
         moves = (moves * scale[..., None]).reshape(-1, n_inputs)
-        total += moves.T @ moves
+        total += inner(moves, moves)
     return total / len(cells.u)

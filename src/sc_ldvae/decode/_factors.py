@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sc_ldvae._products import product
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -39,8 +41,8 @@ def with_factors(
     if not values:
         return latent
     if rotation is not None:
-        rotated = with_factors(latent @ rotation, values, composition=composition)
-        return (rotated @ np.linalg.inv(rotation)).astype(latent.dtype)
+        rotated = with_factors(product(latent, rotation), values, composition=composition)
+        return product(rotated, np.linalg.inv(rotation)).astype(latent.dtype)
     changed, chosen = latent.copy(), list(values)
     changed[:, chosen] = np.array(list(values.values()))
     if not composition:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from sc_ldvae import record
+from sc_ldvae._products import product
 from sc_ldvae.inputs import factor_positions, fitted_places, pick_modality, rotation_of
 
 if TYPE_CHECKING:
@@ -50,13 +51,13 @@ class View:
 
     def loadings(self, factors: Sequence[int | str] | None) -> pd.DataFrame:
         shown = self.stored.shown_decoder.log_proportion.loadings[self._rows()]
-        return self._frame(shown if self.turn is None else shown @ np.linalg.inv(self.turn).T, factors)
+        return self._frame(shown if self.turn is None else product(shown, np.linalg.inv(self.turn).T), factors)
 
     def latent(self) -> Floats:
         """Of the factors as they are asked for, n_obs x n_latent."""
         latent = record.state_of(self.adata, self.stored).latent
         for matrix in (self.stored.rotation, self.turn):
-            latent = latent if matrix is None else latent @ matrix
+            latent = latent if matrix is None else product(latent, matrix)
         return latent
 
     def errors(self, factors: Sequence[int | str] | None) -> pd.DataFrame:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _DEFAULT_SEED = 0
 _SEEDS_OF_TORCH = 2**64
+# No fit gets anywhere with a far smaller one; Adam multiplies it by ten and by rates of its own.
+_LARGEST_LR = 1e6
 
 
 def check_whole(**numbers: int | None) -> None:
@@ -31,9 +33,9 @@ def check_whole(**numbers: int | None) -> None:
 
 
 def check_lr(lr: float) -> None:
-    """Refuse learning rates that are not above zero."""
-    if not lr > 0:
-        msg = f"lr must be above 0, but is {lr}."
+    """Refuse learning rates that are not above zero, or that single precision does not hold."""
+    if not 0 < lr <= _LARGEST_LR:
+        msg = f"lr must be above 0 and at most {_LARGEST_LR:g}, but is {lr}."
         raise ValueError(msg)
 
 

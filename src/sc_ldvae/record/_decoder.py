@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.special import logsumexp
 
+from sc_ldvae._products import product
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -80,7 +82,7 @@ class AffineMap:
 
     def rotated(self, matrix: Floats) -> AffineMap:
         """The map of ``latent @ inv(matrix).T``: loadings times `matrix`."""
-        return replace(self, loadings=self.loadings.astype(np.float64) @ matrix)
+        return replace(self, loadings=product(self.loadings.astype(np.float64), matrix))
 
     def to_dict(self) -> dict[str, Floats]:
         """Arrays in single precision; no covariate effects where there are no covariates."""

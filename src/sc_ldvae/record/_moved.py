@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sc_ldvae._products import product
 from sc_ldvae.record._covariance import packed, turned
 from sc_ldvae.record._marks import fit_column, held_out
 from sc_ldvae.record._record import Record
@@ -72,7 +73,7 @@ def write_rotated(
 
 def _rotated(latent: Floats, matrix: Floats) -> Floats:
     """The shown latent, in the memory layout that files give back: sums round the same."""
-    return np.ascontiguousarray(latent @ matrix, dtype=np.float32)
+    return np.ascontiguousarray(product(latent, matrix), dtype=np.float32)
 
 
 def _of_genes(adata: AnnData, known: Record, keys: Keys) -> dict[str, Floats]:

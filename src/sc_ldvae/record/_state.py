@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from sc_ldvae._products import product
 from sc_ldvae.record import _marks as marks
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def state_of(adata: AnnData, stored: Record) -> State:
         msg = f"obs[{keys.library!r}] holds values that are not above zero. Put them back, or fit again."
         raise ValueError(msg)
     if stored.rotation is not None:
-        latent = (latent @ np.linalg.inv(stored.rotation)).astype(np.float32)
+        latent = product(latent, np.linalg.inv(stored.rotation)).astype(np.float32)
     return State(latent, variance, library)
 
 
@@ -81,7 +82,7 @@ def shown_variance(adata: AnnData, stored: Record) -> NDArray[np.float64]:
     """The posterior variance of that, n_obs x n_latent."""
     variance = _matrix(adata, stored.keys.variance, stored.n_latent).astype(np.float64)
     _check_variance(variance, stored)
-    return variance if stored.rotation is None else variance @ stored.rotation**2
+    return variance if stored.rotation is None else product(variance, stored.rotation**2)
 
 
 def _check_variance(variance: Floats, stored: Record) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from sc_ldvae import inputs, record
 from sc_ldvae._arguments import door
+from sc_ldvae._products import product
 from sc_ldvae._typing import UNSET
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ def _thinned(adata: AnnData, stored: record.Record, counts: Source, share: float
         state = posterior(scorable.model, scorer, scorable.cells, scorable.everyone)
     latent, library = state.latent.astype(np.float64), state.library.astype(np.float64)
     if stored.rotation is not None:
-        latent = latent @ stored.rotation
+        latent = product(latent, stored.rotation)
     judged[library == 0] = 0
     judged.eliminate_zeros()
     obs = inputs.obs_of(adata)

@@ -8,6 +8,7 @@ import numpy as np
 
 from sc_ldvae import inputs, record
 from sc_ldvae._arguments import door
+from sc_ldvae._products import product
 from sc_ldvae._typing import UNSET
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def _by_deviance(
     obs = inputs.obs_of(adata)
     decoded = assess.Decoded(
         inputs.fitted_counts(adata, stored, layer),
-        state.latent @ matrix,
+        product(state.latent, matrix),
         stored.design.matrix(obs),
         state.library.astype(np.float64),
         stored.groups(obs),

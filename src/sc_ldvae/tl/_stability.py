@@ -10,6 +10,7 @@ import numpy as np
 
 from sc_ldvae import inputs, record
 from sc_ldvae._arguments import door
+from sc_ldvae._products import product
 from sc_ldvae._typing import UNSET
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def stability(
     def shown(loadings: Floats) -> Floats:
         if rotation is None:
             return loadings
-        return loadings @ np.linalg.inv(assess.ROTATIONS[rotation](loadings, information)).T
+        return product(loadings, np.linalg.inv(assess.ROTATIONS[rotation](loadings, information)).T)
 
     samples = fit.resampled(n_seeds, subsample, *_cells(adata, stored), generator)
     with tqdm(samples, desc="Refits", unit="fit", total=n_seeds, disable=not progress) as bar:
