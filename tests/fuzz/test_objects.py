@@ -180,6 +180,7 @@ SAME_COUNTS: dict[str, Change] = {
     "sparse uint16": as_sparse(lambda counts: sparse.csr_matrix(counts.astype(np.uint16))),
     "sparse >f8": as_sparse(lambda counts: sparse.csr_matrix(counts.astype(">f8"))),
 }
+DEADLY = "indices outside"
 OTHER_COUNTS: dict[str, Change] = {
     "bool": cast(bool),
     "complex": cast(complex),
@@ -205,7 +206,7 @@ OTHER_COUNTS: dict[str, Change] = {
     "empty cells": values(lambda counts, _: counts * (np.arange(len(counts)) % 3 > 0)[:, None]),
     "empty genes": values(lambda counts, _: counts * (np.arange(counts.shape[1]) % 3 > 0)),
     "one deep cell": values(lambda counts, _: counts * np.where(np.arange(len(counts)) == 0, 1e5, 1)[:, None]),
-    "indices outside": _damaged_indices,
+    DEADLY: _damaged_indices,
     "none": lambda adata, _: setattr(adata, "X", None),
 }
 SHAPES: dict[str, Change] = {
@@ -388,7 +389,8 @@ def built(recipe: Mapping[str, Any], folder: str) -> Any:
     rng, adata = np.random.default_rng(recipe["seed"]), plain_object(recipe["seed"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for name in recipe["changes"]:
+        # SciPy itself dies of these if anything is done to them afterwards.
+        for name in sorted(recipe["changes"], key=DEADLY.__eq__):
             before = adata.copy()
             try:
                 made = CHANGES[name](adata, rng)
@@ -397,7 +399,7 @@ def built(recipe: Mapping[str, Any], folder: str) -> Any:
             except Exception:  # noqa: BLE001  whatever they say of it
                 adata = before
         try:
-            return formed(adata, recipe["form"], folder)
+            return adata if DEADLY in recipe["changes"] else formed(adata, recipe["form"], folder)
         except Exception:  # noqa: BLE001  whatever they say of it
             return adata
 
@@ -417,11 +419,20 @@ def formed(adata: AnnData, form: str, folder: str) -> Any:
 
 
 def backed(adata: AnnData, path: Path) -> AnnData:
+    if adata.X is None:
+        # Then anndata can't say what a backed object holds.
+        return adata
     try:
         adata.write_h5ad(path)
         return ad.read_h5ad(path, backed="r")
     except Exception:  # noqa: BLE001  what a file can't hold stays in memory
         return adata
+
+
+def copied(data: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return data.copy()
 
 
 @given(recipe=recipes)
@@ -438,10 +449,13 @@ def test_an_answer_or_a_refusal(recipe: dict[str, Any], watched: Any, contents: 
             answer = tl.ldvae(data, **options)
         if not refused:
             changed = data if answer is None else answer
+            if answer is not None:
+                assert differ(contents(data), before) == []
+                # SciPy copies long indices into short ones.
+                before = contents(copied(data))
             key = options.get("key_added") or record.DEFAULT
             touched = [path for path in differ(contents(changed), before) if key not in path and "X_" not in path]
             assert {path.rpartition("/")[2].rpartition(".")[2] for path in touched} <= {"keys", "columns", "is_view"}
-            assert answer is None or differ(contents(data), before) == []
             check_answer(changed, options, watched)
 
 

@@ -428,3 +428,8 @@ def test_too_large_a_result_is_refused(
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=500))
     with unchanged(adata), pytest.raises(MemoryError, match=sentence):
         expression(adata, **options)
+
+
+def test_draws_that_no_memory_holds_are_refused(fitted: AnnData) -> None:
+    with pytest.raises(MemoryError, match=r"^The latent of 200 cells in 2000000000 draws needs .* \(n_samples\)"):
+        tl.normalized_expression(fitted, n_samples=2 * 10**9, progress=False)

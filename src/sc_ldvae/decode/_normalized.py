@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sc_ldvae.record import Record, State
 
 _ADVICE = "Ask for some genes only (genes), for small values to be left out (threshold), or for fewer cells."
+_FEWER = "Ask for fewer draws (n_samples)."
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,8 @@ class Normalized:
         state, composition = self.state.rows(cells), self.stored.composition
         latents = [state.latent]
         if self.n_samples is not None:
+            n_bytes = 2 * self.n_samples * state.latent.nbytes
+            check_memory(n_bytes, f"The latent of {len(state)} cells in {self.n_samples} draws", _FEWER)
             latents = [draw_latent(state, self.rng, composition=composition) for _ in range(self.n_samples)]
         latents = [
             with_factors(latent, self.factor_values, composition=composition, rotation=self.stored.rotation)

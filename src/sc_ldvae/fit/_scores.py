@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from sc_ldvae._memory import check_memory
 from sc_ldvae.engine import scorer_of
 from sc_ldvae.nn import Elbo, undisturbed
 from sc_ldvae.record import State
@@ -99,6 +100,11 @@ def marginals_of_cells(model: LDVAE, cells: Cells, n_draws: int, seed: int, *, s
 
 
 def _terms_of_cells(model: LDVAE, cells: Cells, n_draws: int, seed: int, *, shown: bool) -> list[Elbo]:
+    check_memory(
+        n_draws * cells.n_obs * len(Elbo._fields) * 8,
+        f"{n_draws} draws of {cells.n_obs} cells",
+        "Ask for fewer draws (n_samples).",
+    )
     everyone = np.arange(cells.n_obs)
     with scorer_of(model) as scorer, _bar_of_draws(cells, n_draws, shown=shown) as bar:
         generator = torch.Generator(scorer.device).manual_seed(seed)

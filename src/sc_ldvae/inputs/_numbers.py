@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 
 _DEFAULT_SEED = 0
 _SEEDS_OF_TORCH = 2**64
+_MOST = 2**31 - 1
 # No fit gets anywhere with a far smaller one; Adam multiplies it by ten and by rates of its own.
 _LARGEST_LR = 1e6
 
 
 def check_whole(**numbers: int | None) -> None:
-    """Refuse numbers that are given and not whole or below one."""
+    """Refuse numbers that are given and not whole, below one, or more than anything that can be counted here."""
     for name, number in numbers.items():
         if number is None:
             continue
@@ -29,6 +30,9 @@ def check_whole(**numbers: int | None) -> None:
             raise TypeError(msg)
         if number < 1:
             msg = f"{name} must be at least 1, but is {number}."
+            raise ValueError(msg)
+        if number > _MOST:
+            msg = f"{name} must be at most {_MOST:,}, but is above that."
             raise ValueError(msg)
 
 

@@ -39,7 +39,9 @@ def _write_view(adata: AnnData, entries: Mapping[str, Mapping[str, Any]]) -> Non
     _write_actual(actual, entries)
     before = dict(vars(adata))
     try:
-        AnnData.__init__(adata, actual)
+        # It says once more what names repeat.
+        with quiet():
+            AnnData.__init__(adata, actual)
     except BaseException:
         vars(adata).update(before)
         raise
