@@ -414,7 +414,7 @@ REFUSALS = [
             as_it_is,
             {"lr": lr},
             ValueError,
-            r"^lr must be above 0 and at most 1e\+06, but is ",
+            r"^lr must be above 0 and at most 1e\+30, but is ",
             id=f"lr-{lr}",
         )
         for lr in (0, -0.1, np.nan, 1e300)

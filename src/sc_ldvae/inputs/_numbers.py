@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 _DEFAULT_SEED = 0
 _SEEDS_OF_TORCH = 2**64
 _MOST = 2**31 - 1
-# No fit gets anywhere with a far smaller one; Adam multiplies it by ten and by rates of its own.
-_LARGEST_LR = 1e6
+# Adam multiplies it by ten and by rates of its own, in single precision.
+_LARGEST_LR = 1e30
 
 
 def check_whole(**numbers: int | None) -> None:
