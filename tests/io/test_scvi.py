@@ -256,7 +256,7 @@ def test_exported_model_can_be_saved_and_works(name: str, counts: AnnData, tmp_p
     with quiet():
         again = LinearSCVI.load(tmp_path / "model", adata=model.adata, accelerator="cpu")
         expression = again.get_normalized_expression(n_samples=2)
-    np.testing.assert_allclose(expression.sum(1), 1, rtol=1e-4)
+    np.testing.assert_allclose(expression.sum(axis=1), 1, rtol=1e-4)
     assert expression.columns.tolist() == counts.var_names.tolist()
     np.testing.assert_array_equal(again.get_loadings(), model.get_loadings())
     assert_close(their_terms(again), their_terms(model))
