@@ -93,7 +93,7 @@ def test_values_of_the_annotation_pass(annotation: str, value: Any, expected: An
         ("Seed", -1, "argument must be a whole number from 0 on, a numpy.random.Generator or None, but is -1"),
         ("Sequence[str] | None", "a", r"argument must be a list of text or None, but is 'a'. Give a list: \['a'\]."),
         ("Sequence[str]", [1], r"argument must be a list of text, but is \[1\]"),
-        ("Sequence[str]", (one for one in [1]), "A list of text was asked for, but one of them is 1."),
+        ("Sequence[str]", (one for one in [1]), r"argument must be a list of text, but is \[1\]"),
         ("Sequence[int | str]", [1, np.nan], "argument must be a list of whole numbers and text, but is "),
         ("Sequence[str]", {"a": 1}, "argument must be a list of text, but is {'a': 1}"),
         ("inputs.Covariates | None", ["a"], "argument must be a dict or None, but is "),

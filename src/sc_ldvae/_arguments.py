@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import wraps
 from numbers import Integral, Real
 from os import PathLike
@@ -89,12 +89,15 @@ def _all_checked(arguments: Mapping[str, Any], kinds: Mapping[str, list[Kind]]) 
 
 
 def _checked(name: str, value: Any, kinds: list[Kind]) -> Any:
+    several = any(kind.words.startswith("a list") for kind in kinds)
+    if several and isinstance(value, Iterator):
+        # It can be read once only.
+        value = list(value)
     for kind in kinds:
         if kind.accepts(value):
             return kind.converted(value)
     shown = repr(value)
     shown = shown if len(shown) <= _LONGEST_SHOWN else f"{shown[:_LONGEST_SHOWN]}..."
-    several = any(kind.words.startswith("a list") for kind in kinds)
     hint = f" Give a list: [{shown}]." if isinstance(value, str) and several else ""
     words = [kind.words for kind in kinds if kind.words]
     msg = f"{name} must be {' or '.join(words)}, but is {shown}.{hint}"
@@ -124,8 +127,7 @@ def _is_several(of: Callable[[Any], bool]) -> Callable[[Any], bool]:
         if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
             return False
         try:
-            # What can be read once only is read in `converted`, and checked there.
-            return iter(value) is value or all(of(one) for one in value)
+            return all(of(one) for one in value)
         except TypeError:
             # Such as an array of no dimension.
             return False
@@ -134,15 +136,7 @@ def _is_several(of: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 
 def _several(words: str, of: Callable[[Any], bool]) -> Kind:
-    def converted(value: Any) -> list[Any]:
-        values = list(value)
-        wrong = [one for one in values if not of(one)]
-        if wrong:
-            msg = f"{words[0].upper()}{words[1:]} was asked for, but one of them is {wrong[0]!r}."
-            raise TypeError(msg)
-        return values
-
-    return Kind(words, _is_several(of), converted)
+    return Kind(words, _is_several(of), list)
 
 
 def _is_text(value: Any) -> bool:

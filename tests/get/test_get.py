@@ -133,6 +133,12 @@ def test_a_large_loading_with_a_large_error_comes_last(fitted: AnnData, reseal: 
     assert get.top_genes(adata, 1, factors=[1]).index[0] == ("ldvae1", "gene7")
 
 
+def test_no_factor_has_no_top_genes(fitted: AnnData) -> None:
+    none, some = (get.top_genes(fitted, factors=factors) for factors in ([], [1]))
+    assert none.empty
+    assert (none.columns.tolist(), none.index.names) == (some.columns.tolist(), some.index.names)
+
+
 def test_top_genes_are_ranked_by_one_of_two(fitted: AnnData) -> None:
     with pytest.raises(ValueError, match=r"^by='se' is unknown\. Choose 'bound' or 'loading'\."):
         get.top_genes(fitted, by="se")

@@ -108,5 +108,7 @@ def top_genes(
             table = genes.iloc[ranked[sign * values[ranked] > 0][:n_genes]]
             ranks = np.arange(1, len(table) + 1)
             tables.append(table.assign(factor=str(factor), direction=direction, rank=ranks))
-    columns = ["factor", "gene", "direction", "rank", *genes.columns[1:]]
-    return pd.concat(tables, ignore_index=True)[columns].set_index(["factor", "gene"])
+    columns = ["factor", "gene", "direction", "rank", "loading"] + ([] if errors is None else ["se", "lfsr", "qvalue"])
+    # Also of no factor.
+    found = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+    return found[columns].set_index(["factor", "gene"])
