@@ -361,6 +361,7 @@ BAD = [
     pytest.param(pl.loadings, {"rotation": "quartimax"}, "rotation='quartimax'", id="rotation"),
     pytest.param(pl.loadings, {"per": "cell"}, "per='cell'", id="per"),
     pytest.param(pl.loadings, {"factors": [1, "ldvae1"]}, "factors holds 'ldvae1' more than once", id="factor-twice"),
+    pytest.param(pl.loadings, {"factors": []}, "factors is empty", id="no-factor"),
     pytest.param(pl.loadings_heatmap, {"order": "tree"}, "order must be 'factor' or 'clustered'", id="order"),
     pytest.param(pl.loadings_heatmap, {"n_genes": 0}, "n_genes must be at least 1, but is 0", id="heatmap-n_genes"),
     pytest.param(pl.loadings_heatmap, {"genes": ["CD4"]}, "genes holds 'CD4', which is not among the 60", id="gene"),

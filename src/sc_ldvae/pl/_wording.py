@@ -26,8 +26,20 @@ def unit_of(per: Per, *, log2: bool) -> str:
 
 
 def listed(factors: Sequence[int | str] | int | str | None) -> Sequence[int | str] | None:
-    """A single factor as a list."""
-    return [factors] if isinstance(factors, int | np.integer | str) else factors
+    """A single factor as a list.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    if factors is None:
+        return None
+    chosen = [factors] if isinstance(factors, int | np.integer | str) else factors
+    if not len(chosen):
+        msg = "factors is empty. Name at least one factor, or leave it out."
+        raise ValueError(msg)
+    return chosen
 
 
 def factor_titles(adata: AnnData, key: str, rotation: Method | None) -> dict[str, str]:
