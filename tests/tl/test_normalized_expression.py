@@ -358,6 +358,7 @@ def test_chunks_do_not_show(
         pytest.param(
             {"covariates": {"year": "late"}}, "^The covariate 'year' is a number: it can't be 'late'", id="text"
         ),
+        pytest.param({"covariates": {"year": 1e300}}, "^The covariate 'year' is 1e.300, but in the fit", id="far"),
         pytest.param({"covariates": {"year": np.nan}}, "^The covariate 'year' is a number: it can't be nan", id="nan"),
         pytest.param({"genes": ["gene1", "g"]}, "^genes holds 'g', which is not among the 30 genes", id="gene"),
         pytest.param({"genes": ["gene1"] * 2}, "^genes holds 'gene1' more than once", id="gene-twice"),

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _ROUNDING = 1e-12
 # Its square is a number.
 _LARGEST = 1e150
+# Standard deviations beyond which a number is in another unit, and single precision ends soon.
+_FARTHEST = 1e6
 
 
 class Mean(Enum):
@@ -133,10 +135,11 @@ class Continuous:
         Raises
         ------
         ValueError
-            If the column is gone, not numeric, or has missing or infinite values.
+            If the column is gone, not numeric, has missing or infinite values, or some that are far from all that the
+            fit saw.
         """
         check_present(obs, self.key)
-        return (numbers(obs, self.key, "covariates") - self.mean) / self.sd
+        return self._standardised(numbers(obs, self.key, "covariates"))
 
     def settings(self, obs: pd.DataFrame, value: Setting) -> list[NDArray[np.float64]]:
         """The column of the design for the cells' own values (None), for one value, or for the mean."""
@@ -147,7 +150,19 @@ class Continuous:
         if not isinstance(value, int | float | np.number) or not np.isfinite(value):
             msg = f"The covariate {self.key!r} is a number: it can't be {value!r}. Give a number, or 'mean'."
             raise ValueError(msg)
-        return [np.full((len(obs), 1), (value - self.mean) / self.sd)]
+        return [self._standardised(np.full((len(obs), 1), float(value)))]
+
+    def _standardised(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        with np.errstate(over="ignore"):
+            found = (values - self.mean) / self.sd
+        far = np.abs(found) > _FARTHEST
+        if far.any():
+            msg = (
+                f"The covariate {self.key!r} is {values[far][0]:.4g}, but in the fit its mean is {self.mean:.4g} and "
+                f"its standard deviation {self.sd:.4g}. Check its unit."
+            )
+            raise ValueError(msg)
+        return found
 
 
 @dataclass(frozen=True)
