@@ -147,6 +147,11 @@ def _is_seed(value: Any) -> bool:
     return isinstance(value, np.random.Generator) or value is None or (_is_whole(value) and value >= 0)
 
 
+def _names_factors(value: Any) -> bool:
+    several = _is_several(lambda one: _is_whole(one) or _is_text(one))
+    return isinstance(value, str | Mapping) or _is_whole(value) or several(value)
+
+
 _TEXT = Kind("text", _is_text, str)
 # What the function itself looks at more closely.
 _ANYTHING = Kind("", lambda _: True)
@@ -178,7 +183,6 @@ _OPEN = (
     "Data",
     "Mask",
     "Sequence[bool]",
-    "inputs.Factors",
     "pd.DataFrame",
     "torch.device",
 )
@@ -197,5 +201,6 @@ _KINDS: dict[str, Kind] = {
     "Sequence[int | str]": _several("a list of whole numbers and text", lambda one: _is_whole(one) or _is_text(one)),
     "Iterable[int]": _several("a list of whole numbers", _is_whole),
     "Iterable[str | float]": _several("a list of text and numbers", lambda one: _is_number(one) or _is_text(one)),
+    "inputs.Factors": Kind("a list of factors, a dict, a whole number or text", _names_factors, _of_python),
     "inputs.Covariates": Kind("a dict", lambda value: isinstance(value, Mapping)),
 }

@@ -434,3 +434,8 @@ def test_too_large_a_result_is_refused(
 def test_draws_that_no_memory_holds_are_refused(fitted: AnnData) -> None:
     with pytest.raises(MemoryError, match=r"^The latent of 200 cells in 2000000000 draws needs .* \(n_samples\)"):
         tl.normalized_expression(fitted, n_samples=2 * 10**9, progress=False)
+
+
+def test_factors_are_set_to_numbers(fitted: AnnData) -> None:
+    with pytest.raises(TypeError, match=r"^factors: a factor can't be set to 'high'\."):
+        tl.normalized_expression(fitted, factors={1: "high"}, progress=False)

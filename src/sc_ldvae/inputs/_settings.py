@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -28,10 +29,16 @@ def factor_values(stored: Record, factors: Factors | None) -> dict[int, float]:
     ------
     ValueError
         If there is no such factor, or a value is missing or infinite.
+    TypeError
+        If a value is no number.
     """
     if factors is None:
         return {}
     if isinstance(factors, Mapping):
+        wrong = [value for value in factors.values() if not isinstance(value, Real | None)]
+        if wrong:
+            msg = f"factors: a factor can't be set to {wrong[0]!r}. Give a number, or None."
+            raise TypeError(msg)
         values = [0.0 if value is None else float(value) for value in factors.values()]
         if not np.isfinite(values).all():
             msg = f"factors: a factor can't be set to {values[np.isfinite(values).argmin()]}. Give a number, or None."
