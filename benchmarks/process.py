@@ -46,12 +46,16 @@ def run(target: str, request: dict[str, Any], threads: int, **environment: str) 
         return json.loads(result.read_text()) | {"process_seconds": seconds}
 
 
+def answer(target: str, request: str) -> dict[str, Any]:
+    """Call the function in this process, with a JSON object as keyword arguments."""
+    module, name = target.split(":")
+    return getattr(importlib.import_module(module), name)(**json.loads(request))
+
+
 def main() -> None:
     """Serve one call."""
     target, result = sys.argv[1:]
-    module, name = target.split(":")
-    answer = getattr(importlib.import_module(module), name)(**json.load(sys.stdin))
-    Path(result).write_text(json.dumps(answer))
+    Path(result).write_text(json.dumps(answer(target, sys.stdin.read())))
 
 
 if __name__ == "__main__":

@@ -96,7 +96,11 @@ def test_values_of_the_annotation_pass(annotation: str, value: Any, expected: An
         ("Sequence[str]", (one for one in [1]), r"argument must be a list of text, but is \[1\]"),
         ("Sequence[int | str]", [1, np.nan], "argument must be a list of whole numbers and text, but is "),
         ("Sequence[str]", {"a": 1}, "argument must be a list of text, but is {'a': 1}"),
-        ("inputs.Factors | None", 2.5, "argument must be a list of factors, a dict, a whole number or text or None"),
+        (
+            "inputs.Factors",
+            2.5,
+            "argument must be a list of whole numbers and text or a dict or a whole number or text, ",
+        ),
         ("inputs.Covariates | None", ["a"], "argument must be a dict or None, but is "),
     ],
 )

@@ -71,8 +71,8 @@ def options_of(function: Callable[..., Any], options: Mapping[str, Any]) -> dict
 
 def kinds_of(annotation: str) -> list[Kind]:
     """The alternatives of an annotation as it stands in the code."""
-    parts = re.findall(r"(?:[^|\[\]]|\[[^\]]*\])+", annotation)
-    return [_KINDS[part.strip()] for part in parts]
+    parts = [part.strip() for part in re.findall(r"(?:[^|\[\]]|\[[^\]]*\])+", annotation)]
+    return [kind for part in parts for kind in (kinds_of(_UNIONS[part]) if part in _UNIONS else [_KINDS[part]])]
 
 
 def _kinds_by_name(signature: inspect.Signature) -> dict[str, list[Kind]]:
@@ -122,7 +122,7 @@ def _of_python(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _is_several(of: Callable[[Any], bool]) -> Callable[[Any], bool]:
+def _several(words: str, of: Callable[[Any], bool]) -> Kind:
     def accepts(value: Any) -> bool:
         if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
             return False
@@ -132,11 +132,7 @@ def _is_several(of: Callable[[Any], bool]) -> Callable[[Any], bool]:
             # Such as an array of no dimension.
             return False
 
-    return accepts
-
-
-def _several(words: str, of: Callable[[Any], bool]) -> Kind:
-    return Kind(words, _is_several(of), list)
+    return Kind(words, accepts, list)
 
 
 def _is_text(value: Any) -> bool:
@@ -145,11 +141,6 @@ def _is_text(value: Any) -> bool:
 
 def _is_seed(value: Any) -> bool:
     return isinstance(value, np.random.Generator) or value is None or (_is_whole(value) and value >= 0)
-
-
-def _names_factors(value: Any) -> bool:
-    several = _is_several(lambda one: _is_whole(one) or _is_text(one))
-    return isinstance(value, str | Mapping) or _is_whole(value) or several(value)
 
 
 _TEXT = Kind("text", _is_text, str)
@@ -201,6 +192,7 @@ _KINDS: dict[str, Kind] = {
     "Sequence[int | str]": _several("a list of whole numbers and text", lambda one: _is_whole(one) or _is_text(one)),
     "Iterable[int]": _several("a list of whole numbers", _is_whole),
     "Iterable[str | float]": _several("a list of text and numbers", lambda one: _is_number(one) or _is_text(one)),
-    "inputs.Factors": Kind("a list of factors, a dict, a whole number or text", _names_factors, _of_python),
     "inputs.Covariates": Kind("a dict", lambda value: isinstance(value, Mapping)),
 }
+# Names of several alternatives.
+_UNIONS = {"inputs.Factors": "Sequence[int | str] | inputs.Covariates | int | str"}

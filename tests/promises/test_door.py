@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import h5py
@@ -414,7 +415,7 @@ REFUSALS = [
             as_it_is,
             {"lr": lr},
             ValueError,
-            r"^lr must be above 0 and at most 1e\+30, but is ",
+            f"^{re.escape(f'lr must be above 0 and at most 1e+30, but is {lr}.')}",
             id=f"lr-{lr}",
         )
         for lr in (0, -0.1, np.nan, 1e300)

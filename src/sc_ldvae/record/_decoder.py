@@ -82,7 +82,7 @@ class AffineMap:
 
     def rotated(self, matrix: Floats) -> AffineMap:
         """The map of ``latent @ inv(matrix).T``: loadings times `matrix`."""
-        return replace(self, loadings=product(self.loadings.astype(np.float64), matrix))
+        return replace(self, loadings=product(self.loadings, matrix))
 
     def to_dict(self) -> dict[str, Floats]:
         """Arrays in single precision; no covariate effects where there are no covariates."""
