@@ -96,12 +96,12 @@ def test_values_of_the_annotation_pass(annotation: str, value: Any, expected: An
         ("Sequence[str]", (one for one in [1]), r"argument must be a list of text, but is \[1\]"),
         ("Sequence[int | str]", [1, np.nan], "argument must be a list of whole numbers and text, but is "),
         ("Sequence[str]", {"a": 1}, "argument must be a list of text, but is {'a': 1}"),
-        (
-            "inputs.Factors",
-            2.5,
-            "argument must be a list of whole numbers and text or a dict or a whole number or text, ",
-        ),
-        ("inputs.Covariates | None", ["a"], "argument must be a dict or None, but is "),
+        ("inputs.Factors", 2.5, "argument must be a list of whole numbers and text or a dict .* or text, but is 2.5"),
+        pytest.param("int", 10**5000, "argument must be a whole number, but is of type int.", id="no-digits"),
+        ("Seed", 10**400, "argument must be a whole number from 0 on, a numpy.random.Generator or None, but is 1000"),
+        ("str | torch.device", 1, "argument must be text or a torch.device, but is 1."),
+        ("inputs.Covariates | None", ["a"], r"argument must be a dict \(numbers to 1e308\) or None, but is "),
+        ("inputs.Covariates", {"a": 10**400}, r"argument must be a dict \(numbers to 1e308\), but is {'a': 1000"),
     ],
 )
 def test_others_are_refused(annotation: str, value: Any, sentence: str) -> None:

@@ -96,16 +96,16 @@ def _checked(name: str, value: Any, kinds: list[Kind]) -> Any:
     for kind in kinds:
         if kind.accepts(value):
             return kind.converted(value)
-    shown = repr(value)
+    try:
+        shown = repr(value)
+    # Whatever a stranger's object, or a number of 5,000 digits, makes of that.
+    except Exception:  # noqa: BLE001
+        shown = f"of type {type(value).__name__}"
     shown = shown if len(shown) <= _LONGEST_SHOWN else f"{shown[:_LONGEST_SHOWN]}..."
     hint = f" Give a list: [{shown}]." if isinstance(value, str) and several else ""
     words = [kind.words for kind in kinds if kind.words]
     msg = f"{name} must be {' or '.join(words)}, but is {shown}.{hint}"
     raise TypeError(msg)
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _is_number(value: Any) -> bool:
@@ -114,8 +114,18 @@ def _is_number(value: Any) -> bool:
     try:
         float(value)
     except OverflowError:
+        # Nothing is computed with such, and Python does not even write the longest down.
         return False
     return True
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and _is_number(value)
+
+
+def _is_dict(value: Any) -> bool:
+    # What its keys and values may be beyond that, the function says itself.
+    return isinstance(value, Mapping) and all(_is_number(one) for one in value.values() if isinstance(one, Integral))
 
 
 def _of_python(value: Any) -> Any:
@@ -137,6 +147,11 @@ def _several(words: str, of: Callable[[Any], bool]) -> Kind:
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
+
+
+def _is_device(value: Any) -> bool:
+    # By name: torch is imported where it is needed.
+    return f"{type(value).__module__}.{type(value).__qualname__}" == "torch.device"
 
 
 def _is_seed(value: Any) -> bool:
@@ -175,7 +190,6 @@ _OPEN = (
     "Mask",
     "Sequence[bool]",
     "pd.DataFrame",
-    "torch.device",
 )
 _KINDS: dict[str, Kind] = {
     **dict.fromkeys(_CHOICES, _TEXT),
@@ -192,7 +206,8 @@ _KINDS: dict[str, Kind] = {
     "Sequence[int | str]": _several("a list of whole numbers and text", lambda one: _is_whole(one) or _is_text(one)),
     "Iterable[int]": _several("a list of whole numbers", _is_whole),
     "Iterable[str | float]": _several("a list of text and numbers", lambda one: _is_number(one) or _is_text(one)),
-    "inputs.Covariates": Kind("a dict", lambda value: isinstance(value, Mapping)),
+    "torch.device": Kind("a torch.device", _is_device),
+    "inputs.Covariates": Kind("a dict (numbers to 1e308)", _is_dict),
 }
 # Names of several alternatives.
 _UNIONS = {"inputs.Factors": "Sequence[int | str] | inputs.Covariates | int | str"}

@@ -167,8 +167,10 @@ def test_global_seeds_are_left_alone() -> None:
 
 @pytest.mark.parametrize("size", ["n_obs", "n_vars", "n_latent", "n_batches"])
 def test_sizes_below_one_are_refused(size: str) -> None:
-    with pytest.raises(ValueError, match=f"^{size} must be at least 1, but is 0"):
+    with pytest.raises(ValueError, match=f"^{size} must be at least 1 and at most 1e\\+12, but is 0"):
         datasets.simulate(**{size: 0})
+    with pytest.raises(ValueError, match=f"^{size} must be at least 1 and at most 1e\\+12, but is 1000"):
+        datasets.simulate(**{size: 10**300})
 
 
 def test_unknown_likelihood_is_refused() -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _LIBRARY_SD = 0.3
 _EFFECT_SD = 0.3
 # NumPy draws no Poisson counts of a larger rate than 9e18, and cells that overdispersion lifts are to stay below it.
-_LARGEST_LIBRARY = 1e12
+_LARGEST = 1e12
 
 
 @door
@@ -76,11 +76,8 @@ def simulate(
     >>> adata.shape, adata.varm["true_loadings"].shape, adata.varm["true_batch_effects"].shape
     ((100, 40), (40, 2), (40, 2))
     """
-    _check_at_least(1, n_obs=n_obs, n_vars=n_vars, n_latent=n_latent, n_batches=n_batches, mean_library=mean_library)
-    _check_at_least(0, n_continuous=n_continuous)
-    if not mean_library <= _LARGEST_LIBRARY:
-        msg = f"mean_library must be at most {_LARGEST_LIBRARY:g}, but is {mean_library}."
-        raise ValueError(msg)
+    _check_range(1, n_obs=n_obs, n_vars=n_vars, n_latent=n_latent, n_batches=n_batches, mean_library=mean_library)
+    _check_range(0, n_continuous=n_continuous)
     if gene_likelihood not in LIKELIHOODS:
         msg = f"gene_likelihood={gene_likelihood!r} is unknown. Choose one of {', '.join(map(repr, LIKELIHOODS))}."
         raise ValueError(msg)
@@ -118,10 +115,10 @@ def simulate(
     return adata
 
 
-def _check_at_least(least: int, **numbers: float) -> None:
+def _check_range(least: int, **numbers: float) -> None:
     for name, number in numbers.items():
-        if number < least:
-            msg = f"{name} must be at least {least}, but is {number}."
+        if not least <= number <= _LARGEST:
+            msg = f"{name} must be at least {least} and at most {_LARGEST:g}, but is {number}."
             raise ValueError(msg)
 
 

@@ -79,7 +79,9 @@ def device_of(device: str | torch.device) -> torch.device:
     # torch raises RuntimeError for unknown and absent devices, AssertionError where it was built without CUDA, others
     # where a device needs a package that is not there.
     except (RuntimeError, AssertionError, ImportError, AttributeError) as error:
-        msg = f"device={str(device)!r} can't be used here ({str(error).splitlines()[0]}). Pass 'auto' or 'cpu'."
+        # Of what torch says the first sentence; the next ones may be pages.
+        reason = str(error).splitlines()[0].split(". ")[0].rstrip(".")
+        msg = f"device={str(device)!r} can't be used here ({reason}). Pass 'auto' or 'cpu'."
         raise ValueError(msg) from error
     return chosen
 

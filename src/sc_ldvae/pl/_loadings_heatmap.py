@@ -10,7 +10,7 @@ from sc_ldvae import get, record
 from sc_ldvae.inputs import pick_modality
 from sc_ldvae.pl._figure import finish, panels, plot
 from sc_ldvae.pl._text import letters, shown
-from sc_ldvae.pl._wording import check_genes, factor_titles, unit_of
+from sc_ldvae.pl._wording import check_genes, factor_titles, listed, unit_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,8 +96,8 @@ def loadings_heatmap(
     Raises
     ------
     ValueError
-        If there is no such fit, factor, gene, order, rotation or unit, if a factor or gene is named twice, or if
-        `n_genes` is below one.
+        If there is no such fit, factor, gene, order, rotation, unit or colour map, if no factor or gene is named or one
+        twice, or if `n_genes` is below one.
 
     References
     ----------
@@ -115,7 +115,7 @@ def loadings_heatmap(
     if order not in {"factor", "clustered"}:
         msg = f"order must be 'factor' or 'clustered', but is {order!r}."
         raise ValueError(msg)
-    adata = pick_modality(data, modality)
+    adata, factors, colors = pick_modality(data, modality), listed(factors), _color_map(cmap)
     frame = get.loadings(adata, factors, rotation=rotation, per=per, log2=log2, key=key)
     if genes is None:
         table = get.top_genes(adata, n_genes, factors=factors, rotation=rotation, per=per, log2=log2, key=key)
@@ -126,9 +126,20 @@ def loadings_heatmap(
     titles = factor_titles(adata, key, rotation)
     numbers = [titles[name].removeprefix("Factor ").split()[0] for name in frame.columns]
     axis = _new_axes(frame, ax)
-    _draw(axis, frame, numbers, cmap, f"loading ({unit_of(per, log2=log2)})")
+    _draw(axis, frame, numbers, colors, f"loading ({unit_of(per, log2=log2)})")
     axis.set_xlabel("factor" if rotation is None else f"factor ({rotation})", fontsize=8)
     return None if finish([axis], show=show, save=save) is None else axis
+
+
+def _color_map(cmap: str | Colormap) -> Colormap:
+    import matplotlib as mpl
+
+    if isinstance(cmap, mpl.colors.Colormap):
+        return cmap
+    if not isinstance(cmap, str) or cmap not in mpl.colormaps:
+        msg = f"cmap must be a Colormap of matplotlib or the name of one, but is {cmap!r}."
+        raise ValueError(msg)
+    return mpl.colormaps[cmap]
 
 
 def _by_factor(frame: pd.DataFrame) -> pd.DataFrame:
@@ -162,10 +173,10 @@ def _new_axes(frame: pd.DataFrame, ax: Axes | None) -> Axes:
     return panels(1, ax, ncols=1, width=width, height=height)[0]
 
 
-def _draw(axis: Axes, frame: pd.DataFrame, numbers: Sequence[str], cmap: str | Colormap, label: str) -> None:
+def _draw(axis: Axes, frame: pd.DataFrame, numbers: Sequence[str], colors: Colormap, label: str) -> None:
     n_rows, n_columns = frame.shape
     limit = float(np.percentile(frame.abs(), _LIMIT_PERCENTILE)) or 1.0
-    image = axis.imshow(frame, cmap=cmap, vmin=-limit, vmax=limit, aspect="auto", interpolation="none")
+    image = axis.imshow(frame, cmap=colors, vmin=-limit, vmax=limit, aspect="auto", interpolation="none")
     font = min(8.0, 72 * 0.8 * _row_height(n_rows))
     axis.set_yticks(np.arange(n_rows), list(map(shown, frame.index)), fontsize=font)
     if n_rows > _MOST_ROWS:
