@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import warnings
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import mudata
@@ -20,7 +21,7 @@ from scipy import sparse
 from sc_ldvae import datasets, get, io, pl, record, tl
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 ROOMS = {"tl": tl, "get": get, "pl": pl, "io": io, "datasets": datasets}
 FUNCTIONS = {
@@ -111,6 +112,8 @@ WRONG: tuple[Any, ...] = (
     Fresh(lambda: _one_by_one(1, 2), "generator of 1 and 2"),
     Fresh(object, "object()"),
 )
+# Without a number of cases each argument meets only one of so many values.
+_EVERY = 41
 KEYS = ("ldvae", "turned", "gone", "theirs", "poisson", "shares")
 CHOSEN = (1, [1], ["ldvae1"], [2, 1], [1, 1], ["Factor 1"], [0], [9], [], "ldvae2", ["all"], np.array([1, 2]), None)
 GENES = ("gene1", ["gene1", "gene3"], ["gene1", "gene1"], [], ["gone"], "gone", pd.Index(["gene2"]), None, [5])
@@ -204,8 +207,17 @@ def arguments(function: str) -> list[str]:
     return [*found[:-1], "max_epochs", "lr", "batch_key", "odd"] if found[-1] == "options" else found
 
 
+def needed_by(function: str) -> list[str]:
+    parameters = inspect.signature(FUNCTIONS[function]).parameters
+    return [name for name in arguments(function) if name in parameters and parameters[name].default is inspect._empty]
+
+
+def objects_of(function: str) -> set[str]:
+    return {"data", "query"} | ({"reference"} if function == "tl.project" else set())
+
+
 def pool(function: str, name: str) -> st.SearchStrategy[Any]:
-    if name in {"data", "query"} or (function == "tl.project" and name == "reference"):
+    if name in objects_of(function):
         return st.one_of(st.just("fitted"), st.sampled_from(RIGHT["data"]))
     if name == "progress":
         return st.sampled_from((False, "no", 0))
@@ -216,9 +228,7 @@ def pool(function: str, name: str) -> st.SearchStrategy[Any]:
 
 
 def calls_of(function: str) -> st.SearchStrategy[dict[str, Any]]:
-    names = arguments(function)
-    needed = [n for n in names if n in inspect.signature(FUNCTIONS[function]).parameters
-              and inspect.signature(FUNCTIONS[function]).parameters[n].default is inspect.Parameter.empty]  # fmt: skip
+    names, needed = arguments(function), needed_by(function)
     others = [name for name in names if name not in needed and name not in {"progress", "show"}]
     chosen = st.lists(st.sampled_from(others), max_size=3, unique=True) if others else st.just([])
     return chosen.flatmap(
@@ -312,7 +322,7 @@ def prepared(function: str, given_: Mapping[str, Any], stage: Mapping[str, Any])
             made[name] = value.make()
         elif isinstance(value, np.random.Generator):
             made[name] = np.random.default_rng(1)
-        elif name in {"data", "query"} or (function == "tl.project" and name == "reference"):
+        elif name in objects_of(function):
             made[name] = copied(stage[value]) if isinstance(value, str) else value
         else:
             made[name] = value
@@ -340,11 +350,16 @@ def copied(data: Any) -> Any:
         return data.copy()
 
 
-@given(recipe=recipes)
-def test_an_answer_or_a_refusal(
-    recipe: dict[str, Any], stage: dict[str, Any], watched: Any, contents: Any, differ: Any
+@pytest.fixture(scope="module")
+def call(stage: dict[str, Any], watched: Any, contents: Any, differ: Any) -> Callable[[str, dict[str, Any]], None]:
+    """Call a function, and look at what comes of it."""
+    return partial(_call, stage=stage, watched=watched, contents=contents, differ=differ)
+
+
+def _call(
+    function: str, given_: dict[str, Any], *, stage: dict[str, Any], watched: Any, contents: Any, differ: Any
 ) -> None:
-    function, keywords = recipe["function"], prepared(recipe["function"], recipe["arguments"], stage)
+    keywords = prepared(function, given_, stage)
     objects = [value for value in keywords.values() if isinstance(value, AnnData | mudata.MuData)]
     before = [contents(one) for one in objects]
     answer = None
@@ -357,6 +372,25 @@ def test_an_answer_or_a_refusal(
         }
         assert not (bad := foreign(function, keywords, touched)), f"changed: {bad}"
         check_finite(answer, function)
+
+
+@given(recipe=recipes)
+def test_an_answer_or_a_refusal(recipe: dict[str, Any], call: Callable[[str, dict[str, Any]], None]) -> None:
+    call(recipe["function"], recipe["arguments"])
+
+
+@pytest.mark.parametrize("function", list(FUNCTIONS))
+def test_each_argument_alone(function: str, call: Callable[[str, dict[str, Any]], None], n_cases: int | None) -> None:
+    needed = {name: "fitted" if name in objects_of(function) else RIGHT[name][0] for name in needed_by(function)}
+    cases = [(name, value) for name in arguments(function) for value in (*RIGHT.get(name, ()), *WRONG)]
+    # Text for an object is the name of one.
+    cases = [(name, value) for name, value in cases if not (name in objects_of(function) and isinstance(value, str))]
+    for name, value in cases if n_cases else cases[list(FUNCTIONS).index(function) % _EVERY :: _EVERY]:
+        try:
+            call(function, needed | {name: value})
+        except Exception as error:
+            error.add_note(f"{function} with {name}={value!r}")
+            raise
 
 
 def foreign(function: str, keywords: Mapping[str, Any], touched: set[str]) -> set[str]:

@@ -264,6 +264,7 @@ def test_bad_nets_are_refused(
         pytest.param({"method": "gsea"}, ValueError, "^method='gsea' is unknown. Choose one of 'ulm'", id="method"),
         pytest.param({"tmin": 0}, ValueError, "^tmin must be at least 1", id="tmin"),
         pytest.param({"tmin": 20}, ValueError, "^net has no source with 20 or more", id="large-tmin"),
+        pytest.param({"factors": []}, ValueError, "^factors is empty", id="no-factor"),
         pytest.param({"factors": [4]}, ValueError, "^factors holds 4, but factors are 1 to 3", id="factor"),
         pytest.param({"key": "foo"}, ValueError, r"^uns\['foo'\] holds no fit", id="fit"),
         pytest.param({"key_added": "ldvae"}, ValueError, "^key_added='ldvae' would replace the fit", id="key_added"),

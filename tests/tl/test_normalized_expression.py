@@ -366,8 +366,14 @@ def test_chunks_do_not_show(
         pytest.param({"factors": {"foo1": None}}, "^factors holds 'foo1', but factors are 1 to 3", id="factor-name"),
         pytest.param({"factors": {2: np.nan}}, "^factors: a factor can't be set to nan", id="factor-nan"),
         pytest.param({"factors": {2: np.inf}}, "^factors: a factor can't be set to inf", id="factor-infinite"),
-        pytest.param({"library": 0}, "^library must be a number above 0 or 'own', but is 0", id="library-zero"),
-        pytest.param({"library": "mine"}, "^library must be a number above 0 or 'own', but is 'mine'", id="library"),
+        pytest.param(
+            {"library": 0}, "^library must be a number from 1e-30 to 1e.30 or 'own', but is 0", id="library-zero"
+        ),
+        pytest.param({"library": "mine"}, "^library must be a number .* or 'own', but is 'mine'", id="library"),
+        pytest.param({"library": 1e300}, "^library must be a number .* or 'own', but is 1e.300", id="library-large"),
+        pytest.param({"library": 1e-300}, "^library must be a number .* or 'own', but is 1e-300", id="library-small"),
+        pytest.param({"threshold": 1e300}, "^threshold must be a number up to 1e.30, but is 1e.300", id="threshold"),
+        pytest.param({"threshold": np.nan}, "^threshold must be a number up to 1e.30, but is nan", id="threshold-nan"),
         pytest.param({"library": np.nan}, "^library must be .* but is nan", id="library-nan"),
         pytest.param({"n_samples": 0}, "^n_samples must be at least 1, but is 0", id="n_samples"),
         pytest.param({"key_added": "a/b"}, "^key_added='a/b' can't name", id="key_added"),

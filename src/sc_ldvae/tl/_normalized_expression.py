@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from sc_ldvae._typing import Data, Floats, Seed
 
+# Single precision holds it, and one by it.
+_LARGEST = 1e30
+
 
 @door
 def normalized_expression(
@@ -102,7 +105,7 @@ def normalized_expression(
 
     inputs.check_whole(n_samples=n_samples)
     inputs.check_key(key_added)
-    _check_library(library)
+    _check_numbers(library, threshold)
     adata = inputs.pick_modality(data, modality)
     stored = record.read(adata, key)
     chosen, places, width = inputs.gene_columns(adata, stored, genes, as_layer=key_added is not None)
@@ -128,7 +131,10 @@ def normalized_expression(
     return pd.DataFrame(values, index=adata.obs_names, columns=stored.genes[chosen])
 
 
-def _check_library(library: float | str) -> None:
-    if library != "own" and (isinstance(library, str) or not 0 < library < np.inf):
-        msg = f"library must be a number above 0 or 'own', but is {library!r}."
+def _check_numbers(library: float | str, threshold: float | None) -> None:
+    if library != "own" and (isinstance(library, str) or not 1 / _LARGEST <= library <= _LARGEST):
+        msg = f"library must be a number from {1 / _LARGEST:g} to {_LARGEST:g} or 'own', but is {library!r}."
+        raise ValueError(msg)
+    if threshold is not None and not abs(threshold) <= _LARGEST:
+        msg = f"threshold must be a number up to {_LARGEST:g}, but is {threshold!r}."
         raise ValueError(msg)
