@@ -84,6 +84,22 @@ def test_coordinates_outside_are_refused(counts: np.ndarray) -> None:
         check_counts(matrix, "X")
 
 
+def test_blocks_are_read_and_coordinates_outside_of_them_refused(counts: np.ndarray) -> None:
+    # 40 x 30 values are 10 x 15 blocks: no other number of blocks takes the last column, and none beyond.
+    matrix = sparse.bsr_matrix(counts, blocksize=(4, 2))
+    np.testing.assert_array_equal(check_counts(matrix, "X").toarray(), counts)
+    matrix.indices[3] = 15
+    with pytest.raises(ValueError, match="damaged sparse matrix: an index is 15, but must be from 0 to 14"):
+        check_counts(matrix, "X")
+
+
+def test_nothing_of_a_sparse_matrix_is_read_under_a_mask(counts: np.ndarray) -> None:
+    matrix = sparse.csr_matrix(counts)
+    matrix.data = np.ma.masked_array(matrix.data, matrix.data > 2)
+    with pytest.raises(ValueError, match=r"^X is a masked array, and \d+ of its values are masked"):
+        check_counts(matrix, "X")
+
+
 def test_what_a_matrix_says_of_itself_is_not_believed() -> None:
     matrix = sparse.csr_matrix((np.array([1.0, 2, 5]), [1, 1, 0], [0, 3]), shape=(1, 3))
     matrix.has_canonical_format = True

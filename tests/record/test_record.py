@@ -152,6 +152,31 @@ DAMAGE = [
         "'library_prior/log_mean' has the shape (1,) in place of (2,)",
         id="library-prior",
     ),
+    pytest.param(
+        lambda content: content.update(batches=content["batches"].reshape(2, 1)),
+        "'batches' has the shape (2, 1) in place of (batches,)",
+        id="text-in-columns",
+    ),
+    pytest.param(
+        lambda content: content["params"].update(gene_likelihood="nb"),
+        "'params/gene_likelihood' is another than in 'blocks'",
+        id="likelihood",
+    ),
+    pytest.param(lose("params", "batch_key"), "'params/batch_key' is missing", id="no-key-of-the-batch"),
+    pytest.param(
+        lambda content: content["params"].update(batch_key="lane"),
+        "'params/batch_key' is none of 'covariates/key'",
+        id="key-of-the-batch",
+    ),
+    pytest.param(
+        lambda content: content.update(genes=content["genes"][::-1]),
+        "its values are not those that were written",
+        id="reversed-genes",
+    ),
+    pytest.param(lose("checksum"), "'checksum' is missing", id="no-checksum"),
+    pytest.param(
+        lambda content: content.update(schema_version="five"), "'schema_version' is no number", id="version-in-words"
+    ),
 ]
 
 
@@ -162,6 +187,14 @@ def test_damaged_records_are_refused(damage: Change, what: str, adata: AnnData) 
     for use in (record.read, lambda adata: tl.normalized_expression(adata, progress=False), get.loadings):
         with pytest.raises(ValueError, match=sentence):
             use(adata)
+
+
+def test_variances_below_zero_are_refused_whatever_seals_them(
+    adata: AnnData, reseal: Callable[[AnnData], None]
+) -> None:
+    adata.uns[KEY]["loadings_covariance"] = -adata.uns[KEY]["loadings_covariance"]
+    with pytest.raises(ValueError, match=r"is damaged: 'loadings_covariance' holds variances below zero\. Read"):
+        reseal(adata)
 
 
 @pytest.mark.parametrize("part", ["loadings", "intercept", "covariate_effects"])
