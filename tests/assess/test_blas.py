@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from sc_ldvae import assess
+from sc_ldvae import assess, datasets, get, tl
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +35,23 @@ def test_threads_of_the_blas_change_no_bit(result: Callable[[], Any]) -> None:
         with threadpoolctl.threadpool_limits(n_threads, user_api="blas"):
             results.append(result())
     np.testing.assert_array_equal(*results)
+
+
+def test_a_fit_and_what_follows_it_have_the_same_bits(assert_same: Callable[..., None]) -> None:
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+    raw = datasets.simulate(300, 700, 5, n_batches=2, n_continuous=1, mean_library=3000)
+    results = []
+    for n_threads in (1, 8):
+        with threadpoolctl.threadpool_limits(n_threads, user_api="blas"):
+            adata = raw.copy()
+            tl.ldvae(adata, 10, batch_key="batch", max_epochs=1, n_hidden=8, progress=False)
+            tl.associate(adata, ["batch", "covariate1"])
+            tl.explained_deviance(adata, "batch", cells="all", progress=False)
+            tl.differential_expression(adata, "batch", progress=False)
+            tl.normalized_expression(adata, key_added="shown", progress=False)
+            adata.varm["correlation"] = get.feature_correlation(adata).to_numpy()
+            results.append(adata)
+    assert_same(*results)
 
 
 def directions() -> tuple[np.ndarray, np.ndarray]:

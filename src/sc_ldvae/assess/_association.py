@@ -9,6 +9,8 @@ import numpy as np
 from scipy import sparse
 from scipy.stats import rankdata
 
+from sc_ldvae._products import inner
+
 if TYPE_CHECKING:
     from sc_ldvae._typing import Floats, Mask
 
@@ -51,14 +53,14 @@ def _means(latent: Floats, codes: np.ndarray) -> Floats:
 
 def _eta_squared(latent: Floats, means: Floats, codes: np.ndarray) -> Floats:
     centre = latent.mean(axis=0)
-    between = np.bincount(codes) @ (means - centre) ** 2
+    between = inner((means - centre) ** 2, np.bincount(codes)[:, None])[:, 0]
     return _ratio(between, ((latent - centre) ** 2).sum(axis=0))
 
 
 def _spearman(latent: Floats, numbers: Floats) -> Floats:
     ranks, others = rankdata(latent, axis=0), rankdata(numbers)
     ranks, others = ranks - ranks.mean(axis=0), others - others.mean()
-    return _ratio(others @ ranks, np.sqrt((ranks**2).sum(axis=0) * (others**2).sum()))
+    return _ratio(inner(ranks, others[:, None])[:, 0], np.sqrt((ranks**2).sum(axis=0) * (others**2).sum()))
 
 
 def _ratio(part: Floats, whole: Floats) -> Floats:

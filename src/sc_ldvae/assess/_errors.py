@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sc_ldvae.kernels import matmul
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -47,7 +49,7 @@ def loadings_covariance(
     for counts, chunk in cells.chunks(_CHUNK):
         information = decoder.likelihood.information(counts, chunk.mean(decoder), chunk.linear(decoder))
         x = inputs[start : start + len(information)]
-        triangles += information.T @ (x[:, rows] * x[:, columns])
+        triangles += matmul(information.T, x[:, rows] * x[:, columns])
         start += len(information)
     of_genes = np.empty((n_genes, inputs.shape[1], inputs.shape[1]))
     of_genes[:, rows, columns] = of_genes[:, columns, rows] = triangles

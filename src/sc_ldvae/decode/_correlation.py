@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sc_ldvae._products import inner
+from sc_ldvae._products import inner, product
 from sc_ldvae.decode._expression import CHUNK
 
 if TYPE_CHECKING:
@@ -20,9 +20,10 @@ def correlation(cells: LogProportions, genes: Positions) -> Floats:
     A log proportion is linear in the inputs and the log normaliser, so their small covariance matrix is all it takes.
     """
     inputs = np.column_stack([cells.u, cells.log_sums]).astype(np.float64)
-    covariance = np.cov(inputs.T, bias=True) + _within_cells(cells)
+    centred = inputs - inputs.mean(axis=0)
+    covariance = inner(centred, centred) / len(centred) + _within_cells(cells)
     slopes = np.column_stack([cells.decoder.T[genes], np.full(len(genes), -1.0)]).astype(np.float64)
-    of_genes = slopes @ covariance @ slopes.T
+    of_genes = product(product(slopes, covariance), slopes.T)
     sd = np.sqrt(np.diag(of_genes))
     correlated = np.clip(of_genes / np.outer(sd, sd), -1, 1)
     np.fill_diagonal(correlated, 1)
