@@ -53,7 +53,7 @@ def _means(latent: Floats, codes: np.ndarray) -> Floats:
 
 def _eta_squared(latent: Floats, means: Floats, codes: np.ndarray) -> Floats:
     centre = latent.mean(axis=0)
-    between = inner((means - centre) ** 2, np.bincount(codes)[:, None])[:, 0]
+    between = inner((means - centre) ** 2, np.bincount(codes).astype(np.float64)[:, None])[:, 0]
     return _ratio(between, ((latent - centre) ** 2).sum(axis=0))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -114,7 +114,7 @@ def _adata_for_scvi(adata: AnnData, stored: record.Record, source: Source) -> An
         if column is not None:
             obs[column.key] = _in_order(obs[column.key], column.levels)
     theirs = AnnData(matrix, obs=obs)
-    theirs.var = adata[:, stored.genes.tolist()].var.copy()
+    theirs.var = cast("pd.DataFrame", adata[:, stored.genes.tolist()].var).copy()
     for name, value in adata.obsm.items():
         theirs.obsm[name] = value.copy()
     return theirs

@@ -79,5 +79,7 @@ def _from_format_1(content: Mapping[str, Any], keys: Keys, adata: AnnData) -> Ma
     key = content["params"].get("size_factor_key")
     if key is None or not {str(key), keys.library} <= set(adata.obs):
         return content
-    ratios = adata.obs[keys.library].to_numpy(dtype=np.float64) / adata.obs[str(key)].to_numpy(dtype=np.float64)
+    # Read lazily, they are no columns of pandas.
+    library, factor = (np.asarray(adata.obs[name], dtype=np.float64) for name in (keys.library, str(key)))
+    ratios = library / factor
     return {**content, "size_factor_unit": float(np.median(ratios))}
