@@ -435,3 +435,20 @@ def test_what_needs_counts_says_so(
         pytest.raises(ValueError, match=r"^X is empty\. Name the layer that holds the counts, e\.g\."),
     ):
         function(slim)
+
+
+NEED_NO_CELLS = {"loadings", "loadings_se", "top_genes", "factors", "history", "covariate_effects"}
+
+
+@pytest.mark.parametrize("function", [name for name in NEED_NO_COUNTS | NEED_COUNTS if name != "fit"])
+@pytest.mark.parametrize("view", [False, True], ids=["object", "view"])
+def test_without_cells_there_is_what_is_known_of_genes(function: str, view: bool, whole: AnnData) -> None:
+    empty, use = whole[:0] if view else whole[:0].copy(), (NEED_NO_COUNTS | NEED_COUNTS)[function]
+    if function in NEED_NO_CELLS:
+        of_cells = ["mean", "sd", "posterior_sd"] if function == "factors" else []
+        got = use(empty)
+        pd.testing.assert_frame_equal(got.drop(columns=of_cells), use(whole).drop(columns=of_cells))
+        assert got[of_cells].isna().all(axis=None)
+    else:
+        with pytest.raises(ValueError, match=r"^data has no cells\.|has 0 groups"):
+            use(empty)

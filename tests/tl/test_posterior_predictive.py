@@ -354,6 +354,14 @@ def test_labels_and_colours(checked: AnnData) -> None:
     assert not any(boxes[i].overlaps(boxes[i + 1]) for i in range(2))
 
 
+def test_genes_that_are_not_there_are_not_taken_for_others(checked: AnnData) -> None:
+    adata = checked.copy()
+    gone = adata.uns["ldvae"]["genes"][0]
+    adata.var_names = adata.var_names.str.replace(f"^{gone}$", "renamed", regex=True)
+    with pytest.raises(ValueError, match=rf"^1 of the \d+ genes of the fit are not among var_names \('{gone}'\)"):
+        pl.posterior_predictive(adata, show=False)
+
+
 def test_layer_names_the_observed_counts(checked: AnnData) -> None:
     adata = checked.copy()
     adata.layers["counts"], adata.X = adata.X, None

@@ -61,6 +61,10 @@ def factors(data: Data, *, key: str = record.DEFAULT, modality: str | None = Non
     stored = record.read(adata, key)
     latent, variance = record.shown_latent(adata, stored), record.shown_variance(adata, stored)
     known = np.isfinite(np.column_stack([latent, variance])).all(1)
+    if not known.any():
+        # Of no cell nothing is known; what is stored of the factors is.
+        latent = variance = np.full((1, stored.n_latent), np.nan)
+        known = np.ones(1, dtype=np.bool_)
     latent, posterior_variance = latent[known], variance[known].mean(0)
     # Under the prior the two sum to 1.
     used = 1 - posterior_variance if stored.composition else latent.var(0)

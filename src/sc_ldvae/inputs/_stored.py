@@ -16,7 +16,7 @@ from sc_ldvae.inputs._counts import check_in_memory, counts_of
 from sc_ldvae.inputs._modality import obs_of, pick_modality
 from sc_ldvae.inputs._names import examples
 from sc_ldvae.inputs._numbers import check_key, check_whole
-from sc_ldvae.record import Design, read
+from sc_ldvae.record import Design, check_cells, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,6 +97,7 @@ def fitted_counts(
     adata: AnnData, stored: Record, layer: str | Unset | None, missing_genes: MissingGenes = "error"
 ) -> Source:
     """Checked counts of the fitted genes, in the order of the fit."""
+    check_cells(adata)
     check_in_memory(adata)
     genes = stored.genes
     positions = stored.positions_in(adata.var_names)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import sparse
 
-from sc_ldvae import get, record
+from sc_ldvae import record
 from sc_ldvae._typing import UNSET
-from sc_ldvae.inputs import check_in_memory, counts_of, pick_modality
+from sc_ldvae.inputs import fitted_counts, pick_modality
 from sc_ldvae.pl._figure import finish, panels, plot
 
 if TYPE_CHECKING:
@@ -89,10 +89,8 @@ def posterior_predictive(
     """
     adata = pick_modality(data, modality)
     stored = record.read(adata, key)
-    check_in_memory(adata)
-    genes = adata.var_names.get_indexer(get.loadings(adata, key=key).index)
+    source, genes = fitted_counts(adata, stored, layer), stored.positions_in(adata.var_names)
     drawn = [sparse.csr_matrix(adata.layers[name])[:, genes] for name in _layers(adata, samples)]
-    source = counts_of(adata, stored.param("layer") if layer is UNSET else layer, genes)
     observed = source.rows(np.arange(source.n_obs))
     axes = panels(3, ax, ncols=3, width=3.2, height=3.1)
     _draw_zeros(axes[0], observed, drawn)

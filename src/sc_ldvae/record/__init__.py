@@ -16,7 +16,7 @@ from sc_ldvae.record._read import fits_in, read
 from sc_ldvae.record._record import Record
 from sc_ldvae.record._results import plain_params, read_result, write_result
 from sc_ldvae.record._sealed import SCHEMA_VERSION
-from sc_ldvae.record._state import State, shown_latent, shown_variance, state_of
+from sc_ldvae.record._state import State, check_cells, shown_latent, shown_variance, state_of
 from sc_ldvae.record._store import write, write_scores
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "Record",
     "Setting",
     "State",
+    "check_cells",
     "column_of",
     "columns_in",
     "fits_in",

@@ -38,14 +38,23 @@ class State:
         return State(self.latent[cells], self.variance[cells], self.library[cells])
 
 
+def check_cells(adata: AnnData) -> None:
+    """Refuse an object from which all cells were filtered."""
+    if not adata.n_obs:
+        msg = "data has no cells. Take some: of none there is nothing to compute."
+        raise ValueError(msg)
+
+
 def state_of(adata: AnnData, stored: Record) -> State:
     """What a fit left of the cells of `adata`.
 
     Raises
     ------
     ValueError
-        If some of the cells were not in the fit, or in another one, or if what it left is gone or is something else.
+        If there are no cells, if some of them were not in the fit, or in another one, or if what it left is gone or is
+        something else.
     """
+    check_cells(adata)
     keys = stored.keys
     latent, variance = (_matrix(adata, key, stored.n_latent) for key in (keys.latent, keys.variance))
     library, fits = marks.library(adata, stored), marks.fits(adata, stored)
