@@ -213,6 +213,13 @@ def test_bad_input_is_refused(
         tl.associate(adata, **arguments)
 
 
+def test_what_is_no_level_is_refused_by_the_name_of_its_argument(adata: ad.AnnData) -> None:
+    # No file takes such a column.
+    adata.obs["pair"] = [[i % 2] for i in range(adata.n_obs)]
+    with pytest.raises(ValueError, match=r"^keys: obs\['pair'\] holds \[0\], which can't be a level"):
+        tl.associate(adata, ["pair"])
+
+
 def test_one_key_must_be_in_a_list(adata: ad.AnnData) -> None:
     sentence = r"^keys must be a list of text or None, but is 'batch'\. Give a list: \['batch'\]\."
     with pytest.raises(TypeError, match=sentence):

@@ -418,6 +418,13 @@ REFUSALS = [
     ),
     pytest.param(
         as_it_is,
+        {"groups": ["high", "high"]},
+        ValueError,
+        r"^groups holds 'high' more than once\. Name each once",
+        id="group-twice",
+    ),
+    pytest.param(
+        as_it_is,
         {"reference": "none"},
         ValueError,
         r"^reference: 'none' is not a group of obs\['group'\]",
