@@ -72,6 +72,9 @@ def test_every_public_function_has_it(room: str, name: str) -> None:
         ("Literal['all'] | Iterable[str | float]", pd.Series(["a", "b"]), ["a", "b"]),
         ("Literal['all'] | Iterable[str | float]", "all", "all"),
         ("inputs.Covariates | None", {"a": 1}, {"a": 1}),
+        ("inputs.Covariates", {"treated": True, "sex": "f"}, {"treated": True, "sex": "f"}),
+        ("Literal['all'] | Iterable[str | float]", np.array([True, False]), [True, False]),
+        ("str | float | bool | None", np.bool_(0), False),
     ],
 )
 def test_values_of_the_annotation_pass(annotation: str, value: Any, expected: Any) -> None:

@@ -123,9 +123,14 @@ def _is_whole(value: Any) -> bool:
     return isinstance(value, Integral) and _is_number(value)
 
 
+def _is_level(value: Any) -> bool:
+    """Levels are text or numbers, or whether something is so."""
+    return isinstance(value, str | bool | np.bool_) or _is_number(value)
+
+
 def _is_dict(value: Any) -> bool:
     # What its keys and values may be beyond that, the function says itself.
-    return isinstance(value, Mapping) and all(_is_number(one) for one in value.values() if isinstance(one, Integral))
+    return isinstance(value, Mapping) and all(_is_level(one) for one in value.values() if isinstance(one, Integral))
 
 
 def _of_python(value: Any) -> Any:
@@ -205,7 +210,7 @@ _KINDS: dict[str, Kind] = {
     "Sequence[str]": _several("a list of text", _is_text),
     "Sequence[int | str]": _several("a list of whole numbers and text", lambda one: _is_whole(one) or _is_text(one)),
     "Iterable[int]": _several("a list of whole numbers", _is_whole),
-    "Iterable[str | float]": _several("a list of text and numbers", lambda one: _is_number(one) or _is_text(one)),
+    "Iterable[str | float]": _several("a list of text and numbers", _is_level),
     "torch.device": Kind("a torch.device", _is_device),
     "inputs.Covariates": Kind("a dict (numbers to 1e308)", _is_dict),
 }

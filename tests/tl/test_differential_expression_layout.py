@@ -388,6 +388,17 @@ def without(attribute: str, key: str) -> Change:
     return change
 
 
+def test_groups_that_are_true_or_false(compared: ad.AnnData) -> None:
+    adata = compared.copy()
+    adata.obs["is_high"] = (adata.obs["group"] == "high").to_numpy()
+    results = []
+    for yes, no in ((True, False), (np.True_, np.False_), ("True", "False")):
+        tl.differential_expression(adata, "is_high", groups=[yes], reference=no, progress=False)
+        results.append(get.differential_expression(adata))
+    for result in results[:2]:
+        pd.testing.assert_frame_equal(result, results[2])
+
+
 def without_batch(adata: ad.AnnData) -> ad.AnnData:
     tl.ldvae(adata, 2, max_epochs=1, progress=False)
     return adata

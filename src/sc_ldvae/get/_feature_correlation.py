@@ -22,7 +22,7 @@ def feature_correlation(
     data: Data,
     *,
     genes: Sequence[str] | str | None = None,
-    batch: str | float | None = None,
+    batch: str | float | bool | None = None,
     key: str = record.DEFAULT,
     modality: str | None = None,
 ) -> pd.DataFrame:

@@ -32,7 +32,7 @@ def differential_expression(
     groupby: str,
     *,
     groups: Literal["all"] | Iterable[str | float] = "all",
-    reference: str | float = "rest",
+    reference: str | float | bool = "rest",
     mode: Mode = "change",
     delta: float = 0.25,
     fdr: float = 0.05,

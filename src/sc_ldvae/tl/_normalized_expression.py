@@ -26,7 +26,7 @@ def normalized_expression(
     data: Data,
     *,
     genes: Sequence[str] | str | None = None,
-    batch: str | float | None = None,
+    batch: str | float | bool | None = None,
     covariates: inputs.Covariates | None = None,
     factors: inputs.Factors | None = None,
     library: float | Literal["own"] = 1.0,

@@ -26,7 +26,7 @@ def posterior_predictive(
     n_samples: int = 1,
     *,
     genes: Sequence[str] | str | None = None,
-    batch: str | float | None = None,
+    batch: str | float | bool | None = None,
     covariates: inputs.Covariates | None = None,
     key: str = record.DEFAULT,
     modality: str | None = None,
