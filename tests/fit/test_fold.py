@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import sc_ldvae
-from sc_ldvae import fit
+from sc_ldvae import fit, record
 from sc_ldvae.engine import scorer_of
 
 if TYPE_CHECKING:
@@ -209,20 +209,34 @@ def test_stored_encoders_give_the_latent_and_the_library(
     np.testing.assert_allclose(np.log(stored.obs["ldvae_library"]), log_library[:, 0], rtol=1e-4)
 
 
+def test_factors_in_another_order_take_their_posteriors_and_loadings_along(adata: ad.AnnData) -> None:
+    sc_ldvae.tl.ldvae(adata, 3, max_epochs=3, progress=False)
+    one = record.read(adata).folded
+    # A short fit leaves the variances of all factors alike.
+    one.encoders["z"]["log_variance_bias"][:] = [-1, 0, 1]
+    order, signs, seen = np.array([2, 0, 1]), np.array([1.0, -1.0, 1.0]), np.log1p(adata.X.toarray().astype(np.float64))
+    other = one.reordered(order, signs)
+    (mean, variance), (mean_after, variance_after) = (relu_network(f.encoders["z"], seen) for f in (one, other))
+    np.testing.assert_allclose(mean_after, mean[:, order] * signs, rtol=1e-12)
+    np.testing.assert_allclose(variance_after, variance[:, order], rtol=1e-12)
+    before, after = (f.decoder.log_proportion for f in (one, other))
+    np.testing.assert_allclose(mean_after @ after.loadings.T, mean @ before.loadings.T, rtol=1e-6, atol=1e-9)
+
+
 def test_canonical_form(adata: ad.AnnData) -> None:
     sc_ldvae.tl.ldvae(
         adata, 3, batch_key="batch", continuous_covariate_keys=["covariate1"], max_epochs=20, progress=False
     )
-    record = adata.uns["ldvae"]
-    loadings, intercept = adata.varm["ldvae_loadings"].astype(np.float64), record["decoder"]["intercept"]
-    effects = record["decoder"]["covariate_effects"].astype(np.float64)
+    stored = adata.uns["ldvae"]
+    loadings, intercept = adata.varm["ldvae_loadings"].astype(np.float64), stored["decoder"]["intercept"]
+    effects = stored["decoder"]["covariate_effects"].astype(np.float64)
     np.testing.assert_allclose(loadings.mean(0), 0, atol=1e-6)
     assert ((loadings**3).sum(0) > 0).all()
-    assert (np.diff(record["explained_deviance"]) <= 0).all()
+    assert (np.diff(stored["explained_deviance"]) <= 0).all()
     np.testing.assert_allclose(np.exp(intercept.astype(np.float64)).sum(), 1, rtol=1e-5)
     np.testing.assert_allclose(effects.mean(0), 0, atol=1e-6)
     np.testing.assert_allclose(effects[:, :3].sum(1), 0, atol=1e-6)
-    assert 0 < record["total_explained_deviance"] < 1
+    assert 0 < stored["total_explained_deviance"] < 1
 
 
 def test_logistic_normal_latent_is_a_composition_and_keeps_its_sign(adata: ad.AnnData) -> None:

@@ -173,6 +173,16 @@ DAMAGE = [
         "its values are not those that were written",
         id="reversed-genes",
     ),
+    pytest.param(
+        lambda content: content["decoder"].update(intercept=np.rint(content["decoder"]["intercept"]).astype(np.int64)),
+        "'decoder/intercept' holds int64 in place of float32",
+        id="integers",
+    ),
+    pytest.param(
+        lambda content: content["decoder"].update(intercept=content["decoder"]["intercept"].astype(np.float16)),
+        "'decoder/intercept' holds float16 in place of float32",
+        id="halves",
+    ),
     pytest.param(lose("checksum"), "'checksum' is missing", id="no-checksum"),
     pytest.param(
         lambda content: content.update(schema_version="five"), "'schema_version' is no number", id="version-in-words"
