@@ -68,12 +68,12 @@ class FusedDecoder:
             d_mean,
             d_cov,
         )
-        return (d_mean + 2 * self._centred @ d_cov) / weight.dtype.type(len(self._centred))
+        return (d_mean + 2 * matmul(self._centred, d_cov)) / weight.dtype.type(len(self._centred))
 
     def _moments(self, u: Floats) -> tuple[Floats, Floats]:
         mean = u.mean(0)
         self._centred = u - mean
-        cov = self._centred.T @ self._centred / u.dtype.type(len(u))
+        cov = matmul(self._centred.T, self._centred) / u.dtype.type(len(u))
         for i, now in enumerate((mean, cov)):
             self._running[i][...] += MOMENTUM * (now - self._running[i])
         return mean, cov
