@@ -398,9 +398,12 @@ def test_an_answer_or_a_refusal(recipe: dict[str, Any], call: Callable[[str, dic
 @pytest.mark.parametrize("function", list(FUNCTIONS))
 def test_each_argument_alone(function: str, call: Callable[[str, dict[str, Any]], None], n_cases: int | None) -> None:
     needed = {name: "fitted" if name in objects_of(function) else RIGHT[name][0] for name in needed_by(function)}
-    cases = [(name, value) for name in arguments(function) for value in (*RIGHT.get(name, ()), *WRONG)]
-    # Text for an object is the name of one.
-    cases = [(name, value) for name, value in cases if not (name in objects_of(function) and isinstance(value, str))]
+    cases: list[tuple[str, Any]] = []
+    for name in arguments(function):
+        # Text for an object is the name of one.
+        one = name in objects_of(function)
+        wrong = (value for value in WRONG if not (one and isinstance(value, str)))
+        cases += [(name, value) for value in (*RIGHT.get("data" if one else name, ()), *wrong)]
     for name, value in cases if n_cases else cases[list(FUNCTIONS).index(function) % _EVERY :: _EVERY]:
         try:
             call(function, needed | {name: value})

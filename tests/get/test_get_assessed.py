@@ -154,6 +154,16 @@ def test_what_was_not_computed_is_refused(getter: Getter, stored: object, assess
         getter(adata)
 
 
+@each_getter
+def test_what_was_changed_is_refused(getter: Getter, assessed: ad.AnnData) -> None:
+    adata, (tool, name) = assessed.copy(), TOOLS[getter]
+    part = next(part for part, value in adata.uns[name].items() if getattr(value, "dtype", None) == np.float64)
+    adata.uns[name][part] = adata.uns[name][part] + 1e-3
+    sentence = rf"^uns\['{name}'\] is damaged: its values are not .* written\. Call sc_ldvae\.tl\.{tool} again\."
+    with pytest.raises(ValueError, match=sentence):
+        getter(adata)
+
+
 @of_the_fit
 @pytest.mark.parametrize("change", [{"n_latent": 2}, {"rng": 1}], ids=["another number of factors", "another seed"])
 def test_results_of_another_fit_are_refused(
