@@ -99,9 +99,10 @@ def maximum(x):
 
 
 def matmul(a, b):
-    """``a @ b`` for matrices so small that the threads of a BLAS would cost more than they save.
+    """``a @ b`` with the same bits for any number of threads: those of a BLAS change them.
 
-    Worse, its pool would wait for the cores on which the kernels' own threads spin.
+    For small matrices its threads would also cost more than they save. Worse, its pool would wait for the cores on
+    which the kernels' own threads spin.
     """
     out = np.empty((len(a), b.shape[1]), b.dtype)
     _multiply(np.ascontiguousarray(a), b, np.arange(len(b)), out)
