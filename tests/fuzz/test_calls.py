@@ -301,6 +301,7 @@ def make_stage() -> dict[str, Any]:
     bare.X, bare.layers = None, None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        nobody = adata[:0].copy()
         both = mudata.MuData({"rna": adata.copy(), "other": AnnData(np.ones((24, 2)), obs=adata.obs[[]])})
     return {
         "fitted": adata,
@@ -310,7 +311,7 @@ def make_stage() -> dict[str, Any]:
         "renamed": renamed,
         "subset": adata[:, 2:9],
         "no counts": bare,
-        "no cells": adata[:0].copy(),
+        "no cells": nobody,
         "unfitted": unfitted,
     }
 
