@@ -91,3 +91,10 @@ def check_once(names: pd.Index[str], argument: str) -> None:
     if len(repeated):
         msg = f"{argument} holds {repeated[0]!r} more than once. Name each once."
         raise ValueError(msg)
+
+
+def check_any(names: Sequence[int | str] | None, argument: str) -> None:
+    """Refuse a list that names nothing."""
+    if names is not None and not len(names):
+        msg = f"{argument} is empty. Name at least one {argument.removesuffix('s')}, or leave it out."
+        raise ValueError(msg)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sc_ldvae import get
-from sc_ldvae.inputs import check_once
+from sc_ldvae.inputs import check_any, check_once
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,9 +36,7 @@ def listed(factors: Sequence[int | str] | int | str | None) -> Sequence[int | st
     if factors is None:
         return None
     chosen = [factors] if isinstance(factors, int | np.integer | str) else factors
-    if not len(chosen):
-        msg = "factors is empty. Name at least one factor, or leave it out."
-        raise ValueError(msg)
+    check_any(chosen, "factors")
     return chosen
 
 
@@ -57,10 +55,9 @@ def check_genes(fitted: pd.Index[str], genes: Sequence[str] | str) -> pd.Index[s
     ValueError
         If there is none, if one was not fitted or has left the object, or if one is named twice.
     """
-    chosen = pd.Index([genes] if isinstance(genes, str) else list(genes), dtype=object)
-    if not len(chosen):
-        msg = "genes is empty. Name at least one gene."
-        raise ValueError(msg)
+    names = [genes] if isinstance(genes, str) else list(genes)
+    check_any(names, "genes")
+    chosen = pd.Index(names, dtype=object)
     unknown = chosen[~chosen.isin(fitted)]
     if len(unknown):
         msg = f"genes holds {unknown[0]!r}, which is not among the {len(fitted)} fitted genes of the object."

@@ -144,10 +144,8 @@ def enrichment(
 
 def _loadings(adata: AnnData, factors: Sequence[int | str] | None, key: str) -> pd.DataFrame:
     """Genes x factors; where there are standard errors, signed square roots of z scores."""
+    inputs.check_any(factors, "factors")
     loadings = get.loadings(adata, factors, key=key)
-    if loadings.empty:
-        msg = "factors is empty. Name at least one factor, or leave it out."
-        raise ValueError(msg)
     try:
         errors = get.loadings_se(adata, factors, key=key)
     except ValueError:
