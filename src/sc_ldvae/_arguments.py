@@ -174,6 +174,7 @@ _CHOICES = (
     "GeneLikelihood",
     "Kind",
     "LatentDistribution",
+    "LoadingsPrior",
     "Literal['all']",
     "Literal['factor', 'clustered']",
     "Literal['own']",

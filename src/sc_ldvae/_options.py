@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 Dispersion: TypeAlias = Literal["gene", "gene-batch", "gene-label", "gene-cell"]
 LatentDistribution: TypeAlias = Literal["normal", "ln"]
+LoadingsPrior: TypeAlias = Literal["adaptive"]
 
 
 @dataclass(frozen=True)
@@ -53,3 +54,4 @@ class Schedule:
     batch_size: int = 128
     lr: float = 0.06
     early_stopping: bool = True
+    loadings_prior: LoadingsPrior | None = "adaptive"

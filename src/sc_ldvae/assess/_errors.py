@@ -11,6 +11,7 @@ from sc_ldvae.kernels import matmul
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from sc_ldvae._typing import Positions
     from sc_ldvae.assess._decoded import Decoded
     from sc_ldvae.record import Decoder
 
@@ -20,9 +21,9 @@ _LEAST = 0.01
 
 
 def loadings_covariance(
-    decoder: Decoder, cells: Decoded, level_blocks: list[slice], *, composition: bool
+    decoder: Decoder, cells: Decoded, factors: Positions, level_blocks: list[slice], *, composition: bool
 ) -> NDArray[np.float64]:
-    """Covariance of the estimates of each gene's loadings, n_genes x n_latent x n_latent.
+    """Covariance of the estimates of each gene's loadings on some `factors`, n_genes x n_factors x n_factors.
 
     Given the posterior means of the cells, each gene is a regression of its counts on them, and the inverse of minus
     the second derivative of its log-likelihood is the covariance of its coefficients. The intercept and the effects of
@@ -35,13 +36,15 @@ def loadings_covariance(
         Canonical.
     cells
         Those that were trained on.
+    factors
+        Positions of the factors that there are.
     level_blocks
         Columns of the covariates that belong to one category each.
     composition
         Whether the factors sum to one ('ln'): then they leave nothing for an intercept to explain.
     """
-    n_latent = cells.latent.shape[1]
-    inputs = _inputs(cells, level_blocks, composition=composition)
+    n_factors = len(factors)
+    inputs = _inputs(cells, factors, level_blocks, composition=composition)
     rows, columns = np.tril_indices(inputs.shape[1])
     n_genes = len(decoder.log_proportion.intercept)
     triangles = np.zeros((n_genes, len(rows)))
@@ -57,11 +60,11 @@ def loadings_covariance(
         msg = "The information of the counts about the loadings is not finite: the fit diverged. Try a smaller lr."
         raise FloatingPointError(msg)
     values, vectors = np.linalg.eigh(of_genes)
-    scaled = vectors[:, :n_latent] / np.sqrt(np.maximum(values, _LEAST))[:, None]
+    scaled = vectors[:, :n_factors] / np.sqrt(np.maximum(values, _LEAST))[:, None]
     return scaled @ scaled.transpose(0, 2, 1)
 
 
-def _inputs(cells: Decoded, level_blocks: list[slice], *, composition: bool) -> NDArray[np.float32]:
+def _inputs(cells: Decoded, factors: Positions, level_blocks: list[slice], *, composition: bool) -> NDArray[np.float32]:
     """What a gene's log proportion is regressed on, n_obs x columns, without columns that others determine."""
     covariates = cells.covariates.copy()
     # Effects of levels sum to zero. It matters where factors stand for the intercept: else they would be those of cells
@@ -70,4 +73,4 @@ def _inputs(cells: Decoded, level_blocks: list[slice], *, composition: bool) -> 
         covariates[:, block] -= covariates[:, [block.start]]
     covariates = np.delete(covariates, [block.start for block in level_blocks], axis=1)
     ones = np.ones((len(cells.latent), 0 if composition else 1))
-    return np.hstack([cells.latent, covariates, ones]).astype(np.float32)
+    return np.hstack([cells.latent[:, factors], covariates, ones]).astype(np.float32)

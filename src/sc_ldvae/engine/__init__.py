@@ -6,6 +6,18 @@ from sc_ldvae.engine._adam import Adam
 from sc_ldvae.engine._autograd import Autograd, AutogradEngine
 from sc_ldvae.engine._elbo import FusedElbo
 from sc_ldvae.engine._engine import Engine, Scorer, engine_of, scorer_of
+from sc_ldvae.engine._loadings_prior import LoadingsPrior
 from sc_ldvae.engine._pace import Pace
 
-__all__ = ["Adam", "Autograd", "AutogradEngine", "Engine", "FusedElbo", "Pace", "Scorer", "engine_of", "scorer_of"]
+__all__ = [
+    "Adam",
+    "Autograd",
+    "AutogradEngine",
+    "Engine",
+    "FusedElbo",
+    "LoadingsPrior",
+    "Pace",
+    "Scorer",
+    "engine_of",
+    "scorer_of",
+]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sc_ldvae.counts import Minibatch
+    from sc_ldvae.engine._loadings_prior import LoadingsPrior
     from sc_ldvae.nn import LDVAE, Elbo
 
 
@@ -56,11 +57,16 @@ def scorer_of(model: LDVAE) -> Iterator[Scorer]:
 
 
 @contextmanager
-def engine_of(model: LDVAE, prior_weight: float) -> Iterator[Engine]:
-    """What trains there; the model's prior counts `prior_weight` times in the loss."""
+def engine_of(
+    model: LDVAE, prior_weight: float, loadings_prior: LoadingsPrior | None = None
+) -> Iterator[Engine]:
+    """What trains there; the model's prior of the dispersions counts `prior_weight` times in the loss.
+
+    A prior of the loadings learns with every step.
+    """
     with undisturbed(next(model.parameters()).device):
         if can_be_fused(model):
             with own_threads():
-                yield FusedEngine(model, prior_weight)
+                yield FusedEngine(model, prior_weight, loadings_prior)
         else:
-            yield AutogradEngine(model, prior_weight)
+            yield AutogradEngine(model, prior_weight, loadings_prior)

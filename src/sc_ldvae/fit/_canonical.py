@@ -67,9 +67,7 @@ def canonical(model: LDVAE, cells: Cells, held_out: Mask, options: ModelOptions,
         state = posterior(stored, scorer, cells, everyone)
         elbo_held_out = mean_elbo(scorer, cells, others, DRAWS) if len(others) else None
     decoded = replace(decoded, latent=state.latent, library=state.library).rows(np.flatnonzero(~held_out))
-    covariance = assess.loadings_covariance(
-        arrays.decoder, decoded, level_blocks(model), composition=options.composition
-    )
+    covariance = _covariance(arrays.decoder, decoded, level_blocks(model), composition=options.composition)
     return Factors(arrays, state, covariance, shares[order], total, elbo_held_out)
 
 
@@ -90,9 +88,23 @@ def decoded_cells(model: LDVAE, cells: Cells) -> assess.Decoded:
 
 
 def _canonical_order(shares: Floats, decoder: Decoder, *, composition: bool) -> tuple[Positions, NDArray[np.float64]]:
-    """Largest explained deviance first; signs such that the heavier tail of the loadings is positive."""
-    order = np.argsort(-shares, kind="stable")
+    """Largest explained deviance first, what vanished last; signs such that the heavier tail of the loadings is positive."""
+    vanished = ~decoder.log_proportion.loadings.any(0)
+    order = np.lexsort((-shares, vanished))
     if composition:
         return order, np.ones(len(order))
     skewness = (decoder.log_proportion.loadings[:, order] ** 3).sum(0)
     return order, np.where(skewness < 0, -1.0, 1.0)
+
+
+def _covariance(
+    decoder: Decoder, decoded: assess.Decoded, levels: list[slice], *, composition: bool
+) -> NDArray[np.float64]:
+    """Of the loadings of each gene; of those of vanished factors zero, as they themselves."""
+    kept = np.flatnonzero(decoder.log_proportion.loadings.any(0))
+    n_genes, n_latent = decoder.log_proportion.loadings.shape
+    covariance = np.zeros((n_genes, n_latent, n_latent))
+    covariance[:, kept[:, None], kept] = assess.loadings_covariance(
+        decoder, decoded, kept, levels, composition=composition
+    )
+    return covariance

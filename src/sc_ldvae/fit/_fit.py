@@ -10,11 +10,15 @@ import numpy as np
 import torch
 
 from sc_ldvae.counts import evenly
-from sc_ldvae.engine import engine_of
+from sc_ldvae.engine import LoadingsPrior, engine_of
 from sc_ldvae.fit._canonical import canonical
+from sc_ldvae.fit._history import History
 from sc_ldvae.fit._loop import train
+from sc_ldvae.fit._schedule import n_selecting
 from sc_ldvae.fit._start import MAX_CELLS, start_from_data
+from sc_ldvae.fit._vanish import with_vanished, without_vanished
 from sc_ldvae.fit._verdict import check_result
+from sc_ldvae.likelihoods import LIKELIHOODS
 from sc_ldvae.nn import LDVAE, undisturbed
 from sc_ldvae.record import NewFit
 
@@ -22,10 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sc_ldvae._options import Levels, ModelOptions, Schedule
-    from sc_ldvae._typing import Mask
+    from sc_ldvae._typing import Floats, Mask
     from sc_ldvae.counts import Cells
     from sc_ldvae.fit._canonical import Factors
-    from sc_ldvae.fit._history import History
     from sc_ldvae.fit._watcher import Watcher
 
 _STEP_BACK = 10
@@ -50,6 +53,8 @@ class Training:
     model: LDVAE
     history: History
     stop_reason: str
+    prior_scale: Floats | None = None
+    """Standard deviation of the prior of each factor's loadings, 0 where the factor vanished, n_latent."""
 
 
 def fit(request: Request, held_out: Mask, rng: np.random.Generator, watcher: Watcher | None = None) -> NewFit:
@@ -123,10 +128,31 @@ def _trained_at_once(
 ) -> Training:
     model = _started_model(request, held_out, rng).to(request.device)
     generator = torch.Generator(request.device).manual_seed(_seed(rng))
-    with engine_of(model, 1 / int((~held_out).sum())) as engine:
-        history, reason = train(model, engine, request.cells, held_out, request.schedule, generator, watcher)
+    options, levels, history, weight = request.options, request.levels, History(), 1 / int((~held_out).sum())
+    rest = request.cells, held_out, request.schedule, generator, watcher
+    prior = _loadings_prior(request, held_out)
+    if prior is not None:
+        last = n_selecting(request.schedule, int((~held_out).sum()))
+        with engine_of(model, weight, prior) as engine:
+            train(model, engine, *rest, history, last)
+        history.n_selecting = last
+        model = without_vanished(model, prior.supported(), options, levels)
+    with engine_of(model, weight) as engine:
+        _, reason = train(model, engine, *rest, history)
     check_result(model, request.cells, held_out, history, request.schedule)
-    return Training(model, history, reason)
+    if prior is None:
+        return Training(model, history, reason)
+    kept = prior.supported()
+    return Training(with_vanished(model, kept, options, levels), history, reason, np.where(kept, prior.scale, 0.0))
+
+
+def _loadings_prior(request: Request, held_out: Mask) -> LoadingsPrior | None:
+    """None where it was not asked for, where there is no time, and for factors that are shares of one."""
+    n_training, options = int((~held_out).sum()), request.options
+    possible = n_selecting(request.schedule, n_training) > 0 and not options.composition
+    if request.schedule.loadings_prior is None or not possible:
+        return None
+    return LoadingsPrior(LIKELIHOODS[options.gene_likelihood], options.n_latent, n_training)
 
 
 @undisturbed(torch.device("cpu"))

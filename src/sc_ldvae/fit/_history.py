@@ -16,12 +16,14 @@ class History:
     """Mean over the held-out cells at KL weight 1, in nats; empty where none are held out."""
     kl_weight: list[float] = field(default_factory=list)
     lr: list[float] = field(default_factory=list)
+    n_selecting: int = 0
+    """First epochs, in which all factors were there and a prior of their loadings chose; no state of theirs is kept."""
 
     def best_epoch(self) -> int:
         """Position of the epoch with the largest held-out ELBO; the last one where none are held out."""
-        scores = self.elbo_held_out
-        return scores.index(max(scores)) if scores else len(self.epoch) - 1
+        scores = self.elbo_held_out[self.n_selecting :]
+        return self.n_selecting + scores.index(max(scores)) if scores else len(self.epoch) - 1
 
     def columns(self) -> dict[str, list[float]]:
         """What there is, by name."""
-        return {name: values for name, values in vars(self).items() if values}
+        return {name: values for name, values in vars(self).items() if isinstance(values, list) and values}

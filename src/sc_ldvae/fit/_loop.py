@@ -44,8 +44,12 @@ def train(
     schedule: Schedule,
     generator: torch.Generator,
     watcher: Watcher | None = None,
+    history: History | None = None,
+    last: int | None = None,
 ) -> tuple[History, str]:
     """Maximise the ELBO of the training cells; leave the model in the state that was best on the others.
+
+    A schedule may be gone through in parts, with another model in each.
 
     Parameters
     ----------
@@ -63,6 +67,10 @@ def train(
         Source of everything random, on the model's device.
     watcher
         Who is told.
+    history
+        Of the epochs before, which is continued.
+    last
+        Epoch at which to leave off in the midst of the schedule, with the model as it is then.
 
     Returns
     -------
@@ -77,9 +85,10 @@ def train(
     max_epochs = n_epochs(schedule, len(training))
     n_steps = max_epochs * n_minibatches(len(training), schedule.batch_size)
     rising, permutations, watcher = kl_weights(n_steps), Permutations(generator), watcher or Nobody()
-    history, best_state, step, reason = History(), None, 0, ""
+    history, best_state, reason = history or History(), None, ""
+    step = len(history.epoch) * n_minibatches(len(training), schedule.batch_size)
 
-    while not reason:
+    while not reason and len(history.epoch) != last:
         model.train()
         elbo = torch.zeros((), dtype=torch.float32, device=generator.device)
         history.lr.append(learning_rate(step, n_steps, schedule.lr))
@@ -97,9 +106,9 @@ def train(
         if len(others):
             history.elbo_held_out.append(mean_elbo(engine, cells, others))
             _check_finite("held-out ELBO", history.elbo_held_out[-1], history)
-            if history.best_epoch() == len(history.epoch) - 1:
+            if last is None and history.best_epoch() == len(history.epoch) - 1:
                 best_state = {key: value.clone() for key, value in model.state_dict().items()}
-        reason = _reason_to_stop(history, max_epochs, early_stopping=schedule.early_stopping)
+        reason = _reason_to_stop(history, max_epochs, early_stopping=schedule.early_stopping and last is None)
         watcher.scored(model, history, reason)
 
     if best_state is not None:

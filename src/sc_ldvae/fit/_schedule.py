@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 # Shares of the whole schedule, in steps: the learning rate and the weight of the KL divergence rise for so long.
 WARMUP = 0.1
 PATIENCE = 0.4
+# Share of the epochs in which the prior of the loadings chooses among the factors, and the fewest steps of a fit in
+# which it can.
+SELECTING = 0.5
+LEAST_STEPS = 100
 # Learning rates at both ends, as shares of the peak.
 LR_FIRST = 0.3
 LR_LAST = 4e-6
@@ -30,6 +34,14 @@ def default_max_epochs(n_cells: int, batch_size: int) -> int:
     """Epochs that come to at least 350 steps, and for many cells to 6 times the square root of their number."""
     n_steps = max(350, 6 * math.sqrt(n_cells))
     return max(2, round(n_steps / n_minibatches(n_cells, batch_size)))
+
+
+def n_selecting(schedule: Schedule, n_training: int) -> int:
+    """First epochs, in which a prior of the loadings chooses among the factors; 0 in fits too short for that."""
+    epochs = n_epochs(schedule, n_training)
+    if epochs * n_minibatches(n_training, schedule.batch_size) < LEAST_STEPS:
+        return 0
+    return int(SELECTING * epochs)
 
 
 def learning_rate(step: int, n_steps: int, peak: float) -> float:

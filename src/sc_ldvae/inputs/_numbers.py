@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
+from sc_ldvae._options import LoadingsPrior
 from sc_ldvae._typing import UNSET
 
 if TYPE_CHECKING:
@@ -47,6 +48,13 @@ def check_n_latent(n_latent: int, n_genes: int) -> None:
     """Refuse as many factors as genes."""
     if n_latent >= n_genes:
         msg = f"n_latent must be below the number of fitted genes ({n_genes}), but is {n_latent}."
+        raise ValueError(msg)
+
+
+def check_loadings_prior(loadings_prior: str | None) -> None:
+    """Refuse names of priors that there are not."""
+    if loadings_prior not in (*get_args(LoadingsPrior), None):
+        msg = f"loadings_prior={loadings_prior!r} is unknown. Choose 'adaptive' or None."
         raise ValueError(msg)
 
 

@@ -12,7 +12,7 @@ from sc_ldvae._options import ModelOptions, Schedule
 from sc_ldvae.counts import Cells
 from sc_ldvae.inputs._annotations import Annotations, Columns, annotations_of
 from sc_ldvae.inputs._counts import counts_of
-from sc_ldvae.inputs._numbers import check_lr, check_whole, device_of
+from sc_ldvae.inputs._numbers import check_loadings_prior, check_lr, check_whole, device_of
 from sc_ldvae.inputs._stored import annotations_of_record, fitted_counts
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ def request_of(adata: AnnData, mask: Mask, asked: Options) -> tuple[Request, Ann
     check_whole(n_hidden=model.n_hidden, n_layers_encoder=model.n_layers_encoder)
     check_whole(max_epochs=schedule.max_epochs, batch_size=schedule.batch_size)
     check_lr(schedule.lr)
+    check_loadings_prior(schedule.loadings_prior)
     _check_fits(model, int(mask.sum()))
     annotations = annotations_of(adata, asked.columns)
     source = counts_of(adata, asked.layer, np.flatnonzero(mask))

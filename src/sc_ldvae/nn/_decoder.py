@@ -36,12 +36,12 @@ class LinearDecoder(nn.Module):
     def forward(self, u: Tensor) -> Tensor:
         """Output, n_cells x n_output, of inputs `u`, n_cells x n_input."""
         if self.training and self.gamma is not None:
-            mean, cov = _moments(u)
-            self._update(mean.detach(), cov.detach())
-            weight, bias = self._affine(mean, cov)
-        else:
-            weight, bias = self.folded()
-        return F.linear(u, weight, bias)
+            self._update(*(moment.detach() for moment in _moments(u)))
+        return F.linear(u, *self.affine(u))
+
+    def affine(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the whole map for these inputs; while training, BatchNorm takes their moments."""
+        return self._affine(*_moments(u)) if self.training and self.gamma is not None else self.folded()
 
     @property
     def intercept(self) -> nn.Parameter | None:

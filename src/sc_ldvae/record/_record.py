@@ -142,7 +142,8 @@ class Record:
     @property
     def schedule(self) -> Schedule:
         """What it was asked for of the training."""
-        return Schedule(**self._given(Schedule))
+        # None is not stored, and was all that there was before format 6.
+        return Schedule(**{"loadings_prior": None} | self._given(Schedule))
 
     @property
     def composition(self) -> bool:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from sc_ldvae._options import Dispersion, LatentDistribution
+    from sc_ldvae._options import Dispersion, LatentDistribution, LoadingsPrior
     from sc_ldvae._typing import Data, Mask, Seed, Unset
     from sc_ldvae.likelihoods import GeneLikelihood
 
@@ -41,6 +41,7 @@ def ldvae(
     n_hidden: int = ModelOptions.n_hidden,
     n_layers_encoder: int = ModelOptions.n_layers_encoder,
     dropout_rate: float = ModelOptions.dropout_rate,
+    loadings_prior: LoadingsPrior | None = Schedule.loadings_prior,
     max_epochs: int | None = Schedule.max_epochs,
     batch_size: int = Schedule.batch_size,
     lr: float = Schedule.lr,
@@ -209,7 +210,13 @@ def ldvae(
         n_layers_encoder=n_layers_encoder,
         dropout_rate=dropout_rate,
     )
-    schedule = Schedule(max_epochs=max_epochs, batch_size=batch_size, lr=lr, early_stopping=early_stopping)
+    schedule = Schedule(
+        max_epochs=max_epochs,
+        batch_size=batch_size,
+        lr=lr,
+        early_stopping=early_stopping,
+        loadings_prior=loadings_prior,
+    )
     request, annotations = inputs.request_of(adata, mask, inputs.Options(columns, model, schedule, layer, device))
     with fit.progress_bar(fit.n_epochs(schedule, int((~held_out).sum())), shown=progress) as watcher:
         new = fit.fit(request, held_out, generator, watcher)
