@@ -127,6 +127,7 @@ class FusedLikelihood:
         slices = n_slices(len(rows.genes) * n_latent // 4)
         multiply(slices, rows.gene_indptr, rows.cells, counts, squares, counted)
         prior.observe(self._loadings, np.ascontiguousarray(counted.T) / n_cells, divergence, self._model.typical())
+        prior.observe_slope(-(self._d_maps[0, :n_latent] * self._loadings).sum(1))
         self._d_maps[0, :n_latent] += prior.pull
         penalty = np.empty_like(z)
         multiply(slices, rows.indptr, rows.genes, rows.counts, prior.penalty_per_count, penalty)

@@ -59,17 +59,24 @@ class LoadingsPrior:
         self._n_steps += 1
         self._loadings = loadings - loadings.mean(1, keepdims=True)
         if self._n_steps == 1:
-            self._counted, self._divergence = counted, divergence
+            self._counted, self._divergence, self._slope = counted, divergence, np.zeros_like(divergence)
             self._squared_scale = np.maximum(self._mean_square(), _TINY)
-        share = loadings.dtype.type(1 / min(self._n_steps, _WINDOW))
-        self._counted += share * (counted - self._counted)
-        self._divergence += share * (divergence - self._divergence)
+        self._share = loadings.dtype.type(1 / min(self._n_steps, _WINDOW))
+        self._counted += self._share * (counted - self._counted)
+        self._divergence += self._share * (divergence - self._divergence)
         mean = np.maximum(self._counted[-1], _TINY)
         self._per_count = (self._likelihood.expected_information(mean, linear) / mean).astype(loadings.dtype)
         information = self._information()
         new = self._mean_square() + self._variance(information).mean(1)
         self._squared_scale = np.maximum(self._squared_scale + loadings.dtype.type(_RATE) * (new - self._squared_scale), _TINY)
         self._known = self._variance(information) * self._per_count
+
+    def observe_slope(self, slope: Floats) -> None:
+        """Learn by how much the mean log-likelihood of the same cells rises as each factor's loadings grow, n_latent.
+
+        It is the derivative by the log of a number that all loadings of a factor are multiplied by.
+        """
+        self._slope += self._share * (slope - self._slope)
 
     @property
     def scale(self) -> Floats:
@@ -89,13 +96,14 @@ class LoadingsPrior:
     def evidence(self) -> Floats:
         r"""By how much each factor raises the log evidence of the training cells, in nats, n_latent.
 
-        To second order around the loadings, whose gradient is zero there: without factor k, the log-likelihood falls by
-        ``sum_g (I_gk / 2 + 1 / s_k^2) w_gk^2``; its loadings cost ``sum_g (w_gk^2 / s_k^2 + log(1 + I_gk s_k^2)) / 2``,
-        its latent the divergences of all cells.
+        Without factor k, to second order, their log-likelihood falls by ``d_k + sum_g I_gk w_gk^2 / 2``, where d_k is
+        its derivative by the log size of the factor's loadings. The loadings cost
+        ``sum_g (w_gk^2 / s_k^2 + log(1 + I_gk s_k^2)) / 2``, the latent its divergences.
         """
         information, squared = self._information(), self._squared_scale[:, None]
-        gain = (information + 1 / squared) * self._loadings**2 - np.log1p(information * squared)
-        return 0.5 * gain.sum(1, dtype=np.float64) - self._n_training * self._divergence.astype(np.float64)
+        net = (information - 1 / squared) * self._loadings**2 - np.log1p(information * squared)
+        of_cells = self._n_training * (self._slope - self._divergence).astype(np.float64)
+        return of_cells + 0.5 * net.sum(1, dtype=np.float64)
 
     def supported(self) -> Mask:
         """Factors that the cells support: those whose evidence is positive; at least the one with the largest."""

@@ -41,7 +41,7 @@ def n_selecting(schedule: Schedule, n_training: int) -> int:
     epochs = n_epochs(schedule, n_training)
     if epochs * n_minibatches(n_training, schedule.batch_size) < LEAST_STEPS:
         return 0
-    return int(SELECTING * epochs)
+    return round(SELECTING * epochs)
 
 
 def learning_rate(step: int, n_steps: int, peak: float) -> float:
