@@ -40,7 +40,7 @@ def varimax(loadings: Floats, information: Floats) -> Floats:
     -------
     The matrix T, n_latent x n_latent, in double precision: the new latent is ``Z @ T``, the new loadings are
     ``W @ inv(T).T``. Factors are in the order of their weighted sum of squared loadings, largest first, with their
-    heavier tail of loadings positive.
+    heavier tail of loadings positive; those without loadings follow as they are.
 
     References
     ----------
@@ -57,8 +57,7 @@ def varimax(loadings: Floats, information: Floats) -> Floats:
            [0. , 1. ],
            [0. , 0.5]])
     """
-    loadings = loadings.astype(np.float64)
-    return _canonical(_varimax(_weighted(loadings, information)), loadings, information)
+    return _of_used(_varimax_matrix, loadings, information)
 
 
 def promax(loadings: Floats, information: Floats) -> Floats:
@@ -90,18 +89,35 @@ def promax(loadings: Floats, information: Floats) -> Floats:
     >>> np.diag(matrix.T @ matrix).round(6)
     array([1., 1., 1.])
     """
-    loadings = loadings.astype(np.float64)
+    return _of_used(_promax_matrix, loadings, information)
+
+
+ROTATIONS: Mapping[str, Callable[[Floats, Floats], Floats]] = {"varimax": varimax, "promax": promax}
+
+
+def _of_used(method: Callable[[Floats, Floats], Floats], loadings: Floats, information: Floats) -> Floats:
+    """The matrix that a method gives for the factors that have loadings; the others follow as they are."""
+    used = loadings.any(0)
+    factors = np.concatenate([np.flatnonzero(used), np.flatnonzero(~used)])
+    matrix, n_used = np.eye(len(used)), int(used.sum())
+    if n_used:
+        matrix[:n_used, :n_used] = method(loadings[:, used].astype(np.float64), information)
+    return matrix[np.argsort(factors)]
+
+
+def _varimax_matrix(loadings: Floats, information: Floats) -> Floats:
+    return _canonical(_varimax(_weighted(loadings, information)), loadings, information)
+
+
+def _promax_matrix(loadings: Floats, information: Floats) -> Floats:
     weighted = _weighted(loadings, information)
     orthogonal = _varimax(weighted)
     rotated = product(weighted, orthogonal)
-    # A factor without loadings has no target: it stays as it is.
+    # A factor that turns out to have no loadings has no target: it stays as it is.
     used = np.flatnonzero(rotated.any(0))
     matrix = np.eye(len(orthogonal))
     matrix[np.ix_(used, used)] = _towards_powers(rotated[:, used])
     return _canonical(orthogonal @ matrix, loadings, information)
-
-
-ROTATIONS: Mapping[str, Callable[[Floats, Floats], Floats]] = {"varimax": varimax, "promax": promax}
 
 
 def _weighted(loadings: Floats, information: Floats) -> Floats:

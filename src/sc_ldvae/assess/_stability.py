@@ -53,9 +53,9 @@ def stability(
     Parameters
     ----------
     loadings
-        Of the fit, n_genes x n_latent.
+        Of the fit's factors, n_genes x n_latent.
     refits
-        Of each refit, n_genes x n_latent.
+        Of each refit, n_genes x at least as many; factors that vanished there have none.
     pairs
         Refits that are compared.
     weights

@@ -32,6 +32,8 @@ class Factors:
     """What is left of a model, and what it says of the cells of the fit."""
 
     folded: Folded
+    order: Positions
+    """Position of each factor in the model."""
     state: State
     loadings_covariance: Floats
     explained_deviance: Floats
@@ -68,7 +70,7 @@ def canonical(model: LDVAE, cells: Cells, held_out: Mask, options: ModelOptions,
         elbo_held_out = mean_elbo(scorer, cells, others, DRAWS) if len(others) else None
     decoded = replace(decoded, latent=state.latent, library=state.library).rows(np.flatnonzero(~held_out))
     covariance = _covariance(arrays.decoder, decoded, level_blocks(model), composition=options.composition)
-    return Factors(arrays, state, covariance, shares[order], total, elbo_held_out)
+    return Factors(arrays, order, state, covariance, shares[order], total, elbo_held_out)
 
 
 def decoded_cells(model: LDVAE, cells: Cells) -> assess.Decoded:

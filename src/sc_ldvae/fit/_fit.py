@@ -65,7 +65,12 @@ def fit(request: Request, held_out: Mask, rng: np.random.Generator, watcher: Wat
         factors = canonical(training.model, request.cells, held_out, request.options, request.levels)
     _check_finite(factors)
     history = training.history
-    return new_fit(factors, held_out, history.columns(), history.best_epoch() + 1, training.stop_reason)
+    new = new_fit(factors, held_out, history.columns(), history.best_epoch() + 1, training.stop_reason)
+    if training.prior_scale is None:
+        return new
+    n_vanished = int((training.prior_scale == 0).sum())
+    _log.info("%d of %d factors were not needed.", n_vanished, request.options.n_latent)
+    return replace(new, prior_scale=training.prior_scale[factors.order])
 
 
 def new_fit(

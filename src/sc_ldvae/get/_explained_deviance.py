@@ -79,15 +79,15 @@ def explained_deviance(
     parts = ("marginal", "cumulative", "total", "base", "n_cells", "params")
     result = record.read_result(adata, name, _TOOL, parts, stored)
     columns = {part: np.atleast_1d(result[part]) for part in ("marginal", "cumulative")}
-    frame = pd.DataFrame(columns, index=pd.Index(stored.factor_names, name="factor"))
+    frame = pd.DataFrame(columns, index=pd.Index(stored.factor_names, name="factor")).iloc[stored.left]
     if by_group:
-        frame = _by_group(result, stored.factor_names, name)
+        frame = _by_group(result, stored, name)
     frame.attrs.update({name: result[name].item() for name in ("total", "base", "n_cells")})
     frame.attrs.update(record.plain_params(result["params"]))
     return frame
 
 
-def _by_group(result: Mapping[str, Any], factors: list[str], name: str) -> pd.DataFrame:
+def _by_group(result: Mapping[str, Any], stored: record.Record, name: str) -> pd.DataFrame:
     if "groups" not in result:
         msg = f"by_group=True, but uns[{name!r}] has no groups. Call sc_ldvae.tl.{_TOOL} with groupby."
         raise ValueError(msg)
@@ -96,5 +96,5 @@ def _by_group(result: Mapping[str, Any], factors: list[str], name: str) -> pd.Da
         {name: np.atleast_1d(groups[name]) for name in ("n_cells", "total")},
         index=pd.Index(np.atleast_1d(groups["name"]), name="group"),
     )
-    frame[factors] = groups["marginal"]
+    frame[stored.names_left] = groups["marginal"][:, stored.left]
     return frame

@@ -77,7 +77,7 @@ def stability(
             "merges": parts["merges"].astype(bool),
         },
         index=pd.Index(stored.factor_names, name="factor"),
-    )
+    ).iloc[stored.left]
     frame.attrs.update(params)
     return frame
 
@@ -121,14 +121,15 @@ def consensus_loadings(
     (50, 3)
     """
     parts, params, stored = _parts(pick_modality(data, modality), ("consensus",), key, key_added)
-    frame = pd.DataFrame(parts["consensus"].copy(), index=pd.Index(stored.genes), columns=stored.factor_names)
+    frame = pd.DataFrame(parts["consensus"].copy(), index=pd.Index(stored.genes), columns=stored.factor_names).iloc[:, stored.left]
     frame.attrs.update(params)
     return frame
 
 
 def replication(adata: AnnData, key: str, key_added: str | None) -> np.ndarray:
-    """Cosines of the factors' matches in each pair of refits, n_pairs x n_latent."""
-    return _parts(adata, ("replication",), key, key_added)[0]["replication"]
+    """Cosines of the factors' matches in each pair of refits, n_pairs x factors that have not vanished."""
+    parts, _, stored = _parts(adata, ("replication",), key, key_added)
+    return parts["replication"][:, stored.left]
 
 
 def _parts(

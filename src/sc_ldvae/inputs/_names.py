@@ -21,7 +21,7 @@ _log = logging.getLogger("sc_ldvae")
 
 
 def factor_positions(stored: Record, factors: Sequence[int | str] | None) -> list[int]:
-    """Positions from 0 of factors that are named by number from 1 or by name; all of them for None.
+    """Positions from 0 of factors that are named by number from 1 or by name; for None all that have not vanished.
 
     Raises
     ------
@@ -30,7 +30,7 @@ def factor_positions(stored: Record, factors: Sequence[int | str] | None) -> lis
     """
     names = stored.factor_names
     if factors is None:
-        return list(range(len(names)))
+        return stored.left
     known = {name: k for k, name in enumerate(names)} | {k + 1: k for k in range(len(names))}
     unknown = [factor for factor in factors if factor not in known]
     if unknown:

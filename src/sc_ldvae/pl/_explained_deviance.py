@@ -114,10 +114,12 @@ def _measured(adata: AnnData, key: str, key_added: str | None) -> tuple[pd.DataF
     """Shares of the factors, and of those in groups, if there are any: all that was measured, or else by the fit."""
     if key_added is None and f"{key}_explained_deviance" not in adata.uns:
         factors = get.factors(adata, key=key)
+        total = factors.attrs["total_explained_deviance"]
+        factors = factors[~factors["vanished"]]
         held_out = adata.obs.get(record.read(adata, key).keys.held_out)
         cells = "held_out" if held_out is not None and held_out.astype(bool).any() else "training"
         frame = factors[["explained_deviance"]].rename(columns={"explained_deviance": "marginal"})
-        frame.attrs = {"total": factors.attrs["total_explained_deviance"], "cells": cells, "thinned": 0.0}
+        frame.attrs = {"total": total, "cells": cells, "thinned": 0.0}
         return frame, None
     frame = get.explained_deviance(adata, key=key, key_added=key_added)
     grouped = bool(frame.attrs["groupby"])

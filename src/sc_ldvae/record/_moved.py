@@ -55,6 +55,8 @@ def write_rotated(
     content = stored.content_for(keys) | {"explained_deviance": shares, "total_explained_deviance": total}
     decoder = stored.decoder.rotated(np.linalg.inv(matrix).T)
     content |= {"rotation": matrix, "decoder": decoder.to_dict()}
+    # That was of the factors before.
+    content.pop("prior_scale", None)
     if stored.loadings_covariance is not None:
         content["loadings_covariance"] = packed(turned(stored.loadings_covariance, stored.turn_to(matrix)))
     rotated = Record(keys, content)

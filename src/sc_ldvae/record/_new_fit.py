@@ -49,6 +49,8 @@ class NewFit:
     best_epoch: int
     """From 1; 0 where nobody has counted."""
     stop_reason: str
+    prior_scale: Floats | None = None
+    """n_latent; None where the loadings had no prior."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,7 @@ def _content(new: NewFit, keys: Keys, genes: pd.Index, asked: Asked) -> dict[str
         "size_factor_unit": asked.size_factor_unit,
         "library_prior": new.folded.library_prior,
         "elbo_held_out": new.elbo_held_out,
+        "prior_scale": new.prior_scale,
     }
     return sealed(content | {name: value for name, value in optional.items() if value is not None})
 

@@ -72,6 +72,28 @@ class Record:
         """Names of the factors: the record's key and a number from 1."""
         return [f"{self.keys.uns}{k}" for k in range(1, self.n_latent + 1)]
 
+    @cached_property
+    def vanished(self) -> NDArray[np.bool_]:
+        """Factors that the cells did not support, n_latent: their loadings are zero."""
+        vanished = ~self.shown_decoder.log_proportion.loadings.any(0)
+        # Where there is nothing else, that is what there is to show.
+        return vanished & ~vanished.all()
+
+    @property
+    def left(self) -> list[int]:
+        """Positions of the other factors."""
+        return np.flatnonzero(~self.vanished).tolist()
+
+    @property
+    def names_left(self) -> list[str]:
+        """Names of the other factors."""
+        return [self.factor_names[k] for k in self.left]
+
+    @property
+    def prior_scale(self) -> NDArray[np.float64] | None:
+        """Standard deviation of the prior of each factor's loadings, n_latent, where they had one."""
+        return self.content.get("prior_scale")
+
     @property
     def fingerprint(self) -> str:
         """Tells this fit from every other one, also after it was written to a file."""

@@ -81,6 +81,7 @@ _WHOLE = {
     "labels": _text("labels", optional=True, distinct=True),
     "size_factor_unit": _double(least=_LEAST, most=1 / _LEAST, optional=True),
     "explained_deviance": _double("latent"),
+    "prior_scale": _double("latent", least=0, optional=True),
     "total_explained_deviance": _double(),
     "elbo_held_out": _double(optional=True),
     "n_epochs": _whole(),

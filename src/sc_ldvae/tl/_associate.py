@@ -94,11 +94,11 @@ def associate(
     stored = record.read(adata, key)
     # Refuses cells without a latent. What it gives is the model's: the object's own may have been rotated since.
     record.state_of(adata, stored)
-    latent = record.shown_latent(adata, stored)
+    latent = record.shown_latent(adata, stored)[:, stored.left]
     columns = inputs.columns_of(inputs.obs_of(adata), keys, but=record.columns_in(adata))
-    parts = [{"factor": stored.factor_names, **assess.association(column, latent)} for column in columns]
+    parts = [{"factor": stored.names_left, **assess.association(column, latent)} for column in columns]
     table = {
-        name: np.concatenate([np.broadcast_to(np.asarray(part[name]), stored.n_latent) for part in parts])
+        name: np.concatenate([np.broadcast_to(np.asarray(part[name]), len(stored.left)) for part in parts])
         for name in parts[0]
     }
     name = key_added or f"{key}_associations"

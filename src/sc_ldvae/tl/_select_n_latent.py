@@ -64,7 +64,8 @@ def select_n_latent(
     progress
         Show a progress bar of the fits.
     **options
-        Further arguments of :func:`ldvae`, such as `layer`, `batch_key` or `gene_likelihood`.
+        Further arguments of :func:`ldvae`, such as `layer`, `batch_key` or `gene_likelihood`. Without `loadings_prior`
+        all factors that are asked for stay.
 
     Returns
     -------
@@ -124,7 +125,7 @@ def select_n_latent(
     inputs.check_object(adata)
     inputs.check_key(key_added)
     inputs.check_whole(n_seeds=n_seeds)
-    options = options_of(ldvae, options)
+    options = {"loadings_prior": None} | options_of(ldvae, options)
     mask, asked = inputs.gene_mask(adata, mask_var), inputs.Options.of(options)
     grid = _grid(n_latent, int(mask.sum()))
     if adata.n_obs < _FEWEST_CELLS:

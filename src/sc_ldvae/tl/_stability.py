@@ -148,16 +148,25 @@ def stability(
     pairs = list(combinations(range(n_seeds), 2))
     if subsample == "halves":
         pairs = [(first, first + 1) for first in range(0, n_seeds, 2)]
-    loadings = shown(stored.decoder.log_proportion.loadings.astype(np.float64))
+    loadings = shown(stored.decoder.log_proportion.loadings.astype(np.float64))[:, stored.left]
     found = assess.stability(loadings, refits, pairs, information, halves=subsample == "halves")
     params = {"n_seeds": n_seeds, "subsample": subsample or "", "rotation": rotation or ""}
-    result: dict[str, Any] = asdict(found) | {"params": params}
+    result: dict[str, Any] = {part: _of_all(values, stored) for part, values in asdict(found).items()}
+    result["params"] = params
     name = f"{key}_stability" if key_added is None else key_added
 
     def write(adata: AnnData) -> None:
         record.write_result(adata, name, result, stored)
 
     return inputs.changed(data, modality, write, copy=copy)
+
+
+def _of_all(values: np.ndarray, stored: record.Record) -> np.ndarray:
+    """With places for vanished factors in the last axis, of which nothing is known."""
+    filled = np.full((*values.shape[:-1], stored.n_latent), False if values.dtype == np.bool_ else np.nan)
+    filled = filled.astype(values.dtype)
+    filled[..., stored.left] = values
+    return filled
 
 
 def _check(
