@@ -6,7 +6,7 @@ from sc_ldvae.engine._adam import Adam
 from sc_ldvae.engine._autograd import Autograd, AutogradEngine
 from sc_ldvae.engine._elbo import FusedElbo
 from sc_ldvae.engine._engine import Engine, Scorer, engine_of, scorer_of
-from sc_ldvae.engine._loadings_prior import LoadingsPrior
+from sc_ldvae.engine._adaptive_prior import AdaptivePrior
 from sc_ldvae.engine._pace import Pace
 
 __all__ = [
@@ -15,7 +15,7 @@ __all__ = [
     "AutogradEngine",
     "Engine",
     "FusedElbo",
-    "LoadingsPrior",
+    "AdaptivePrior",
     "Pace",
     "Scorer",
     "engine_of",

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from sc_ldvae._typing import Floats
     from sc_ldvae.counts import Minibatch
-    from sc_ldvae.engine._loadings_prior import LoadingsPrior
-    from sc_ldvae.nn import LDVAE, Elbo
+    from sc_ldvae.engine._adaptive_prior import AdaptivePrior
+    from sc_ldvae.nn import LDVAE, Elbo, LinearDecoder
 
 
 class Autograd:
@@ -57,9 +57,9 @@ class Autograd:
 class AutogradEngine(Autograd):
     """Trains with torch's Adam."""
 
-    def __init__(self, model: LDVAE, prior_weight: float, loadings_prior: LoadingsPrior | None = None) -> None:
+    def __init__(self, model: LDVAE, prior_weight: float, adaptive_prior: AdaptivePrior | None = None) -> None:
         super().__init__(model)
-        self._prior_weight, self._loadings_prior = prior_weight, loadings_prior
+        self._prior_weight, self._adaptive_prior = prior_weight, adaptive_prior
         groups = [{"params": group, "rate": RATES[name]} for name, group in model.parameter_groups().items() if group]
         self._optimizer = torch.optim.Adam(groups, betas=BETAS, eps=EPS, fused=True)
 
@@ -68,23 +68,26 @@ class AutogradEngine(Autograd):
         arguments = self._arguments(cells)
         with self._seen() as seen:
             terms: Elbo = self._model(**arguments, generator=generator)
+        prior = self._adaptive_prior
         loss = -terms.per_cell(kl_weight).mean() - self._prior_weight * self._model.log_prior()
-        if self._loadings_prior is not None:
-            loss = loss + self._of_loadings(self._loadings_prior, arguments["x"], *seen)
+        if prior is not None:
+            loss = loss + self._of_effects(prior, arguments["x"], seen)
         self._optimizer.zero_grad()
         torch.autograd.backward(loss)
+        if prior is not None:
+            prior.observe_slope(self._slope(prior, seen))
         for group in self._optimizer.param_groups:
             group["lr"] = lr * group["rate"]
         self._optimizer.step()
         return terms
 
     @contextmanager
-    def _seen(self) -> Iterator[list[Any]]:
-        """Gets the posterior of the latent and the input of the decoder as the module computes them."""
-        seen: list[Any] = []
+    def _seen(self) -> Iterator[_Seen]:
+        """Gets what the module computes, and the gradient of the decoder's output once it is known."""
+        seen, model = _Seen(), self._model
         hooks = [
-            self._model.z_encoder.register_forward_hook(lambda _, __, posterior: seen.append(posterior)),
-            self._model.decoder.register_forward_pre_hook(lambda _, inputs: seen.extend(inputs)),
+            model.z_encoder.register_forward_hook(lambda _, __, posterior: setattr(seen, "posterior", posterior)),
+            model.decoder.register_forward_hook(seen.decoder),
         ]
         try:
             yield seen
@@ -92,14 +95,38 @@ class AutogradEngine(Autograd):
             for hook in hooks:
                 hook.remove()
 
-    def _of_loadings(self, prior: LoadingsPrior, x: Tensor, posterior: Normal, u: Tensor) -> Tensor:
-        """What has the gradient that the prior of the loadings adds."""
-        loadings, z = self._model.decoder.affine(u)[0][:, : prior.n_latent].T, u[:, : prior.n_latent]
-        squares = torch.column_stack([z**2, torch.ones_like(z[:, :1])])
-        divergence = Normal(posterior.mean.T, posterior.variance.T).kl(0.0, 1.0) / len(x)
-        prior.observe(*map(_numpy, (loadings, squares.T @ x / len(x), divergence)), self._model.typical())
-        pull, penalty = (torch.from_numpy(values).to(x) for values in (prior.pull, prior.penalty_per_count))
-        return (pull * loadings).sum() + 0.5 * ((x @ penalty) * z**2).sum() / len(x)
+    def _of_effects(self, prior: AdaptivePrior, x: Tensor, seen: _Seen) -> Tensor:
+        """What has the gradient that the adaptive prior adds."""
+        u, q, n_cells = seen.u, seen.posterior, len(x)
+        effects, z = self._model.decoder.affine(u)[0].T[-prior.n_rows :], u[:, : prior.n_factors]
+        squares = torch.column_stack([u[:, -prior.n_rows :] ** 2, torch.ones_like(u[:, :1])])
+        divergence = Normal(q.mean.T, q.variance.T).kl(0.0, 1.0)[: prior.n_factors] / n_cells
+        prior.observe(*map(_numpy, (effects, squares.T @ x / n_cells, divergence)), self._model.typical())
+        pull, penalty = (torch.from_numpy(values).to(x) for values in (prior.pull, prior.penalty))
+        return (pull * effects).sum() + 0.5 * ((x @ penalty) * z**2).sum() / n_cells
+
+    @torch.no_grad()
+    def _slope(self, prior: AdaptivePrior, seen: _Seen) -> Floats:
+        """Derivative of the mean log-likelihood by the log size of each factor's loadings."""
+        loadings = seen.weight[:, : prior.n_factors]
+        return _numpy(-((seen.d_output @ loadings) * seen.u[:, : prior.n_factors]).sum(0))
+
+
+class _Seen:
+    """What a forward and a backward have come by."""
+
+    posterior: Normal
+    u: Tensor
+    """Inputs of the decoder."""
+    weight: Tensor
+    """Its folded weight, n_genes x inputs."""
+    d_output: Tensor
+    """Gradient of the loss by its outputs, n_cells x n_genes."""
+
+    def decoder(self, decoder: LinearDecoder, inputs: tuple[Tensor], output: Tensor) -> None:
+        self.u, = inputs
+        self.weight = decoder.affine(self.u)[0].detach()
+        output.register_hook(lambda gradient: setattr(self, "d_output", gradient))
 
 
 def _numpy(tensor: Tensor) -> Floats:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from sc_ldvae._typing import Floats
     from sc_ldvae.engine._likelihood import Inputs
-    from sc_ldvae.engine._loadings_prior import LoadingsPrior
+    from sc_ldvae.engine._adaptive_prior import AdaptivePrior
     from sc_ldvae.kernels import SparseRows
     from sc_ldvae.nn import LDVAE
 
@@ -46,13 +46,13 @@ class FusedElbo:
     rounding. The parameters of the module are moved into one buffer, `values`; `gradient` has the same layout.
     """
 
-    def __init__(self, model: LDVAE, loadings_prior: LoadingsPrior | None = None) -> None:
+    def __init__(self, model: LDVAE, adaptive_prior: AdaptivePrior | None = None) -> None:
         self._model = model
         flat = Flat(model)
         self.values, self.gradient = flat.values, flat.gradient
         # In the order of the model's parameter groups, so that each group is one stretch of the buffers.
         self._encoders = FusedEncoders(model, flat)
-        self._likelihood = FusedLikelihood(model, flat, loadings_prior)
+        self._likelihood = FusedLikelihood(model, flat, adaptive_prior)
         self._library_prior = None
         if model.l_encoder is not None:
             self._library_prior = model.library_log_means.numpy(), model.library_log_vars.numpy()
@@ -82,7 +82,7 @@ class FusedElbo:
         log_likelihood = self._likelihood.forward(rows, inputs, training=training)
         kl_library = kl[:, n_latent] if model.l_encoder is not None else np.zeros_like(log_likelihood)
         if training:
-            self._likelihood.add_loadings_prior(rows, inputs.u, kl[:, :n_latent].mean(0))
+            self._likelihood.add_adaptive_prior(rows, inputs.u, kl[:, :n_latent].mean(0))
             self._backward(q, distance, inputs, kl_weight)
             self._likelihood.add_prior(prior_weight)
         terms = (log_likelihood - rows.log_factorials, kl[:, :n_latent].sum(1), kl_library)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sc_ldvae.counts import Minibatch
-    from sc_ldvae.engine._loadings_prior import LoadingsPrior
+    from sc_ldvae.engine._adaptive_prior import AdaptivePrior
     from sc_ldvae.nn import LDVAE, Elbo
 
 
@@ -58,7 +58,7 @@ def scorer_of(model: LDVAE) -> Iterator[Scorer]:
 
 @contextmanager
 def engine_of(
-    model: LDVAE, prior_weight: float, loadings_prior: LoadingsPrior | None = None
+    model: LDVAE, prior_weight: float, adaptive_prior: AdaptivePrior | None = None
 ) -> Iterator[Engine]:
     """What trains there; the model's prior of the dispersions counts `prior_weight` times in the loss.
 
@@ -67,6 +67,6 @@ def engine_of(
     with undisturbed(next(model.parameters()).device):
         if can_be_fused(model):
             with own_threads():
-                yield FusedEngine(model, prior_weight, loadings_prior)
+                yield FusedEngine(model, prior_weight, adaptive_prior)
         else:
-            yield AutogradEngine(model, prior_weight, loadings_prior)
+            yield AutogradEngine(model, prior_weight, adaptive_prior)

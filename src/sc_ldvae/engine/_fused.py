@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sc_ldvae.counts import Minibatch
-    from sc_ldvae.engine._loadings_prior import LoadingsPrior
+    from sc_ldvae.engine._adaptive_prior import AdaptivePrior
     from sc_ldvae.kernels import SparseRows
     from sc_ldvae.nn import LDVAE, Elbo
 
@@ -32,8 +32,8 @@ class Fused:
 
     device = torch.device("cpu")
 
-    def __init__(self, model: LDVAE, loadings_prior: LoadingsPrior | None = None) -> None:
-        self._model, self._fused = model, FusedElbo(model, loadings_prior)
+    def __init__(self, model: LDVAE, adaptive_prior: AdaptivePrior | None = None) -> None:
+        self._model, self._fused = model, FusedElbo(model, adaptive_prior)
 
     def posterior(self, cells: Minibatch) -> tuple[Tensor, Tensor, Tensor | None]:
         """Mean and variance of the normal variables, and the log library where it is latent."""
@@ -58,8 +58,8 @@ class Fused:
 class FusedEngine(Fused):
     """Trains with Adam on the flat buffers."""
 
-    def __init__(self, model: LDVAE, prior_weight: float, loadings_prior: LoadingsPrior | None = None) -> None:
-        super().__init__(model, loadings_prior)
+    def __init__(self, model: LDVAE, prior_weight: float, adaptive_prior: AdaptivePrior | None = None) -> None:
+        super().__init__(model, adaptive_prior)
         self._prior_weight, self._pace = prior_weight, Pace()
         sizes = {name: sum(p.numel() for p in group) for name, group in model.parameter_groups().items()}
         buffers = self._fused.values, self._fused.gradient

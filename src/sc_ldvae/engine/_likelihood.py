@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from sc_ldvae._typing import Floats
     from sc_ldvae.engine._flat import Flat, Stretch
-    from sc_ldvae.engine._loadings_prior import LoadingsPrior
+    from sc_ldvae.engine._adaptive_prior import AdaptivePrior
     from sc_ldvae.kernels import SparseRows
     from sc_ldvae.nn import LDVAE
 
@@ -39,8 +39,8 @@ class Inputs(NamedTuple):
 class FusedLikelihood:
     """One block of a model: its log proportions and the parts of its likelihood."""
 
-    def __init__(self, model: LDVAE, flat: Flat, loadings_prior: LoadingsPrior | None = None) -> None:
-        self._model, self._loadings_prior = model, loadings_prior
+    def __init__(self, model: LDVAE, flat: Flat, adaptive_prior: AdaptivePrior | None = None) -> None:
+        self._model, self._adaptive_prior = model, adaptive_prior
         name = model.blocks[0].gene_likelihood
         self._terms, parts = TERMS[name], dict(model.parts_of(0))
         with_prior = [part.name for part in LIKELIHOODS[name].parts if part.by_dispersion]
@@ -99,7 +99,7 @@ class FusedLikelihood:
         )
         if training:
             self._d_maps, self._d_grouped = d_maps.sum(0), d_grouped.sum(0)
-            self._loadings = maps[0, : self._model.n_latent]
+            self._matrix = maps[0]
         return log_likelihood
 
     def backward(self) -> tuple[Floats, Floats]:
@@ -112,26 +112,28 @@ class FusedLikelihood:
             part.gradient[:] = np.where(np.abs(part.value) <= LARGEST_LOG_THETA, gradient, 0)
         return self._d_u, self._d_log_library
 
-    def add_loadings_prior(self, rows: SparseRows, u: Floats, divergence: Floats) -> None:
-        """Let the prior of the loadings learn, and add its part to the gradients before they go `backward`.
+    def add_adaptive_prior(self, rows: SparseRows, u: Floats, divergence: Floats) -> None:
+        """Let the adaptive prior learn, and add its part to the gradients before they go `backward`.
 
         `divergence` is that of each factor, mean over the cells, n_latent.
         """
-        prior, n_latent, n_cells = self._loadings_prior, self._model.n_latent, u.dtype.type(len(u))
+        prior, n_cells = self._adaptive_prior, u.dtype.type(len(u))
         if prior is None:
             return
-        z = np.ascontiguousarray(u[:, :n_latent])
-        squares = np.column_stack([z * z, u[:, -1]])
+        # Those of the factors and of the covariates, or of the latter alone, stand before the bias.
+        own = slice(u.shape[1] - 1 - prior.n_rows, u.shape[1] - 1)
         counts = np.expm1(rows.seen_by_gene) if self._model.log_variational else rows.seen_by_gene
-        counted = np.empty((len(rows.gene_indptr) - 1, n_latent + 1), u.dtype)
-        slices = n_slices(len(rows.genes) * n_latent // 4)
-        multiply(slices, rows.gene_indptr, rows.cells, counts, squares, counted)
-        prior.observe(self._loadings, np.ascontiguousarray(counted.T) / n_cells, divergence, self._model.typical())
-        prior.observe_slope(-(self._d_maps[0, :n_latent] * self._loadings).sum(1))
-        self._d_maps[0, :n_latent] += prior.pull
-        penalty = np.empty_like(z)
-        multiply(slices, rows.indptr, rows.genes, rows.counts, prior.penalty_per_count, penalty)
-        self._d_u[:, :n_latent] += penalty * z / n_cells
+        counted = np.empty((len(rows.gene_indptr) - 1, prior.n_rows + 1), u.dtype)
+        slices = n_slices(len(rows.genes) * prior.n_rows // 4)
+        multiply(slices, rows.gene_indptr, rows.cells, counts, u[:, own.start :] ** 2, counted)
+        of_factors = divergence[: prior.n_factors]
+        prior.observe(self._matrix[own], np.ascontiguousarray(counted.T) / n_cells, of_factors, self._model.typical())
+        factors = slice(prior.n_factors)
+        prior.observe_slope(-(self._d_maps[0, factors] * self._matrix[factors]).sum(1))
+        self._d_maps[0, own] += prior.pull
+        penalty = np.empty((len(u), prior.n_factors), u.dtype)
+        multiply(slices, rows.indptr, rows.genes, rows.counts, prior.penalty, penalty)
+        self._d_u[:, factors] += penalty * u[:, factors] / n_cells
 
     def add_prior(self, weight: float) -> None:
         """Add that of minus `weight` times the model's `log_prior`."""

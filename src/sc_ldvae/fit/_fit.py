@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from sc_ldvae.counts import evenly
-from sc_ldvae.engine import LoadingsPrior, engine_of
+from sc_ldvae.engine import AdaptivePrior, engine_of
 from sc_ldvae.fit._canonical import canonical
 from sc_ldvae.fit._history import History
 from sc_ldvae.fit._loop import train
@@ -133,31 +133,34 @@ def _trained_at_once(
 ) -> Training:
     model = _started_model(request, held_out, rng).to(request.device)
     generator = torch.Generator(request.device).manual_seed(_seed(rng))
-    options, levels, history, weight = request.options, request.levels, History(), 1 / int((~held_out).sum())
+    history, weight = History(), 1 / int((~held_out).sum())
     rest = request.cells, held_out, request.schedule, generator, watcher
-    prior = _loadings_prior(request, held_out)
-    if prior is not None:
+    selecting = _adaptive_prior(request, held_out, of_factors=True)
+    if selecting is not None:
         last = n_selecting(request.schedule, int((~held_out).sum()))
-        with engine_of(model, weight, prior) as engine:
+        with engine_of(model, weight, selecting) as engine:
             train(model, engine, *rest, history, last)
         history.n_selecting = last
-        model = without_vanished(model, prior.supported(), options, levels)
-    with engine_of(model, weight) as engine:
+        model = without_vanished(model, selecting.supported(), request.options, request.levels)
+    with engine_of(model, weight, _adaptive_prior(request, held_out, of_factors=False)) as engine:
         _, reason = train(model, engine, *rest, history)
     check_result(model, request.cells, held_out, history, request.schedule)
-    if prior is None:
+    if selecting is None:
         return Training(model, history, reason)
-    kept = prior.supported()
-    return Training(with_vanished(model, kept, options, levels), history, reason, np.where(kept, prior.scale, 0.0))
+    kept = selecting.supported()
+    model = with_vanished(model, kept, request.options, request.levels)
+    return Training(model, history, reason, np.where(kept, selecting.scale, 0.0))
 
 
-def _loadings_prior(request: Request, held_out: Mask) -> LoadingsPrior | None:
-    """None where it was not asked for, where there is no time, and for factors that are shares of one."""
-    n_training, options = int((~held_out).sum()), request.options
+def _adaptive_prior(request: Request, held_out: Mask, *, of_factors: bool) -> AdaptivePrior | None:
+    """Of covariates, and of factors; None where it was not asked for, there is no time, or nothing that it is of."""
+    options, levels, n_training = request.options, request.levels, int((~held_out).sum())
+    n_factors = options.n_latent if of_factors else 0
+    covariates = [n for n in (levels.n_batch, *levels.n_cats_per_cov) if n > 1] + [1] * levels.n_continuous_cov
     possible = n_selecting(request.schedule, n_training) > 0 and not options.composition
-    if request.schedule.loadings_prior is None or not possible:
+    if request.schedule.loadings_prior is None or not possible or not (n_factors or covariates):
         return None
-    return LoadingsPrior(LIKELIHOODS[options.gene_likelihood], options.n_latent, n_training)
+    return AdaptivePrior(LIKELIHOODS[options.gene_likelihood], n_training, n_factors, covariates)
 
 
 @undisturbed(torch.device("cpu"))
