@@ -17,7 +17,7 @@ LoadingsPrior: TypeAlias = Literal["adaptive"]
 class ModelOptions:
     """What a user says of the model; :func:`sc_ldvae.tl.ldvae` tells what each means."""
 
-    n_latent: int = 10
+    n_latent: int = 20
     gene_likelihood: GeneLikelihood = "nb"
     dispersion: Dispersion = "gene"
     latent_distribution: LatentDistribution = "normal"

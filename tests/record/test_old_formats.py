@@ -2,7 +2,7 @@
 
 # files/format<n>.* hold what the last commit of each format wrote, in a .h5ad and in a .zarr (zarr format 2, without
 # consolidated metadata; packed, as it is 450 files and more): 5b5ed47 wrote format 1, a59b52a format 2, 55b2cc7
-# format 3, 75f8597 format 4, with anndata 0.12.19, NumPy 2.4.6 and torch 2.13.0 on a CPU. Each made the counts,
+# format 3, 75f8597 format 4, 3a11470 format 5, with anndata 0.12.19, NumPy 2.4.6 and torch 2.13.0 on a CPU. Each made the counts,
 #     datasets.simulate(30, 12, 2, n_batches=2, n_continuous=1, mean_library=200, gene_likelihood="zinb", rng=1)
 # without the truth beside them, but with a random "sex" and a "size_factor" that goes with the total counts, and fitted
 # all genes with n_latent=2, n_hidden=4, max_epochs=2, device="cpu" and else the defaults:
@@ -38,6 +38,7 @@ ELBO = {
     2: {"ldvae": -37.27610452175141, "plain": -60.18359934012095},
     3: {"ldvae": -37.27610452175141, "plain": -60.18359934012095, "rotated": -37.27610452175141},
     4: {"ldvae": -37.27610452175141, "plain": -60.18359934012095, "rotated": -37.27610452175141},
+    5: {"ldvae": -37.27610452175141, "plain": -60.18359934012095, "rotated": -37.27610452175141},
 }
 LIKELIHOODS = {"ldvae": ("zinb", "gene-batch"), "plain": ("nb", "gene"), "rotated": ("zinb", "gene-batch")}
 
@@ -81,8 +82,9 @@ def test_the_files_hold_the_old_formats(adata: AnnData, fit: Fit) -> None:
     assert int(content["schema_version"]) == fit.version
     assert ("blocks" in content) == (fit.version > 3)
     assert ("loadings_se" in content["keys"]) == ("loadings_covariance" in content) == (fit.version > 2)
-    assert "checksum" not in content
-    assert "fit" not in content["keys"]
+    assert ("checksum" in content) == ("fit" in content["keys"]) == (fit.version > 4)
+    assert "prior_scale" not in content
+    assert "loadings_prior" not in content["params"]
     assert ("size_factor_unit" in content) == (fit.version > 1 and fit.key != "plain")
     assert ("rotation" in content) == (fit.key == "rotated")
 
@@ -112,6 +114,8 @@ def test_factors(adata: AnnData, fit: Fit) -> None:
     np.testing.assert_allclose(frame["mean"], latent.mean(0), rtol=1e-5)
     np.testing.assert_allclose(frame["sd"], latent.std(0), rtol=1e-5)
     np.testing.assert_allclose(frame["posterior_sd"], posterior_sd(adata, fit), rtol=1e-5)
+    assert frame["prior_scale"].isna().all()
+    assert not frame["vanished"].any()
     assert frame.attrs["total_explained_deviance"] == adata.uns[fit.key]["total_explained_deviance"]
 
 
@@ -147,13 +151,13 @@ def test_projection_of_its_own_cells(adata: AnnData, fit: Fit) -> None:
     assert tl.elbo(query, key=fit.key, progress=False) == pytest.approx(fit.elbo, rel=1e-5)
 
 
-def test_a_projection_is_of_format_5(adata: AnnData, fit: Fit) -> None:
+def test_a_projection_is_of_format_6(adata: AnnData, fit: Fit) -> None:
     query = adata.copy()
     tl.project(query, adata, key=fit.key, progress=False)
     check_anew(query, fit, fit.key)
 
 
-def test_a_rotation_is_of_format_5(adata: AnnData, fit: Fit) -> None:
+def test_a_rotation_is_of_format_6(adata: AnnData, fit: Fit) -> None:
     tl.rotate(adata, key=fit.key, key_added="turned")
     check_anew(adata, fit, "turned")
     assert int(adata.uns[fit.key]["schema_version"]) == fit.version
@@ -168,7 +172,7 @@ def test_a_rotation_is_of_format_5(adata: AnnData, fit: Fit) -> None:
         (max(ELBO), "h5ad", "zarr"),
     ],
 )
-def test_format_5_in_files_beside_an_old_fit(
+def test_format_6_in_files_beside_an_old_fit(
     files: dict[tuple[int, str], AnnData], version: int, old_suffix: str, suffix: str, tmp_path: Path
 ) -> None:
     old, (kept, *projected) = files[version, old_suffix], (Fit(version, old_suffix, key) for key in ELBO[version])
@@ -201,9 +205,9 @@ def entry(adata: AnnData, fit: Fit, name: str) -> str:
 
 
 def check_anew(adata: AnnData, fit: Fit, key: str) -> None:
-    """Assert that the fit stands under `key` in format 5, and is still the same model."""
+    """Assert that the fit stands under `key` in format 6, and is still the same model."""
     content = adata.uns[key]
-    assert content["schema_version"] == 5
+    assert content["schema_version"] == 6
     likelihood, dispersion = LIKELIHOODS[fit.key]
     assert {name: list(values) for name, values in content["blocks"].items()} == {
         "modality": [""],

@@ -58,8 +58,8 @@ def check_kind(kind: str) -> None:
         raise ValueError(msg)
 
 
-def draw(contents: Sequence[Panel], kind: Kind, *, ncols: int, ax: Ax | None) -> list[Axes]:
-    """Draw the panels to one scale: else a weak one looks as strong as the first."""
+def draw(contents: Sequence[Panel], kind: Kind, *, ncols: int, ax: Ax | None, note: str = "") -> list[Axes]:
+    """Draw the panels to one scale, else a weak one looks as strong as the first; the note joins the legend."""
     ends = pd.concat([panel.ends for panel in contents])
     most = max(len(panel.ends) for panel in contents)
     height = 1.0 + _HEIGHT_PER_GENE * most
@@ -82,7 +82,7 @@ def draw(contents: Sequence[Panel], kind: Kind, *, ncols: int, ax: Ax | None) ->
     for axis in axes:
         axis.set_xlim(low, high)
     if ax is None:
-        explain(axes[0], ends, kind)
+        explain(axes[0], ends, kind, note)
     return axes
 
 
@@ -190,8 +190,8 @@ def _reach(ends: pd.DataFrame, margin: float) -> tuple[float, float]:
     return min(0, margin * low), max(0, margin * high)
 
 
-def explain(axis: Axes, ends: pd.DataFrame, kind: Kind) -> None:
-    """Legend of whiskers, pale colours and areas, under the panels of a new figure."""
+def explain(axis: Axes, ends: pd.DataFrame, kind: Kind, note: str = "") -> None:
+    """Legend of whiskers, pale colours and areas, and a note, under the panels of a new figure."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
@@ -200,6 +200,8 @@ def explain(axis: Axes, ends: pd.DataFrame, kind: Kind) -> None:
     handles: list[Artist] = [Line2D([], [], color="0.2", linewidth=0.7, label="95 % interval")]
     if (ends["qvalue"] > _Q).any():
         handles.append(Patch(color="0.8", label=f"q > {_Q}"))
+    if note:
+        handles.append(Line2D([], [], linestyle="", label=note))
     if kind == "dot":
         for q, label in ((_Q, f"q = {_Q}"), (1e-5, "q = 1e-5"), (0, f"q < 1e-{_MOST_DIGITS}")):
             size = float(np.sqrt(_area_of(np.array(q))))

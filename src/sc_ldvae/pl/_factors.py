@@ -14,7 +14,7 @@ from sc_ldvae.pl._ends import COLORS, draw, explain
 from sc_ldvae.pl._figure import figure_of, finish, plot
 from sc_ldvae.pl._loadings import top_panels
 from sc_ldvae.pl._text import as_it_is, letters, shown
-from sc_ldvae.pl._wording import listed
+from sc_ldvae.pl._wording import listed, vanished
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
@@ -128,6 +128,8 @@ def factors(
     cells = _Cells.of(adata, basis, latent)
     shown = pd.DataFrame(latent, columns=record.read(adata, key).factor_names)[list(chosen)]
     axes = _draw(list(chosen.values()), [notes[name] for name in chosen], cells, shown.to_numpy(), ncols)
+    ends, note = pd.concat([panel.ends for panel in chosen.values()]), vanished(adata, key) if factors is None else ""
+    explain(axes[-1], ends, "bar", note)
     return None if finish(axes, show=show, save=save) is None else figure_of(axes[0])
 
 
@@ -226,7 +228,6 @@ def _draw(contents: list[Panel], notes: list[list[str]], cells: _Cells, latent: 
     for axis in (*maps[:-ncols], *bars[:-ncols]):
         axis.set(xlabel="", ylabel="")
     _add_color_bar(maps, points, height)
-    explain(bars[0], pd.concat([panel.ends for panel in contents]), "bar")
     return [*maps, *bars]
 
 

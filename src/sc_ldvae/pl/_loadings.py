@@ -8,7 +8,7 @@ from sc_ldvae import get, record
 from sc_ldvae.inputs import pick_modality
 from sc_ldvae.pl._ends import Panel, check_kind, draw
 from sc_ldvae.pl._figure import finish, plot
-from sc_ldvae.pl._wording import factor_titles, listed, unit_of
+from sc_ldvae.pl._wording import factor_titles, listed, unit_of, vanished
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -112,7 +112,8 @@ def loadings(
             name: panel._replace(title=f"{panel.title}\n{100 * explained[name]:.1f} % of deviance")
             for name, panel in contents.items()
         }
-    return finish(draw(list(contents.values()), kind, ncols=ncols, ax=ax), show=show, save=save)
+    note = vanished(adata, key) if factors is None else ""
+    return finish(draw(list(contents.values()), kind, ncols=ncols, ax=ax, note=note), show=show, save=save)
 
 
 def top_panels(

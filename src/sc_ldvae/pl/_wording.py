@@ -47,6 +47,12 @@ def factor_titles(adata: AnnData, key: str, rotation: Method | None) -> dict[str
     return {name: f"Factor {k}{suffix}" for k, name in enumerate(names, start=1)}
 
 
+def vanished(adata: AnnData, key: str) -> str:
+    """How many factors are not shown, for the cells do not support them; empty where they support all."""
+    gone = get.factors(adata, key=key)["vanished"]
+    return f"{gone.sum()} of {len(gone)} factors vanished" if gone.any() else ""
+
+
 def check_genes(fitted: pd.Index[str], genes: Sequence[str] | str) -> pd.Index[str]:
     """The genes as an index.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from sc_ldvae._typing import Data, Floats, Seed, Unset
     from sc_ldvae.assess import Method
-    from sc_ldvae.fit import Subsample
+    from sc_ldvae.fit import Request, Subsample
 
 _FEWEST_CELLS = 8
 
@@ -133,7 +133,7 @@ def stability(
     adata = inputs.pick_modality(data, modality)
     stored = record.read(adata, key)
     _check(adata, stored, n_seeds, subsample, rotation)
-    request = inputs.request_of_record(adata, stored, layer, device)
+    request = _without_selection(inputs.request_of_record(adata, stored, layer, device), len(stored.left))
     generator = np.random.default_rng(rng)
     information = assess.gene_information(stored.decoder, float(record.state_of(adata, stored).library.mean()))
 
@@ -159,6 +159,12 @@ def stability(
         record.write_result(adata, name, result, stored)
 
     return inputs.changed(data, modality, write, copy=copy)
+
+
+def _without_selection(request: Request, n_latent: int) -> Request:
+    """For as many factors as were left: half of the cells would support fewer, and that is another question."""
+    options, schedule = replace(request.options, n_latent=n_latent), replace(request.schedule, loadings_prior=None)
+    return replace(request, options=options, schedule=schedule)
 
 
 def _of_all(values: np.ndarray, stored: record.Record) -> np.ndarray:
