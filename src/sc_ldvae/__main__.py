@@ -48,7 +48,8 @@ def _fit(asked: dict[str, Any]) -> None:
     data = _of_raw(data) if asked["raw"] else data
     _check_output(data, output)
     output.parent.mkdir(parents=True, exist_ok=True)
-    options = {name: value for name, value in asked.items() if name not in _NOT_FOR_TL and value is not None}
+    given = {name: value for name, value in asked.items() if value is not None or name == "loadings_prior"}
+    options = {name: value for name, value in given.items() if name not in _NOT_FOR_TL}
     try:
         tl.ldvae(data, **options)
     except NotCountsError as error:
@@ -64,8 +65,8 @@ def _fit(asked: dict[str, Any]) -> None:
     get.top_genes(data, asked["n_genes"], **where).to_csv(table)
 
     summary = get.factors(data, **where)
-    total = summary.attrs["total_explained_deviance"]
-    logger.info("%d factors explain %.1f %% of the held-out deviance.", len(summary), 100 * total)
+    left, total = (~summary["vanished"]).sum(), summary.attrs["total_explained_deviance"]
+    logger.info("%d factors explain %.1f %% of the held-out deviance.", left, 100 * total)
     for path in (output, picture, table):
         logger.info("Wrote %s", path)
 
@@ -156,10 +157,21 @@ def _add_training_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--max-epochs", type=int, help="by default from the number of cells")
     group.add_argument("--batch-size", type=int, default=schedule.batch_size, help="cells per step")
     group.add_argument("--lr", type=float, default=schedule.lr, help="peak learning rate")
+    group.add_argument(
+        "--loadings-prior",
+        type=_name_or_none,
+        default=schedule.loadings_prior,
+        metavar="{adaptive,none}",
+        help="adaptive: factors that the cells do not support vanish",
+    )
     for name in ("early-stopping", "progress"):
         group.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, default=True, help="as tl.ldvae")
     group.add_argument("--device", default="auto", help="cpu, cuda, ... or auto")
     group.add_argument("--rng", type=int, default=0, metavar="SEED", help="seed of everything random")
+
+
+def _name_or_none(text: str) -> str | None:
+    return None if text == "none" else text
 
 
 def _share_or_key(text: str) -> float | str:

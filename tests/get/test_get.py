@@ -298,7 +298,7 @@ def test_factors_describe_the_latent(fitted: AnnData) -> None:
     frame = get.factors(fitted)
     assert frame.index.tolist() == NAMES
     assert frame.index.name == "factor"
-    assert frame.columns.tolist() == ["explained_deviance", "mean", "sd", "posterior_sd", "unused"]
+    assert frame.columns.tolist() == ["explained_deviance", "mean", "sd", "posterior_sd", "vanished", "unused"]
     latent, variance = (fitted.obsm[key].astype(float) for key in ("X_ldvae", "X_ldvae_variance"))
     np.testing.assert_array_equal(frame["explained_deviance"], fitted.uns["ldvae"]["explained_deviance"])
     np.testing.assert_allclose(frame["mean"], latent.mean(0), rtol=1e-9)

@@ -115,7 +115,8 @@ def test_groups_add_up(fitted: ad.AnnData) -> None:
 def test_noise_explains_nothing_of_counts_that_the_encoder_has_not_read(gene_likelihood: str) -> None:
     """Two factors and four that are not there."""
     adata = sc_ldvae.datasets.simulate(600, 150, 2, rng=1, gene_likelihood=gene_likelihood, mean_library=500)
-    tl.ldvae(adata, 6, max_epochs=60, gene_likelihood=gene_likelihood, train_size=0.5, progress=False)
+    options = {"max_epochs": 60, "gene_likelihood": gene_likelihood, "train_size": 0.5, "progress": False}
+    tl.ldvae(adata, 6, loadings_prior=None, **options)
     read, thinned = explained(adata), explained(adata, thinned=0.3)
     assert thinned["total"] > 0.05
     assert (thinned["marginal"][:2] > 0.008).all()

@@ -187,7 +187,7 @@ def test_merged_factors() -> None:
 def three_of_four() -> ad.AnnData:
     """Four factors for counts that have three, of which the fourth is noise."""
     adata = sc_ldvae.datasets.simulate(600, 150, 3, rng=2)
-    tl.ldvae(adata, 4, max_epochs=60, progress=False)
+    tl.ldvae(adata, 4, max_epochs=60, loadings_prior=None, progress=False)
     return adata
 
 

@@ -123,7 +123,11 @@ class AdaptivePrior:
         ``sum_g (w_gk^2 / s_k^2 + log(1 + I_gk s_k^2)) / 2``, the latent its divergences.
         """
         factors = slice(self.n_factors)
-        information, squared, squares = self._information()[factors], self._squared()[factors], self._effects[factors] ** 2
+        information, squared, squares = (
+            self._information()[factors],
+            self._squared()[factors],
+            self._effects[factors] ** 2,
+        )
         net = (information - 1 / squared) * squares - np.log1p(information * squared)
         of_cells = self._n_training * (self._slope - self._divergence).astype(np.float64)
         return of_cells + 0.5 * net.sum(1, dtype=np.float64)

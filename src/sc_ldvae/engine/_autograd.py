@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from sc_ldvae._typing import Floats
     from sc_ldvae.counts import Minibatch
     from sc_ldvae.engine._adaptive_prior import AdaptivePrior
-    from sc_ldvae.nn import LDVAE, Elbo, LinearDecoder
+    from sc_ldvae.nn import LDVAE, Elbo, Encoder, LinearDecoder
 
 
 class Autograd:
@@ -83,12 +84,11 @@ class AutogradEngine(Autograd):
 
     @contextmanager
     def _seen(self) -> Iterator[_Seen]:
-        """Gets what the module computes, and the gradient of the decoder's output once it is known."""
-        seen, model = _Seen(), self._model
-        hooks = [
-            model.z_encoder.register_forward_hook(lambda _, __, posterior: setattr(seen, "posterior", posterior)),
-            model.decoder.register_forward_hook(seen.decoder),
-        ]
+        """For the adaptive prior: what the module computes, and the gradient of the decoder's output once it is known."""
+        seen, hooks = _Seen(), []
+        if self._adaptive_prior is not None:
+            hooks.append(self._model.z_encoder.register_forward_hook(seen.encoder))
+            hooks.append(self._model.decoder.register_forward_hook(seen.decoder))
         try:
             yield seen
         finally:
@@ -101,7 +101,8 @@ class AutogradEngine(Autograd):
         effects, z = self._model.decoder.affine(u)[0].T[-prior.n_rows :], u[:, : prior.n_factors]
         squares = torch.column_stack([u[:, -prior.n_rows :] ** 2, torch.ones_like(u[:, :1])])
         divergence = Normal(q.mean.T, q.variance.T).kl(0.0, 1.0)[: prior.n_factors] / n_cells
-        prior.observe(*map(_numpy, (effects, squares.T @ x / n_cells, divergence)), self._model.typical())
+        counted = squares.T @ x / n_cells
+        prior.observe(_numpy(effects), _numpy(counted), _numpy(divergence), self._model.typical())
         pull, penalty = (torch.from_numpy(values).to(x) for values in (prior.pull, prior.penalty))
         return (pull * effects).sum() + 0.5 * ((x @ penalty) * z**2).sum() / n_cells
 
@@ -123,10 +124,13 @@ class _Seen:
     d_output: Tensor
     """Gradient of the loss by its outputs, n_cells x n_genes."""
 
+    def encoder(self, _: Encoder, __: tuple[Tensor], posterior: Normal) -> None:
+        self.posterior = posterior
+
     def decoder(self, decoder: LinearDecoder, inputs: tuple[Tensor], output: Tensor) -> None:
-        self.u, = inputs
+        (self.u,) = inputs
         self.weight = decoder.affine(self.u)[0].detach()
-        output.register_hook(lambda gradient: setattr(self, "d_output", gradient))
+        output.register_hook(partial(setattr, self, "d_output"))  # type: ignore[no-untyped-call]
 
 
 def _numpy(tensor: Tensor) -> Floats:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sc_ldvae._typing import Floats
-    from sc_ldvae.engine._likelihood import Inputs
     from sc_ldvae.engine._adaptive_prior import AdaptivePrior
+    from sc_ldvae.engine._likelihood import Inputs
     from sc_ldvae.kernels import SparseRows
     from sc_ldvae.nn import LDVAE
 

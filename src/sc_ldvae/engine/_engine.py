@@ -57,9 +57,7 @@ def scorer_of(model: LDVAE) -> Iterator[Scorer]:
 
 
 @contextmanager
-def engine_of(
-    model: LDVAE, prior_weight: float, adaptive_prior: AdaptivePrior | None = None
-) -> Iterator[Engine]:
+def engine_of(model: LDVAE, prior_weight: float, adaptive_prior: AdaptivePrior | None = None) -> Iterator[Engine]:
     """What trains there; the model's prior of the dispersions counts `prior_weight` times in the loss.
 
     A prior of the loadings learns with every step.

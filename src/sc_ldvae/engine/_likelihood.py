@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sc_ldvae._typing import Floats
-    from sc_ldvae.engine._flat import Flat, Stretch
     from sc_ldvae.engine._adaptive_prior import AdaptivePrior
+    from sc_ldvae.engine._flat import Flat, Stretch
     from sc_ldvae.kernels import SparseRows
     from sc_ldvae.nn import LDVAE
 

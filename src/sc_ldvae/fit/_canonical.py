@@ -90,7 +90,7 @@ def decoded_cells(model: LDVAE, cells: Cells) -> assess.Decoded:
 
 
 def _canonical_order(shares: Floats, decoder: Decoder, *, composition: bool) -> tuple[Positions, NDArray[np.float64]]:
-    """Largest explained deviance first, what vanished last; signs such that the heavier tail of the loadings is positive."""
+    """Largest explained deviance first, what vanished last; signs such that the loadings' heavier tail is positive."""
     vanished = ~decoder.log_proportion.loadings.any(0)
     order = np.lexsort((-shares, vanished))
     if composition:

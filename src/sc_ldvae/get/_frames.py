@@ -35,11 +35,12 @@ def factors(data: Data, *, key: str = record.DEFAULT, modality: str | None = Non
     -------
     One row per factor, with `explained_deviance` (share of the null's deviance that returns without the factor, on
     held-out cells), `mean` and `sd` of the latent over the cells that have one, `posterior_sd` (root mean posterior
-    variance; near 1 for a factor that the data do not use), `prior_scale` (standard deviation of the adaptive prior of
-    the factor's loadings when it was kept; 0 if it was not, missing where there was no prior, or after a rotation),
-    `vanished` (whether the cells did not support the factor: its loadings and its latent are zero), and `unused` (whether the variance of the latent over the
-    cells is below 0.01 [BurdaUnits16]_; for ``latent_distribution='ln'``, of whose latent only the softmax is stored,
-    whether the mean posterior variance is above 0.99). ``attrs['total_explained_deviance']`` is that of all factors
+    variance; near 1 for a factor that the data do not use), `vanished` (whether the cells did not support the factor:
+    its loadings and its latent are zero), and `unused` (whether the variance of the latent over the cells is below 0.01
+    [BurdaUnits16]_; for ``latent_distribution='ln'``, of whose latent only the softmax is stored, whether the mean
+    posterior variance is above 0.99). Where the loadings had an adaptive prior there is `prior_scale`, its standard
+    deviation for each factor when the factor was kept, 0 for those that were not; no rotation has it.
+    ``attrs['total_explained_deviance']`` is that of all factors
     together.
 
     Raises
@@ -76,12 +77,13 @@ def factors(data: Data, *, key: str = record.DEFAULT, modality: str | None = Non
             "mean": latent.mean(0),
             "sd": latent.std(0),
             "posterior_sd": np.sqrt(posterior_variance),
-            "prior_scale": np.full(stored.n_latent, np.nan) if stored.prior_scale is None else stored.prior_scale,
             "vanished": stored.vanished,
             "unused": used < _LEAST_VARIANCE,
         },
         index=pd.Index(stored.factor_names, name="factor"),
     )
+    if stored.prior_scale is not None:
+        frame["prior_scale"] = stored.prior_scale
     frame.attrs["total_explained_deviance"] = stored.total_explained_deviance
     return frame
 

@@ -121,7 +121,9 @@ def consensus_loadings(
     (50, 3)
     """
     parts, params, stored = _parts(pick_modality(data, modality), ("consensus",), key, key_added)
-    frame = pd.DataFrame(parts["consensus"].copy(), index=pd.Index(stored.genes), columns=stored.factor_names).iloc[:, stored.left]
+    frame = pd.DataFrame(parts["consensus"].copy(), index=pd.Index(stored.genes), columns=stored.factor_names).iloc[
+        :, stored.left
+    ]
     frame.attrs.update(params)
     return frame
 

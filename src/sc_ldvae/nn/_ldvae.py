@@ -345,7 +345,9 @@ class LDVAE(nn.Module):
     @torch.no_grad()
     def typical(self) -> dict[str, NDArray[np.float32]]:
         """Parts of the likelihood in an average cell, n_genes each; none for those that no cell changes."""
-        typical = {name: part.table.mean(0) if isinstance(part, Grouped) else part.intercept for name, part in self.parts_of(0)}
+        typical = {
+            name: part.table.mean(0) if isinstance(part, Grouped) else part.intercept for name, part in self.parts_of(0)
+        }
         return {name: values.cpu().numpy() for name, values in typical.items() if values is not None}
 
     def get_loadings(self) -> NDArray[np.float32]:

@@ -93,8 +93,7 @@ _WHOLE = {
 _ERRORS = {"loadings_covariance": _single("genes", "triangle", optional=True)}
 # Whose levels are the groups of cells, for parts of the likelihood with one value per group.
 _LEVELS = {"gene-batch": "batches", "gene-label": "labels"}
-_ONE = ("",)
-_HIDDEN = "hidden units of {}"
+_ONE, _HIDDEN = ("",), "hidden units of {}"
 # Files may have made doubles of whole numbers and of truth values.
 _OPTIONS: dict[str, type] = {
     field.name: type(field.default) for options in (ModelOptions, Schedule) for field in fields(options)

@@ -65,7 +65,7 @@ def ldvae(
     data
         Annotated counts, cells x genes; or a MuData, of which `modality` is fitted.
     n_latent
-        Number of factors.
+        Number of factors; with an adaptive prior the most that there can be.
     modality
         Modality of a MuData to fit, in place.
     layer
@@ -102,6 +102,12 @@ def ldvae(
         Give the decoder a bias of its own, needed only without BatchNorm.
     n_hidden, n_layers_encoder, dropout_rate
         Width, number and dropout of the encoder's hidden layers.
+    loadings_prior
+        ``'adaptive'``: the loadings of each factor, and the effects of each covariate, have a normal prior around zero
+        whose scale is learnt from the cells. Factors whose evidence is negative after half of the epochs vanish: their
+        loadings and their latent are exactly zero. The others go on without the prior. Fits of less than 100 steps are
+        too short for that, and factors that are shares of one (``'ln'``) do not vanish. None: all factors stay, as in
+        the reference.
     max_epochs
         Passes over the training cells. By default as many as make 350 steps, or 6 times the square root of the number
         of cells where that is more; at least 2.
