@@ -84,7 +84,7 @@ class AutogradEngine(Autograd):
 
     @contextmanager
     def _seen(self) -> Iterator[_Seen]:
-        """For the adaptive prior: what the module computes, and the gradient of the decoder's output once it is known."""
+        """What the module computes and the gradient of the decoder's output, for the adaptive prior if there is one."""
         seen, hooks = _Seen(), []
         if self._adaptive_prior is not None:
             hooks.append(self._model.z_encoder.register_forward_hook(seen.encoder))

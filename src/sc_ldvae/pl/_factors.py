@@ -128,8 +128,7 @@ def factors(
     cells = _Cells.of(adata, basis, latent)
     shown = pd.DataFrame(latent, columns=record.read(adata, key).factor_names)[list(chosen)]
     axes = _draw(list(chosen.values()), [notes[name] for name in chosen], cells, shown.to_numpy(), ncols)
-    ends, note = pd.concat([panel.ends for panel in chosen.values()]), vanished(adata, key) if factors is None else ""
-    explain(axes[-1], ends, "bar", note)
+    explain(axes[-1], pd.concat([panel.ends for panel in chosen.values()]), "bar", vanished(adata, factors, key))
     return None if finish(axes, show=show, save=save) is None else figure_of(axes[0])
 
 

@@ -112,7 +112,7 @@ def loadings(
             name: panel._replace(title=f"{panel.title}\n{100 * explained[name]:.1f} % of deviance")
             for name, panel in contents.items()
         }
-    note = vanished(adata, key) if factors is None else ""
+    note = vanished(adata, factors, key)
     return finish(draw(list(contents.values()), kind, ncols=ncols, ax=ax, note=note), show=show, save=save)
 
 

@@ -47,10 +47,10 @@ def factor_titles(adata: AnnData, key: str, rotation: Method | None) -> dict[str
     return {name: f"Factor {k}{suffix}" for k, name in enumerate(names, start=1)}
 
 
-def vanished(adata: AnnData, key: str) -> str:
-    """How many factors are not shown, for the cells do not support them; empty where they support all."""
+def vanished(adata: AnnData, factors: Sequence[int | str] | int | str | None, key: str) -> str:
+    """How many factors are not shown, for the cells do not support them; empty where some were chosen by name."""
     gone = get.factors(adata, key=key)["vanished"]
-    return f"{gone.sum()} of {len(gone)} factors vanished" if gone.any() else ""
+    return f"{gone.sum()} of {len(gone)} factors vanished" if factors is None and gone.any() else ""
 
 
 def check_genes(fitted: pd.Index[str], genes: Sequence[str] | str) -> pd.Index[str]:
