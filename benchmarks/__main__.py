@@ -14,6 +14,7 @@ from benchmarks.first_call import first_call
 from benchmarks.integration import integration
 from benchmarks.methods import METHODS
 from benchmarks.runs import Session
+from benchmarks.selection import selection
 from benchmarks.smoke import smoke
 from benchmarks.stability import stability
 from benchmarks.tasks import tasks
@@ -52,6 +53,9 @@ COMMANDS = {
     "stability": Command(
         lambda session, _: stability(session),
         "factors that come back, beside LinearSCVI; what the score predicts; seconds of asking",
+    ),
+    "selection": Command(
+        lambda session, _: selection(session), "what the adaptive prior keeps, and what that does to the fit"
     ),
     "calibration": Command(
         lambda session, _: calibration(session), "intervals of loadings and numbers of factors against simulations"

@@ -29,7 +29,7 @@ class Clock:
         self._folder, self._every = folder, every
         self._start, self._paused = time.perf_counter(), 0.0
         self.epochs: list[tuple[float, float]] = []
-        self.states: list[tuple[int, float, Path]] = []
+        self.states: list[tuple[int, float, Path, torch.nn.Module]] = []
         self.module: torch.nn.Module | None = None
         self.seconds = 0.0
 
@@ -53,7 +53,7 @@ class Clock:
         if self._folder is not None and (epoch % self._every == 0 or epoch < self._every):
             path = self._folder / f"{epoch}.pt"
             torch.save(module.state_dict(), path)
-            self.states.append((epoch, seconds, path))
+            self.states.append((epoch, seconds, path, module))
         self._paused += time.perf_counter() - begin
 
     def epoch_seconds(self) -> list[float]:

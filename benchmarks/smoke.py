@@ -42,6 +42,10 @@ def smoke(session: Session) -> None:
     path, threads = str(prepared("pbmc68k", None, session.out)), session.threads
     session.call("benchmarks.stability:predict", path=path, half=0, threads=threads, n_seeds=2)
     tiny = {"n_obs": 200, "n_vars": 60, "n_latent": 2}
+    session.call("benchmarks.selection:fitted", path=path, n_latent=3, prior="adaptive", seed=0, threads=threads)
+    session.call(
+        "benchmarks.selection:recovered", simulation={"gene_likelihood": "nb", "n_batches": 1}, seed=0, threads=threads
+    )
     session.call("benchmarks.calibration:coverage", setting=tiny, threads=threads)
     wanted = [f"{name}.{end}" for name in _FILES for end in ("csv", "md")] + ["elbo.png", "scaling.png"]
     missing = [name for name in wanted if not (session.out / name).exists()]

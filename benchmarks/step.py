@@ -16,10 +16,11 @@ from benchmarks import tables
 from benchmarks.clock import Clock
 from benchmarks.counts import counts_of
 from benchmarks.data import prepared
-from benchmarks.methods import METHODS
+from benchmarks.methods import METHODS, N_LATENT
 from sc_ldvae.counts import Cells, InMemory, n_minibatches
-from sc_ldvae.engine import engine_of
+from sc_ldvae.engine import AdaptivePrior, engine_of
 from sc_ldvae.fit import start_from_data
+from sc_ldvae.likelihoods import LIKELIHOODS
 from sc_ldvae.nn import LDVAE
 
 if TYPE_CHECKING:
@@ -70,14 +71,16 @@ def measure(path: str, rounds: int, threads: int) -> dict[str, float]:
     adata = ad.read_h5ad(path)
     counts = counts_of(adata[adata.obs["train"]])
     generator = torch.Generator().manual_seed(0)
-    cells, model = Cells(InMemory(counts)), LDVAE(counts.shape[1], generator=generator)
-    model.set_library_prior(torch.from_numpy(cells.source.totals).float())
-    start_from_data(model, counts)
+    cells = Cells(InMemory(counts))
+    model, selecting = (_started(cells, counts, generator) for _ in range(2))
+    prior = AdaptivePrior(LIKELIHOODS["nb"], counts.shape[0], N_LATENT)
     floor = _floor(counts, sum(parameter.numel() for parameter in model.parameters()))
-    with engine_of(model, 1 / counts.shape[0]) as engine:
+    weight = 1 / counts.shape[0]
+    with engine_of(model, weight) as engine, engine_of(selecting, weight, prior) as with_prior:
         steps: dict[str, Step] = {
             # Training gathers its minibatches, too.
             "ours": lambda chosen: engine.step(cells.minibatch(chosen), _LR, _KL_WEIGHT, generator),
+            "with prior": lambda chosen: with_prior.step(cells.minibatch(chosen), _LR, _KL_WEIGHT, generator),
             "LinearSCVI": _linear_scvi_step(counts),
         } | floor
         medians = {
@@ -87,6 +90,7 @@ def measure(path: str, rounds: int, threads: int) -> dict[str, float]:
     return {
         "genes": counts.shape[1],
         "ours": medians["ours"],
+        "with the adaptive prior": medians["with prior"],
         "LinearSCVI": medians["LinearSCVI"],
         "our epoch / steps": _of_epoch("ldvae", adata, n_minibatches(counts.shape[0], BATCH_SIZE)),
         "LinearSCVI's epoch / steps": _of_epoch("linear_scvi", adata, -(-counts.shape[0] // BATCH_SIZE)),
@@ -95,6 +99,13 @@ def measure(path: str, rounds: int, threads: int) -> dict[str, float]:
         "ours / floor": medians["ours"] / total,
         "LinearSCVI / ours": medians["LinearSCVI"] / medians["ours"],
     }
+
+
+def _started(cells: Cells, counts: csr_matrix, generator: torch.Generator) -> LDVAE:
+    model = LDVAE(counts.shape[1], n_latent=N_LATENT, generator=generator)
+    model.set_library_prior(torch.from_numpy(cells.source.totals).float())
+    start_from_data(model, counts)
+    return model
 
 
 def _interleaved(steps: dict[str, Step], n_cells: int, rounds: int) -> dict[str, list[float]]:

@@ -97,9 +97,9 @@ def _quality(adata: ad.AnnData, fitted: Fitted, clock: Clock) -> dict[str, Any]:
 
 def _curve(fitted: Fitted, clock: Clock, held_out: csr_matrix) -> list[dict[str, float]]:
     curve = []
-    for epoch, seconds, path in clock.states:
-        clock.module.load_state_dict(torch.load(path, weights_only=True))
-        model = fitted.read(clock.module)
+    for epoch, seconds, path, module in clock.states:
+        module.load_state_dict(torch.load(path, weights_only=True))
+        model = fitted.read(module)
         elbo = scores(model, held_out, n_draws=_DRAWS)["elbo"]
         curve.append({"epoch": epoch, "seconds": seconds, "elbo": elbo if np.isfinite(elbo) else None})
     return curve
