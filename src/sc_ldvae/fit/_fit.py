@@ -44,6 +44,8 @@ class Request:
     levels: Levels
     schedule: Schedule
     device: torch.device
+    selects: bool = True
+    """Whether factors with an adaptive prior may vanish; else all stay, and their prior stays with them."""
 
 
 @dataclass(frozen=True)
@@ -135,14 +137,14 @@ def _trained_at_once(
     generator = torch.Generator(request.device).manual_seed(_seed(rng))
     history, weight = History(), 1 / int((~held_out).sum())
     rest = request.cells, held_out, request.schedule, generator, watcher
-    selecting = _adaptive_prior(request, held_out, of_factors=True)
+    selecting = _adaptive_prior(request, held_out, of_factors=True) if request.selects else None
     if selecting is not None:
         last = n_selecting(request.schedule, int((~held_out).sum()))
         with engine_of(model, weight, selecting) as engine:
             train(model, engine, *rest, history, last)
         history.n_selecting = last
         model = without_vanished(model, selecting.supported(), request.options, request.levels)
-    with engine_of(model, weight, _adaptive_prior(request, held_out, of_factors=False)) as engine:
+    with engine_of(model, weight, _adaptive_prior(request, held_out, of_factors=not request.selects)) as engine:
         _, reason = train(model, engine, *rest, history)
     check_result(model, request.cells, held_out, history, request.schedule)
     if selecting is None:

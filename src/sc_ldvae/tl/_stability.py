@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from sc_ldvae._typing import Data, Floats, Seed, Unset
     from sc_ldvae.assess import Method
-    from sc_ldvae.fit import Request, Subsample
+    from sc_ldvae.fit import Subsample
 
 _FEWEST_CELLS = 8
 
@@ -42,9 +42,10 @@ def stability(
 ) -> Data | None:
     """Refit with other seeds and other cells, and score how well each factor comes back.
 
-    Every refit has the settings of the fit. Its factors are matched to those of the fit one to one, up to sign, by the
-    Hungarian method on the cosines of their loadings, in which a gene weighs as much as it is measured (its Fisher
-    information in an average cell). A factor's score comes from pairs of refits: the mean cosine between what matches
+    Every refit has the settings of the fit; but where the loadings have an adaptive prior, all factors stay, and the
+    prior with them: half of the cells would support fewer factors than all of them do. Factors are matched to those of
+    the fit one to one, up to sign, by the Hungarian method on the cosines of their loadings, in which a gene weighs as
+    much as it is measured (its Fisher information in an average cell). A factor's score comes from pairs of refits: the mean cosine between what matches
     it in the one and in the other. With disjoint halves of the cells the two have no cell in common, so noise gets a
     score near 0; what halves have in common is extrapolated to all cells (Spearman-Brown). Among seeds alone, the score
     says little: fits start from the data, so they agree even where the data are noise.
@@ -133,7 +134,8 @@ def stability(
     adata = inputs.pick_modality(data, modality)
     stored = record.read(adata, key)
     _check(adata, stored, n_seeds, subsample, rotation)
-    request = _without_selection(inputs.request_of_record(adata, stored, layer, device), len(stored.left))
+    # Half of the cells support fewer factors than all of them do, and that is another question.
+    request = replace(inputs.request_of_record(adata, stored, layer, device), selects=False)
     generator = np.random.default_rng(rng)
     information = assess.gene_information(stored.decoder, float(record.state_of(adata, stored).library.mean()))
 
@@ -159,12 +161,6 @@ def stability(
         record.write_result(adata, name, result, stored)
 
     return inputs.changed(data, modality, write, copy=copy)
-
-
-def _without_selection(request: Request, n_latent: int) -> Request:
-    """For as many factors as were left: half of the cells would support fewer, and that is another question."""
-    options, schedule = replace(request.options, n_latent=n_latent), replace(request.schedule, loadings_prior=None)
-    return replace(request, options=options, schedule=schedule)
 
 
 def _of_all(values: np.ndarray, stored: record.Record) -> np.ndarray:
