@@ -106,7 +106,9 @@ def refit(path: str, method: str, differ: str, index: int, threads: int) -> dict
     elif method == "linear_scvi":
         loadings = _linear_scvi(adata, index)
     else:
-        sc_ldvae.tl.ldvae(adata, 5 if method == "ldvae_5" else _N_LATENT, rng=index, progress=False)
+        sc_ldvae.tl.ldvae(
+            adata, 5 if method == "ldvae_5" else _N_LATENT, loadings_prior=None, rng=index, progress=False
+        )
         loadings = adata.varm["ldvae_loadings"]
     return {"loadings": loadings.astype(float).tolist(), "information": information.tolist()}
 
@@ -180,7 +182,7 @@ def predict(path: str, half: int, threads: int, n_seeds: int = 10) -> dict[str, 
     adata = ad.read_h5ad(path)
     own, other = (adata[_cells(adata.n_obs, "halves", i)].copy() for i in (half, 1 - half))
     for one in (own, other):
-        sc_ldvae.tl.ldvae(one, _N_LATENT, progress=False)
+        sc_ldvae.tl.ldvae(one, _N_LATENT, loadings_prior=None, progress=False)
     sc_ldvae.tl.stability(own, n_seeds, progress=False)
     information = assess.gene_information(record.read(own).decoder, float(own.obs["ldvae_library"].mean()))
     units = [assess.directions(one.varm["ldvae_loadings"], information) for one in (own, other)]
@@ -209,7 +211,7 @@ def battery(path: str, threads: int) -> dict[str, float]:
     torch.set_num_threads(threads)
     adata = ad.read_h5ad(path)
     steps = {
-        "fit": lambda: sc_ldvae.tl.ldvae(adata, _N_LATENT, progress=False),
+        "fit": lambda: sc_ldvae.tl.ldvae(adata, _N_LATENT, loadings_prior=None, progress=False),
         "explained deviance": lambda: sc_ldvae.tl.explained_deviance(adata, "label", progress=False),
         "stability, 10 refits": lambda: sc_ldvae.tl.stability(adata, 10, progress=False),
         "select_n_latent, 8 values": lambda: sc_ldvae.tl.select_n_latent(adata, progress=False),

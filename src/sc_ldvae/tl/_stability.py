@@ -45,10 +45,11 @@ def stability(
     Every refit has the settings of the fit; but where the loadings have an adaptive prior, all factors stay, and the
     prior with them: half of the cells would support fewer factors than all of them do. Factors are matched to those of
     the fit one to one, up to sign, by the Hungarian method on the cosines of their loadings, in which a gene weighs as
-    much as it is measured (its Fisher information in an average cell). A factor's score comes from pairs of refits: the mean cosine between what matches
-    it in the one and in the other. With disjoint halves of the cells the two have no cell in common, so noise gets a
-    score near 0; what halves have in common is extrapolated to all cells (Spearman-Brown). Among seeds alone, the score
-    says little: fits start from the data, so they agree even where the data are noise.
+    much as it is measured (its Fisher information in an average cell). A factor's score comes from pairs of refits: the
+    mean cosine between what matches it in the one and in the other. With disjoint halves of the cells the two have no
+    cell in common, so noise gets a score near 0; what halves have in common is extrapolated to all cells (Spearman-
+    Brown). Among seeds alone, the score says little: fits start from the data, so they agree even where the data are
+    noise.
 
     Parameters
     ----------
