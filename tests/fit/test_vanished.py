@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_array_equal
@@ -103,18 +104,44 @@ def test_files_keep_it(fitted: Any, tmp_path: Any) -> None:
 
 def test_shown_by_default_are_those_that_are_left(fitted: Any) -> None:
     left = sc_ldvae.get.factors(fitted).query("not vanished").index.tolist()
-    assert sc_ldvae.get.loadings(fitted).columns.tolist() == left
-    assert sc_ldvae.get.loadings(fitted, rotation="varimax").columns.tolist() == left
+    # Frames of loadings go with the arrays.
+    for rotation in (None, "varimax"):
+        loadings = sc_ldvae.get.loadings(fitted, rotation=rotation)
+        assert_array_equal(loadings.columns[loadings.any()], left)
+        assert loadings.shape[1] == N_LATENT
     assert sc_ldvae.get.top_genes(fitted, 2).index.get_level_values("factor").unique().tolist() == left
     assert len(sc_ldvae.pl.loadings(fitted, show=False)) == len(left)
 
 
-@pytest.mark.parametrize("name", ["loadings", "loadings_se", "top_genes"])
-def test_what_vanished_can_not_be_named(fitted: Any, name: str) -> None:
-    with pytest.raises(ValueError, match=f"factors holds 'ldvae{N_LATENT}', which has vanished"):
-        getattr(sc_ldvae.get, name)(fitted, factors=[N_LATENT])
-    with pytest.raises(ValueError, match="Factors left: 'ldvae1', 'ldvae2', 'ldvae3'"):
-        sc_ldvae.pl.loadings(fitted, [1, N_LATENT], show=False)
+def _scatter(adata: Any, factors: list[int]) -> None:
+    sc_ldvae.pl.loadings_scatter(adata, *factors, show=False)
+
+
+def _enrichment(adata: Any, factors: list[int]) -> None:
+    net = pd.DataFrame({"source": "set", "target": adata.var_names[:10]})
+    sc_ldvae.tl.enrichment(adata, net, factors=factors)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda adata, factors: sc_ldvae.get.top_genes(adata, factors=factors),
+        lambda adata, factors: sc_ldvae.pl.loadings(adata, factors, show=False),
+        lambda adata, factors: sc_ldvae.pl.loadings_heatmap(adata, factors=factors, show=False),
+        lambda adata, factors: sc_ldvae.pl.factors(adata, factors, show=False),
+        _scatter,
+        _enrichment,
+    ],
+    ids=["top_genes", "loadings", "loadings_heatmap", "factors", "loadings_scatter", "enrichment"],
+)
+def test_what_vanished_has_no_genes_to_show(fitted: Any, function: Any) -> None:
+    sentence = f"^factors holds 'ldvae{N_LATENT}', which has vanished: .* Factors left: 'ldvae1', 'ldvae2', 'ldvae3'"
+    with pytest.raises(ValueError, match=sentence):
+        function(fitted, [1, N_LATENT])
+
+
+def test_what_vanished_can_be_left_out(fitted: Any) -> None:
+    assert not sc_ldvae.get.loadings(fitted, [N_LATENT]).to_numpy().any()
     # To be without it is no change.
     kept = list(range(1, N_LATENT))
     np.testing.assert_array_equal(

@@ -35,7 +35,7 @@ def associations(
     data
         AnnData with such a result, or MuData with such a `modality`.
     factors
-        Factors by number from 1 or by name; all if None.
+        Factors by number from 1 or by name; all that have not vanished if None.
     key
         The `key_added` of the fit.
     modality

@@ -29,7 +29,7 @@ def stored_table(
     stored = record.read(adata, key)
     result = record.read_result(adata, name, tool, ("factor", *columns), stored)
     frame = pd.DataFrame({column: np.atleast_1d(result[column]) for column in ("factor", *columns)})
-    chosen = [stored.factor_names[k] for k in factors_shown(stored, factors)]
+    chosen = factors_shown(stored, factors)
     absent = [factor for factor in chosen if factor not in set(frame["factor"])]
     if factors is not None and absent:
         msg = f"factors holds {absent[0]!r}, which is not in uns[{name!r}]. Call sc_ldvae.tl.{tool} for it."

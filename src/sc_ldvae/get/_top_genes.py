@@ -10,6 +10,7 @@ import pandas as pd
 from sc_ldvae import assess, record
 from sc_ldvae._arguments import door
 from sc_ldvae.get._view import View
+from sc_ldvae.inputs import factors_shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,7 +49,7 @@ def top_genes(
     n_genes
         Number of genes per factor and direction.
     factors
-        Factors by number from 1 or by name; all if None.
+        Factors by number from 1 or by name; all that have not vanished if None.
     by
         Rank genes by the size of what the loading is at least, the end of its 95 % interval that is nearer to zero
         (``'bound'``: 1.96 standard errors less; genes whose interval holds zero come after all others), or by that of
@@ -93,8 +94,9 @@ def top_genes(
         msg = f"by={by!r} is unknown. Choose 'bound' or 'loading'."
         raise ValueError(msg)
     view = View.of(data, rotation, per, key, modality, log2=log2)
-    frame = view.loadings(factors)
-    errors = None if view.stored.loadings_covariance is None else view.errors(factors)
+    chosen = factors_shown(view.stored, factors)
+    frame = view.loadings(chosen)
+    errors = None if view.stored.loadings_covariance is None else view.errors(chosen)
     tables = []
     for factor, column in frame.items():
         values = column.to_numpy()

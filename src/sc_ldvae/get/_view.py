@@ -11,7 +11,7 @@ import pandas as pd
 
 from sc_ldvae import record
 from sc_ldvae._products import product
-from sc_ldvae.inputs import factors_shown, fitted_places, pick_modality, rotation_of
+from sc_ldvae.inputs import factor_positions, fitted_places, pick_modality, rotation_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,7 +75,7 @@ class View:
 
     def _frame(self, values: Floats, factors: Sequence[int | str] | None) -> pd.DataFrame:
         """Of the fitted genes in `adata` (rows of `values`) and the chosen factors (columns), in the unit asked for."""
-        chosen = factors_shown(self.stored, factors)
+        chosen = factor_positions(self.stored, factors)
         return pd.DataFrame(
             (values * self._unit())[:, chosen].astype(np.float32),
             index=self.adata.var_names[self._fitted()],

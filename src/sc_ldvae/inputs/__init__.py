@@ -7,7 +7,14 @@ from sc_ldvae.inputs._columns import columns_of
 from sc_ldvae.inputs._counts import check_in_memory, check_object, counts_of, gene_mask, split
 from sc_ldvae.inputs._groups import grouped, tests_of
 from sc_ldvae.inputs._modality import changed, copied, is_mudata, obs_of, pick_modality
-from sc_ldvae.inputs._names import check_any, check_once, factors_shown, fitted_places, gene_positions
+from sc_ldvae.inputs._names import (
+    check_any,
+    check_once,
+    factor_positions,
+    factors_shown,
+    fitted_places,
+    gene_positions,
+)
 from sc_ldvae.inputs._net import targets_of
 from sc_ldvae.inputs._numbers import check_key, check_n_latent, check_whole, device_of, generator_of, torch_seed
 from sc_ldvae.inputs._request import Options, request_of, request_of_record
@@ -44,6 +51,7 @@ __all__ = [
     "counts_of",
     "device_of",
     "encoder_of",
+    "factor_positions",
     "factor_values",
     "factors_shown",
     "fitted_counts",

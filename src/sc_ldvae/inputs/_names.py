@@ -20,8 +20,8 @@ _EXAMPLES = 3
 _log = logging.getLogger("sc_ldvae")
 
 
-def factors_shown(stored: Record, factors: Sequence[int | str] | None) -> list[int]:
-    """Positions from 0 of factors that are named by number from 1 or by name; for None all that have not vanished.
+def factors_shown(stored: Record, factors: Sequence[int | str] | None) -> list[str]:
+    """Names of factors that are named by number from 1 or by name; for None all that have not vanished.
 
     Raises
     ------
@@ -29,18 +29,18 @@ def factors_shown(stored: Record, factors: Sequence[int | str] | None) -> list[i
         If the fit has no such factor, it has vanished, or one is named twice.
     """
     if factors is None:
-        return stored.left
+        return stored.names_left
     positions = factor_positions(stored, factors)
     gone = [stored.factor_names[k] for k in positions if stored.vanished[k]]
     if gone:
         left = ", ".join(map(repr, stored.names_left))
         msg = f"factors holds {gone[0]!r}, which has vanished: the cells do not support it. Factors left: {left}."
         raise ValueError(msg)
-    return positions
+    return [stored.factor_names[k] for k in positions]
 
 
-def factor_positions(stored: Record, factors: Sequence[int | str]) -> list[int]:
-    """Positions from 0 of factors that are named by number from 1 or by name, whether they have vanished or not.
+def factor_positions(stored: Record, factors: Sequence[int | str] | None) -> list[int]:
+    """Positions from 0 of factors that are named by number from 1 or by name; all of them for None, vanished or not.
 
     Raises
     ------
@@ -48,6 +48,8 @@ def factor_positions(stored: Record, factors: Sequence[int | str]) -> list[int]:
         If the fit has no such factor, or one is named twice.
     """
     names = stored.factor_names
+    if factors is None:
+        return list(range(len(names)))
     known = {name: k for k, name in enumerate(names)} | {k + 1: k for k in range(len(names))}
     unknown = [factor for factor in factors if factor not in known]
     if unknown:

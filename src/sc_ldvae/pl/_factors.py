@@ -74,7 +74,7 @@ def factors(
     data
         Fitted AnnData, or MuData with a fitted `modality`.
     factors
-        Factors by number from 1 or by name; all if None.
+        Factors by number from 1 or by name; all that have not vanished if None.
     basis
         Entry of `obsm` whose first two columns place the cells, such as ``'X_umap'``. By default ``'X_umap'``, if there
         is none ``'X_tsne'``, and if there is none either the first two factors.
@@ -122,12 +122,12 @@ def factors(
         msg = f"ncols must be at least 1, but is {ncols}."
         raise ValueError(msg)
     adata = pick_modality(data, modality)
-    chosen = top_panels(adata, listed(factors), n_genes, by=by, rotation=rotation, per="unit", log2=False, key=key)
-    notes = _notes(adata, list(chosen), keys, rotation, key)
+    names = listed(adata, factors, key)
+    chosen = top_panels(adata, names, n_genes, by=by, rotation=rotation, per="unit", log2=False, key=key)
     latent = get.latent_of(adata, rotation, key)
     cells = _Cells.of(adata, basis, latent)
-    shown = pd.DataFrame(latent, columns=record.read(adata, key).factor_names)[list(chosen)]
-    axes = _draw(list(chosen.values()), [notes[name] for name in chosen], cells, shown.to_numpy(), ncols)
+    shown = pd.DataFrame(latent, columns=record.read(adata, key).factor_names)[names]
+    axes = _draw(list(chosen.values()), _notes(adata, names, keys, rotation, key), cells, shown.to_numpy(), ncols)
     explain(axes[-1], pd.concat([panel.ends for panel in chosen.values()]), "bar", vanished(adata, factors, key))
     return None if finish(axes, show=show, save=save) is None else figure_of(axes[0])
 
@@ -159,11 +159,11 @@ class _Cells(NamedTuple):
 
 def _notes(
     adata: AnnData, names: list[str], keys: Sequence[str] | str | None, rotation: Method | None, key: str
-) -> dict[str, list[str]]:
+) -> list[list[str]]:
     """Lines of text for each factor, out of what is known of it."""
     measures = _measures(adata, names, rotation, key)
     followed = _followed(adata, names, keys, rotation, key)
-    return {name: [line for line in (", ".join(measures[name]), followed.get(name)) if line] for name in names}
+    return [[line for line in (", ".join(measures[name]), followed.get(name)) if line] for name in names]
 
 
 def _measures(adata: AnnData, names: list[str], rotation: Method | None, key: str) -> dict[str, list[str]]:

@@ -56,7 +56,7 @@ def loadings(
     data
         Fitted AnnData, or MuData with a fitted `modality`.
     factors
-        Factors by number from 1 or by name; all if None, which makes a large figure of many.
+        Factors by number from 1 or by name; all that have not vanished if None.
     n_genes
         Number of genes per factor and direction.
     kind
@@ -105,7 +105,8 @@ def loadings(
     """
     check_kind(kind)
     adata = pick_modality(data, modality)
-    contents = top_panels(adata, listed(factors), n_genes, by=by, rotation=rotation, per=per, log2=log2, key=key)
+    names = listed(adata, factors, key)
+    contents = top_panels(adata, names, n_genes, by=by, rotation=rotation, per=per, log2=log2, key=key)
     if rotation is None:
         explained = get.factors(adata, key=key)["explained_deviance"]
         contents = {
@@ -118,7 +119,7 @@ def loadings(
 
 def top_panels(
     adata: AnnData,
-    factors: Sequence[int | str] | None,
+    factors: Sequence[str],
     n_genes: int,
     *,
     by: By,

@@ -67,7 +67,7 @@ def loadings_heatmap(
     n_genes
         Number of genes per factor and direction.
     factors
-        Factors by number from 1 or by name, in this order; all if None.
+        Factors by number from 1 or by name, in this order; all that have not vanished if None.
     genes
         Names of fitted genes to show instead of the most extreme ones.
     order
@@ -115,7 +115,8 @@ def loadings_heatmap(
     if order not in {"factor", "clustered"}:
         msg = f"order must be 'factor' or 'clustered', but is {order!r}."
         raise ValueError(msg)
-    adata, factors, colors = pick_modality(data, modality), listed(factors), _color_map(cmap)
+    adata, colors = pick_modality(data, modality), _color_map(cmap)
+    factors = listed(adata, factors, key)
     frame = get.loadings(adata, factors, rotation=rotation, per=per, log2=log2, key=key)
     if genes is None:
         table = get.top_genes(adata, n_genes, factors=factors, rotation=rotation, per=per, log2=log2, key=key)

@@ -12,7 +12,7 @@ from sc_ldvae.pl._ends import COLORS
 from sc_ldvae.pl._figure import finish, lay_out, panels, plot
 from sc_ldvae.pl._names import place
 from sc_ldvae.pl._text import letters
-from sc_ldvae.pl._wording import check_genes, factor_titles, unit_of
+from sc_ldvae.pl._wording import check_genes, factor_titles, listed, unit_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,7 +100,7 @@ def loadings_scatter(
         msg = f"n_genes must be at least 1, but is {n_genes}."
         raise ValueError(msg)
     adata = pick_modality(data, modality)
-    frame = get.loadings(adata, [x, y], rotation=rotation, per=per, log2=log2, key=key)
+    frame = get.loadings(adata, listed(adata, [x, y], key), rotation=rotation, per=per, log2=log2, key=key)
     points = frame.to_numpy(dtype=np.float64)
     if genes is None:
         named = np.argsort(-np.hypot(*points.T), kind="stable")[:n_genes]

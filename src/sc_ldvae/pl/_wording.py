@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from sc_ldvae import get
-from sc_ldvae.inputs import check_any, check_once
+from sc_ldvae import get, record
+from sc_ldvae.inputs import check_any, check_once, factors_shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,19 +25,17 @@ def unit_of(per: Per, *, log2: bool) -> str:
     return f"{'log2' if log2 else 'ln'} fold change\nper {step} of the factor"
 
 
-def listed(factors: Sequence[int | str] | int | str | None) -> Sequence[int | str] | None:
-    """A single factor as a list.
+def listed(adata: AnnData, factors: Sequence[int | str] | int | str | None, key: str) -> list[str]:
+    """Names of the factors to draw, also of a single one; for None of all that have not vanished.
 
     Raises
     ------
     ValueError
-        If there is none.
+        If there is none, or no such one.
     """
-    if factors is None:
-        return None
     chosen = [factors] if isinstance(factors, int | np.integer | str) else factors
     check_any(chosen, "factors")
-    return chosen
+    return factors_shown(record.read(adata, key), chosen)
 
 
 def factor_titles(adata: AnnData, key: str, rotation: Method | None) -> dict[str, str]:

@@ -51,7 +51,7 @@ def enrichment(
         One row per source (set, pathway, regulator) and target gene, in the columns `source` and `target`, with an
         optional signed `weight` (1 by default), as decoupler's own resources are. Further columns are ignored.
     factors
-        Factors by number from 1 or by name; all if None.
+        Factors by number from 1 or by name; all that have not vanished if None.
     method
         Which of decoupler's methods: ``'ulm'``, t statistic of a linear model with one source; ``'mlm'``, with all
         sources at once, so that what overlapping sources share counts for none; ``'zscore'``, weighted mean of the
@@ -145,9 +145,10 @@ def enrichment(
 def _loadings(adata: AnnData, factors: Sequence[int | str] | None, key: str) -> pd.DataFrame:
     """Genes x factors; where there are standard errors, signed square roots of z scores."""
     inputs.check_any(factors, "factors")
-    loadings = get.loadings(adata, factors, key=key)
+    chosen = inputs.factors_shown(record.read(adata, key), factors)
+    loadings = get.loadings(adata, chosen, key=key)
     try:
-        errors = get.loadings_se(adata, factors, key=key)
+        errors = get.loadings_se(adata, chosen, key=key)
     except ValueError:
         # Everything else that it could refuse, the line before has refused.
         return loadings
