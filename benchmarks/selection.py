@@ -162,8 +162,9 @@ def recovered(simulation: dict[str, Any], seed: int, threads: int) -> dict[str, 
     options: dict[str, Any] = {"gene_likelihood": simulation["gene_likelihood"], "rng": seed, "progress": False}
     sc_ldvae.tl.ldvae(adata, _N_FITTED, batch_key="batch" if simulation["n_batches"] > 1 else None, **options)
     truth = adata.varm["true_loadings"] / np.linalg.norm(adata.varm["true_loadings"], axis=0)
-    found = sc_ldvae.get.loadings(adata).to_numpy(np.float64)
-    turned = sc_ldvae.get.loadings(adata, rotation="varimax").to_numpy(np.float64)
+    left = sc_ldvae.get.factors(adata).query("not vanished").index.tolist()
+    found = sc_ldvae.get.loadings(adata, left).to_numpy(np.float64)
+    turned = sc_ldvae.get.loadings(adata, left, rotation="varimax").to_numpy(np.float64)
     return {
         "left": found.shape[1],
         "space": float(np.linalg.norm(np.linalg.qr(found)[0].T @ truth, axis=0).min()),
