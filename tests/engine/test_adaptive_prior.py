@@ -184,3 +184,12 @@ def test_at_least_one_factor_is_supported() -> None:
     prior.observe_slope(np.zeros(3))
     assert (prior.evidence() < 0).all()
     np.testing.assert_array_equal(prior.supported(), [False, True, False])
+
+
+def test_what_overflows_keeps_a_factor_and_warns_of_nothing() -> None:
+    prior = AdaptivePrior(LIKELIHOODS["nb"], 1000, 2)
+    huge = np.full((2, 5), 1e30, np.float32) * np.arange(5, dtype=np.float32)
+    linear = {"log_theta": np.zeros(5, np.float32)}
+    prior.observe(huge, np.full((3, 5), np.inf, np.float32), np.full(2, np.nan, np.float32), linear)
+    prior.observe_slope(np.full(2, np.nan, np.float32))
+    assert prior.supported().any()

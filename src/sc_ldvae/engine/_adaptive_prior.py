@@ -65,6 +65,8 @@ class AdaptivePrior:
         """Number of rows of the decoder that have the prior: the factors, if they do, then the covariates."""
         return len(self._group)
 
+    # What overflows shows in the ELBO, which the training loop checks.
+    @np.errstate(all="ignore")
     def observe(self, effects: Floats, counted: Floats, divergence: Floats, linear: Mapping[str, Floats]) -> None:
         """Learn from a minibatch.
 
@@ -115,26 +117,23 @@ class AdaptivePrior:
         """What each count of a cell adds to half the squares of its latent in the loss, n_genes x n_factors."""
         return np.ascontiguousarray((self._variance()[: self.n_factors] * self._per_count).T)
 
+    @np.errstate(all="ignore")
     def evidence(self) -> Floats:
-        r"""By how much each factor raises the log evidence of the training cells, in nats, n_factors.
+        """By how much each factor raises the log evidence of the training cells, in nats, n_factors.
 
         Without factor k, to second order, their log-likelihood falls by ``d_k + sum_g I_gk w_gk^2 / 2``, where d_k is
         its derivative by the log size of the factor's loadings. The loadings cost
         ``sum_g (w_gk^2 / s_k^2 + log(1 + I_gk s_k^2)) / 2``, the latent its divergences.
         """
-        factors = slice(self.n_factors)
-        information, squared, squares = (
-            self._information()[factors],
-            self._squared()[factors],
-            self._effects[factors] ** 2,
-        )
+        arrays = self._information(), self._squared(), self._effects**2
+        information, squared, squares = (array[: self.n_factors] for array in arrays)
         net = (information - 1 / squared) * squares - np.log1p(information * squared)
         of_cells = self._n_training * (self._slope - self._divergence).astype(np.float64)
         return of_cells + 0.5 * net.sum(1, dtype=np.float64)
 
     def supported(self) -> Mask:
         """Factors that the cells support: those whose evidence is positive; at least the one with the largest."""
-        evidence = self.evidence()
+        evidence = np.nan_to_num(self.evidence(), nan=-np.inf)
         return (evidence > 0) | (evidence == evidence.max())
 
     def _information(self) -> Floats:
