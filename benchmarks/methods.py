@@ -44,9 +44,13 @@ class Fitted:
 
 
 def ldvae(adata: ad.AnnData, clock: Clock, seed: int, epochs: int | None) -> Fitted:
-    """What `sc_ldvae.tl.ldvae` does by default, watched by the clock; the held-out cells choose the epoch."""
+    """What `sc_ldvae.tl.ldvae` does, watched by the clock; the held-out cells choose the epoch.
+
+    With as many factors as the others, all of which stay.
+    """
     asked = inputs.Options()
-    asked = asked._replace(schedule=replace(asked.schedule, max_epochs=epochs))
+    schedule = replace(asked.schedule, max_epochs=epochs, loadings_prior=None)
+    asked = asked._replace(model=replace(asked.model, n_latent=N_LATENT), schedule=schedule)
     clock.start()
     inputs.check_object(adata)
     # The prepared files hold the chosen genes alone.

@@ -47,8 +47,8 @@ def selection(session: Session) -> None:
     ]
     rows += [_row(session, name, {"simulation": setting}) for name, setting in _SIMULATED.items()]
     notes = (
-        f"Means of {_N_SEEDS} seeds, which share the held-out cells of the real data; medians of ARI and kNN. Change: of "
-        f"the held-out ELBO against {SETTINGS[_BASE][0]} factors without a prior, in per cent; above zero is better. "
+        f"Means of {_N_SEEDS} seeds, which share the held-out cells of the real data; medians of ARI and kNN. Change: "
+        f"of the held-out ELBO against {SETTINGS[_BASE][0]} factors without a prior, in per cent; positive is better. "
         "Weighed: each factor by the standard deviation of its loadings."
     )
     table = pd.DataFrame([row for per_data in rows for row in per_data])

@@ -62,7 +62,7 @@ def fit_once(path: str) -> dict[str, Any]:
     fitted = _fitted(path)
     if not fitted.exists():
         adata = ad.read_h5ad(path)
-        sc_ldvae.tl.ldvae(adata, train_size="train", progress=False)
+        sc_ldvae.tl.ldvae(adata, n_latent=10, loadings_prior=None, train_size="train", progress=False)
         adata.write_h5ad(fitted)
     return {}
 
