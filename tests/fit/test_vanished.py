@@ -37,7 +37,7 @@ def spanned(loadings: np.ndarray, truth: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("gene_likelihood", ["nb", "zinb", "poisson"])
 def test_the_true_factors_are_left(gene_likelihood: Any, n_batches: int) -> None:
     adata = sc_ldvae.datasets.simulate(
-        1000, 200, N_TRUE, n_batches=n_batches, gene_likelihood=gene_likelihood, rng=n_batches
+        700, 120, N_TRUE, n_batches=n_batches, gene_likelihood=gene_likelihood, rng=n_batches
     )
     batch_key = "batch" if n_batches > 1 else None
     sc_ldvae.tl.ldvae(adata, N_LATENT, gene_likelihood=gene_likelihood, batch_key=batch_key, progress=False)
