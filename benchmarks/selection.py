@@ -94,10 +94,10 @@ def _means(found: pd.DataFrame) -> dict[str, Any]:
     return {
         "held-out ELBO": found["elbo"].mean(),
         "left": ", ".join(map(str, sorted(found["left"]))),
-        "ARI": found["ari"].median(),
-        "kNN": found["knn"].median(),
-        "ARI, weighed": found["ari_weighed"].median(),
-        "kNN, weighed": found["knn_weighed"].median(),
+        "ARI": found["ari"].astype(float).median(),
+        "kNN": found["knn"].astype(float).median(),
+        "ARI, weighed": found["ari_weighed"].astype(float).median(),
+        "kNN, weighed": found["knn_weighed"].astype(float).median(),
     }
 
 
