@@ -92,6 +92,7 @@ class AdaptivePrior:
         self._divergence += self._share * (divergence - self._divergence)
         mean = np.maximum(self._counted[-1], _TINY)
         self._per_count = (self._likelihood.expected_information(mean, linear) / mean).astype(effects.dtype)
+        self._information = self._n_training * self._counted[:-1] * self._per_count
         new = self._of_groups((self._effects**2 + self._variance()).mean(1))
         self._squared_scales += effects.dtype.type(_RATE) * (np.maximum(new, _TINY) - self._squared_scales)
 
@@ -125,7 +126,7 @@ class AdaptivePrior:
         its derivative by the log size of the factor's loadings. The loadings cost
         ``sum_g (w_gk^2 / s_k^2 + log(1 + I_gk s_k^2)) / 2``, the latent its divergences.
         """
-        arrays = self._information(), self._squared(), self._effects**2
+        arrays = self._information, self._squared(), self._effects**2
         information, squared, squares = (array[: self.n_factors] for array in arrays)
         net = (information - 1 / squared) * squares - np.log1p(information * squared)
         of_cells = self._n_training * (self._slope - self._divergence).astype(np.float64)
@@ -136,11 +137,8 @@ class AdaptivePrior:
         evidence = np.nan_to_num(self.evidence(), nan=-np.inf)
         return (evidence > 0) | (evidence == evidence.max())
 
-    def _information(self) -> Floats:
-        return self._n_training * self._counted[:-1] * self._per_count
-
     def _variance(self) -> Floats:
-        return 1 / (self._information() + 1 / self._squared())
+        return 1 / (self._information + 1 / self._squared())
 
     def _squared(self) -> Floats:
         """Squared scale of each row, n_rows x 1."""

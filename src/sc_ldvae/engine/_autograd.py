@@ -98,7 +98,7 @@ class AutogradEngine(Autograd):
     def _of_effects(self, prior: AdaptivePrior, x: Tensor, seen: _Seen) -> Tensor:
         """What has the gradient that the adaptive prior adds."""
         u, q, n_cells = seen.u, seen.posterior, len(x)
-        effects, z = self._model.decoder.affine(u)[0].T[-prior.n_rows :], u[:, : prior.n_factors]
+        effects, z = seen.weight.T[-prior.n_rows :], u[:, : prior.n_factors]
         squares = torch.column_stack([u[:, -prior.n_rows :] ** 2, torch.ones_like(u[:, :1])])
         divergence = Normal(q.mean.T, q.variance.T).kl(0.0, 1.0)[: prior.n_factors] / n_cells
         counted = squares.T @ x / n_cells
@@ -129,7 +129,7 @@ class _Seen:
 
     def decoder(self, decoder: LinearDecoder, inputs: tuple[Tensor], output: Tensor) -> None:
         (self.u,) = inputs
-        self.weight = decoder.affine(self.u)[0].detach()
+        self.weight = decoder.affine(self.u)[0]
         output.register_hook(partial(setattr, self, "d_output"))  # type: ignore[no-untyped-call]
 
 

@@ -82,7 +82,7 @@ class FusedElbo:
         log_likelihood = self._likelihood.forward(rows, inputs, training=training)
         kl_library = kl[:, n_latent] if model.l_encoder is not None else np.zeros_like(log_likelihood)
         if training:
-            self._likelihood.add_adaptive_prior(rows, inputs.u, kl[:, :n_latent].mean(0))
+            self._likelihood.add_adaptive_prior(rows, inputs.u, kl)
             self._backward(q, distance, inputs, kl_weight)
             self._likelihood.add_prior(prior_weight)
         terms = (log_likelihood - rows.log_factorials, kl[:, :n_latent].sum(1), kl_library)

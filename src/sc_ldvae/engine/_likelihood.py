@@ -113,9 +113,9 @@ class FusedLikelihood:
         return self._d_u, self._d_log_library
 
     def add_adaptive_prior(self, rows: SparseRows, u: Floats, divergence: Floats) -> None:
-        """Let the adaptive prior learn, and add its part to the gradients before they go `backward`.
+        """Let the adaptive prior, if there is one, learn, and add its part to the gradients before they go `backward`.
 
-        `divergence` is that of each factor, mean over the cells, n_latent.
+        `divergence` is that of each cell and factor, n_cells x at least n_latent.
         """
         prior, n_cells = self._adaptive_prior, u.dtype.type(len(u))
         if prior is None:
@@ -126,9 +126,9 @@ class FusedLikelihood:
         counted = np.empty((len(rows.gene_indptr) - 1, prior.n_rows + 1), u.dtype)
         slices = n_slices(len(rows.genes) * prior.n_rows // 4)
         multiply(slices, rows.gene_indptr, rows.cells, counts, u[:, own.start :] ** 2, counted)
-        of_factors = divergence[: prior.n_factors]
-        prior.observe(self._matrix[own], np.ascontiguousarray(counted.T) / n_cells, of_factors, self._model.typical())
         factors = slice(prior.n_factors)
+        of_factors = divergence[:, factors].mean(0)
+        prior.observe(self._matrix[own], np.ascontiguousarray(counted.T) / n_cells, of_factors, self._model.typical())
         prior.observe_slope(-(self._d_maps[0, factors] * self._matrix[factors]).sum(1))
         self._d_maps[0, own] += prior.pull
         penalty = np.empty((len(u), prior.n_factors), u.dtype)

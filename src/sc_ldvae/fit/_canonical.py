@@ -91,8 +91,7 @@ def decoded_cells(model: LDVAE, cells: Cells) -> assess.Decoded:
 
 def _canonical_order(shares: Floats, decoder: Decoder, *, composition: bool) -> tuple[Positions, NDArray[np.float64]]:
     """Largest explained deviance first, what vanished last; signs such that the loadings' heavier tail is positive."""
-    vanished = ~decoder.log_proportion.loadings.any(0)
-    order = np.lexsort((-shares, vanished))
+    order = np.lexsort((-shares, decoder.log_proportion.vanished))
     if composition:
         return order, np.ones(len(order))
     skewness = (decoder.log_proportion.loadings[:, order] ** 3).sum(0)
@@ -103,7 +102,7 @@ def _covariance(
     decoder: Decoder, decoded: assess.Decoded, levels: list[slice], *, composition: bool
 ) -> NDArray[np.float64]:
     """Of the loadings of each gene; of those of vanished factors zero, as they themselves."""
-    kept = np.flatnonzero(decoder.log_proportion.loadings.any(0))
+    kept = np.flatnonzero(~decoder.log_proportion.vanished)
     n_genes, n_latent = decoder.log_proportion.loadings.shape
     covariance = np.zeros((n_genes, n_latent, n_latent))
     covariance[:, kept[:, None], kept] = assess.loadings_covariance(

@@ -12,6 +12,7 @@ import torch
 from sc_ldvae.counts import evenly
 from sc_ldvae.engine import AdaptivePrior, engine_of
 from sc_ldvae.fit._canonical import canonical
+from sc_ldvae.fit._fold import level_blocks
 from sc_ldvae.fit._history import History
 from sc_ldvae.fit._loop import train
 from sc_ldvae.fit._schedule import n_selecting
@@ -135,34 +136,31 @@ def _trained_at_once(
 ) -> Training:
     model = _started_model(request, held_out, rng).to(request.device)
     generator = torch.Generator(request.device).manual_seed(_seed(rng))
-    history, weight = History(), 1 / int((~held_out).sum())
+    history, n_training = History(), int((~held_out).sum())
     rest = request.cells, held_out, request.schedule, generator, watcher
-    selecting = _adaptive_prior(request, held_out, of_factors=True) if request.selects else None
+    last = n_selecting(request.schedule, n_training)
+    adaptive = request.schedule.loadings_prior is not None and last > 0 and not request.options.composition
+    selecting = _prior(model, n_training, model.n_latent) if adaptive and request.selects else None
     if selecting is not None:
-        last = n_selecting(request.schedule, int((~held_out).sum()))
-        with engine_of(model, weight, selecting) as engine:
+        with engine_of(model, 1 / n_training, selecting) as engine:
             train(model, engine, *rest, history, last)
-        history.n_selecting = last
-        model = without_vanished(model, selecting.supported(), request.options, request.levels)
-    with engine_of(model, weight, _adaptive_prior(request, held_out, of_factors=not request.selects)) as engine:
+        history.n_selecting, kept = last, selecting.supported()
+        model = without_vanished(model, kept, request.options, request.levels)
+    lasting = _prior(model, n_training, 0 if request.selects else model.n_latent) if adaptive else None
+    with engine_of(model, 1 / n_training, lasting) as engine:
         _, reason = train(model, engine, *rest, history)
     check_result(model, request.cells, held_out, history, request.schedule)
     if selecting is None:
         return Training(model, history, reason)
-    kept = selecting.supported()
     model = with_vanished(model, kept, request.options, request.levels)
     return Training(model, history, reason, np.where(kept, selecting.scale, 0.0))
 
 
-def _adaptive_prior(request: Request, held_out: Mask, *, of_factors: bool) -> AdaptivePrior | None:
-    """Of covariates, and of factors; None where it was not asked for, there is no time, or nothing that it is of."""
-    options, levels, n_training = request.options, request.levels, int((~held_out).sum())
-    n_factors = options.n_latent if of_factors else 0
-    covariates = [n for n in (levels.n_batch, *levels.n_cats_per_cov) if n > 1] + [1] * levels.n_continuous_cov
-    possible = n_selecting(request.schedule, n_training) > 0 and not options.composition
-    if request.schedule.loadings_prior is None or not possible or not (n_factors or covariates):
-        return None
-    return AdaptivePrior(LIKELIHOODS[options.gene_likelihood], n_training, n_factors, covariates)
+def _prior(model: LDVAE, n_training: int, n_factors: int) -> AdaptivePrior | None:
+    """Of the covariates and of so many factors; None where there are none of either."""
+    covariates = [block.stop - block.start for block in level_blocks(model)] + [1] * model.n_continuous_cov
+    likelihood = LIKELIHOODS[model.blocks[0].gene_likelihood]
+    return AdaptivePrior(likelihood, n_training, n_factors, covariates) if n_factors or covariates else None
 
 
 @undisturbed(torch.device("cpu"))

@@ -40,8 +40,7 @@ def factors(data: Data, *, key: str = record.DEFAULT, modality: str | None = Non
     [BurdaUnits16]_; for ``latent_distribution='ln'``, of whose latent only the softmax is stored, whether the mean
     posterior variance is above 0.99). Where the loadings had an adaptive prior there is `prior_scale`, its standard
     deviation for each factor when the factor was kept, 0 for those that were not; no rotation has it.
-    ``attrs['total_explained_deviance']`` is that of all factors
-    together.
+    ``attrs['total_explained_deviance']`` is that of all factors together.
 
     Raises
     ------

@@ -35,13 +35,18 @@ class LinearDecoder(nn.Module):
 
     def forward(self, u: Tensor) -> Tensor:
         """Output, n_cells x n_output, of inputs `u`, n_cells x n_input."""
+        moments = self._moments(u)
         if self.training and self.gamma is not None:
-            self._update(*(moment.detach() for moment in _moments(u)))
-        return F.linear(u, *self.affine(u))
+            self._update(*(moment.detach() for moment in moments))
+        return F.linear(u, *self._affine(*moments))
 
     def affine(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Weight and bias of the whole map for these inputs; while training, BatchNorm takes their moments."""
-        return self._affine(*_moments(u)) if self.training and self.gamma is not None else self.folded()
+        return self._affine(*self._moments(u))
+
+    def _moments(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and covariance that BatchNorm takes."""
+        return _moments(u) if self.training and self.gamma is not None else (self.running_mean, self.running_cov)
 
     @property
     def intercept(self) -> nn.Parameter | None:

@@ -43,6 +43,11 @@ class AffineMap:
         effects = covariates @ self.covariate_effects.T.astype(np.float64)
         return latent @ self.loadings.T.astype(np.float64) + self.intercept + effects
 
+    @property
+    def vanished(self) -> NDArray[np.bool_]:
+        """Factors without any loading, n_latent."""
+        return ~self.loadings.any(0)
+
     def matrix(self) -> Floats:
         """The map as kernels take it: rows for factors, columns of the design and intercept, single precision."""
         parts = [self.loadings.T, self.covariate_effects.T, self.intercept]

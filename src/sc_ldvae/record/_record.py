@@ -75,7 +75,7 @@ class Record:
     @cached_property
     def vanished(self) -> NDArray[np.bool_]:
         """Factors that the cells did not support, n_latent: their loadings are zero."""
-        vanished = ~self.shown_decoder.log_proportion.loadings.any(0)
+        vanished = self.shown_decoder.log_proportion.vanished
         # Where there is nothing else, that is what there is to show.
         return vanished & ~vanished.all()
 

@@ -122,5 +122,5 @@ def _by_deviance(
     held_out = record.held_out(adata, stored)
     rotated = stored.decoder.rotated(np.linalg.inv(matrix).T)
     total, shares = assess.deviance_on_held_out(rotated, decoded, held_out)
-    order = np.lexsort((-shares, ~rotated.log_proportion.loadings.any(0)))
+    order = np.lexsort((-shares, rotated.log_proportion.vanished))
     return np.ascontiguousarray(matrix[:, order]), (total, shares[order])

@@ -166,8 +166,8 @@ def stability(
 
 def _of_all(values: np.ndarray, stored: record.Record) -> np.ndarray:
     """With places for vanished factors in the last axis, of which nothing is known."""
-    filled = np.full((*values.shape[:-1], stored.n_latent), False if values.dtype == np.bool_ else np.nan)
-    filled = filled.astype(values.dtype)
+    nothing = False if values.dtype == np.bool_ else np.nan
+    filled = np.full((*values.shape[:-1], stored.n_latent), nothing, values.dtype)
     filled[..., stored.left] = values
     return filled
 
