@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from copy import deepcopy
 from typing import Any
 
@@ -18,6 +19,8 @@ from sc_ldvae.nn import LDVAE, Grouped
 
 N_CELLS, N_GENES, N_LATENT, N_BATCH, N_TRAINING = 24, 31, 3, 3, 500
 KL_WEIGHT, PRIOR_WEIGHT = 0.4, 0.05
+# One step of so many has the prior, with as many times its weight.
+EVERY = 4
 # Columns of the batches, and a continuous covariate.
 COVARIATES = (N_BATCH, 1)
 MODES = [
@@ -83,13 +86,13 @@ def loss_of(model: LDVAE, *, of_factors: bool) -> tuple[torch.Tensor, np.ndarray
     for rows in groups:
         before = (w[rows] ** 2).mean()
         after = (w[rows] ** 2 + 1 / (information[rows] + 1 / before)).mean()
-        scales[rows] = np.sqrt(before + 0.1 * (after - before))
+        scales[rows] = np.sqrt(before + 0.3 * (after - before))
     log_prior = torch.distributions.Normal(0.0, torch.as_tensor(scales)).log_prob(effects).sum()
-    loss = -terms.per_cell(KL_WEIGHT).mean() - PRIOR_WEIGHT * model.log_prior() - log_prior / N_TRAINING
+    loss = -terms.per_cell(KL_WEIGHT).mean() - PRIOR_WEIGHT * model.log_prior() - EVERY * log_prior / N_TRAINING
     if of_factors:
         variance = torch.as_tensor((1 / (information + 1 / scales**2))[:N_LATENT] * per_count)
         # Of each cell: half of its information about the loadings, times their variance, times its squared latent.
-        loss = loss + 0.5 * torch.einsum("ng,kg,nk->n", x, variance, u[:, :N_LATENT] ** 2).mean()
+        loss = loss + EVERY * 0.5 * torch.einsum("ng,kg,nk->n", x, variance, u[:, :N_LATENT] ** 2).mean()
     return loss, scales[:, 0]
 
 
@@ -118,6 +121,35 @@ def test_gradients_are_those_of_autograd(mode: dict[str, Any], of_factors: bool)
         )
 
 
+def test_one_step_of_four_has_the_prior() -> None:
+    prior = prior_of(MODES[0])
+    assert [prior.begin_step() for _ in range(9)] == [True, False, False, False] * 2 + [True]
+
+
+@pytest.mark.parametrize("autograd", [True, False], ids=["autograd", "fused"])
+def test_the_steps_between_are_those_without_it(autograd: bool) -> None:
+    own = {name: values.numpy() for name, values in annotations(torch.float32).items()}
+    minibatch = Minibatch(sparse.csr_matrix(counts(torch.float32).numpy()), own)
+    weights = []
+    for prior in (None, prior_of(MODES[0])):
+        model = model_of(MODES[0], torch.float32)
+        if prior is not None:
+            prior.begin_step()
+        with ExitStack() as stack:
+            engine = (
+                AutogradEngine(model, PRIOR_WEIGHT, prior)
+                if autograd
+                else stack.enter_context(engine_of(model, PRIOR_WEIGHT, prior))
+            )
+            for _ in range(3):
+                engine.step(minibatch, 0.01, KL_WEIGHT, torch.Generator().manual_seed(5))
+            weights.append(model.decoder.weight.detach().clone())
+            engine.step(minibatch, 0.01, KL_WEIGHT, torch.Generator().manual_seed(5))
+            weights.append(model.decoder.weight.detach().clone())
+    torch.testing.assert_close(weights[0], weights[2], rtol=0, atol=0)
+    assert not torch.equal(weights[1], weights[3])
+
+
 @pytest.mark.parametrize("of_factors", [True, False], ids=["factors", "covariates"])
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: "-".join(map(str, mode.values())))
 def test_both_engines_learn_the_same(mode: dict[str, Any], of_factors: bool) -> None:
@@ -130,11 +162,11 @@ def test_both_engines_learn_the_same(mode: dict[str, Any], of_factors: bool) -> 
         generator = torch.Generator().manual_seed(5)
         if autograd:
             engine = AutogradEngine(model, PRIOR_WEIGHT, prior)
-            for _ in range(3):
+            for _ in range(2 * EVERY + 1):
                 engine.step(minibatch, 0.01, KL_WEIGHT, generator)
         else:
             with engine_of(model, PRIOR_WEIGHT, prior) as fused:
-                for _ in range(3):
+                for _ in range(2 * EVERY + 1):
                     fused.step(minibatch, 0.01, KL_WEIGHT, generator)
         priors.append(prior)
         models.append(model)

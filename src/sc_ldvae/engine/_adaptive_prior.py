@@ -12,9 +12,11 @@ if TYPE_CHECKING:
     from sc_ldvae._typing import Floats, Mask
     from sc_ldvae.likelihoods import Likelihood
 
+# One step of so many has the prior, with as many times its weight: it moves slowly, and costs a quarter of a step.
+_EVERY = 4
 # Minibatches over which the information is averaged, and how far a scale moves in one step towards its new value.
-_WINDOW = 20
-_RATE = 0.1
+_WINDOW = 10
+_RATE = 0.3
 _TINY = np.float32(1e-8)
 
 
@@ -55,7 +57,8 @@ class AdaptivePrior:
 
     def __init__(self, likelihood: Likelihood, n_training: int, n_factors: int, covariates: Sequence[int] = ()) -> None:
         self.n_factors = n_factors
-        self._likelihood, self._n_training, self._n_steps = likelihood, n_training, 0
+        self._likelihood, self._n_training = likelihood, n_training
+        self._n_steps = self._n_observed = 0
         sizes = [*(1 for _ in range(n_factors)), *covariates]
         self._group = np.repeat(np.arange(len(sizes)), sizes)
         self._sizes = np.array(sizes)
@@ -64,6 +67,11 @@ class AdaptivePrior:
     def n_rows(self) -> int:
         """Number of rows of the decoder that have the prior: the factors, if they do, then the covariates."""
         return len(self._group)
+
+    def begin_step(self) -> bool:
+        """Whether the step that begins has the prior."""
+        self._n_steps += 1
+        return self._n_steps % _EVERY == 1
 
     # What overflows shows in the ELBO, which the training loop checks.
     @np.errstate(all="ignore")
@@ -82,12 +90,12 @@ class AdaptivePrior:
         linear
             Parts of the likelihood in an average cell, n_genes each.
         """
-        self._n_steps += 1
+        self._n_observed += 1
         self._effects = effects - effects.mean(1, keepdims=True)
-        if self._n_steps == 1:
+        if self._n_observed == 1:
             self._counted, self._divergence, self._slope = counted, divergence, np.zeros_like(divergence)
             self._squared_scales = np.maximum(self._of_groups((self._effects**2).mean(1)), _TINY)
-        self._share = effects.dtype.type(1 / min(self._n_steps, _WINDOW))
+        self._share = effects.dtype.type(1 / min(self._n_observed, _WINDOW))
         self._counted += self._share * (counted - self._counted)
         self._divergence += self._share * (divergence - self._divergence)
         mean = np.maximum(self._counted[-1], _TINY)
@@ -110,13 +118,13 @@ class AdaptivePrior:
 
     @property
     def pull(self) -> Floats:
-        """Gradient by the effects of minus the log prior per training cell, n_rows x n_genes."""
-        return self._effects / (self._n_training * self._squared())
+        """What a step with the prior adds to the gradient by the effects, n_rows x n_genes."""
+        return self._effects / (self._n_training / _EVERY * self._squared())
 
     @property
     def penalty(self) -> Floats:
-        """What each count of a cell adds to half the squares of its latent in the loss, n_genes x n_factors."""
-        return np.ascontiguousarray((self._variance()[: self.n_factors] * self._per_count).T)
+        """What each count of a cell adds to half the squares of its latent in such a step, n_genes x n_factors."""
+        return np.ascontiguousarray((self._variance()[: self.n_factors] * (_EVERY * self._per_count)).T)
 
     @np.errstate(all="ignore")
     def evidence(self) -> Floats:

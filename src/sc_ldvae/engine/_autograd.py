@@ -66,10 +66,11 @@ class AutogradEngine(Autograd):
 
     def step(self, cells: Minibatch, lr: float, kl_weight: float, generator: torch.Generator) -> Elbo:
         """One step; the terms before it."""
-        arguments = self._arguments(cells)
-        with self._seen() as seen:
+        arguments, prior = self._arguments(cells), self._adaptive_prior
+        if prior is not None and not prior.begin_step():
+            prior = None
+        with self._seen(prior) as seen:
             terms: Elbo = self._model(**arguments, generator=generator)
-        prior = self._adaptive_prior
         loss = -terms.per_cell(kl_weight).mean() - self._prior_weight * self._model.log_prior()
         if prior is not None:
             loss = loss + self._of_effects(prior, arguments["x"], seen)
@@ -83,10 +84,10 @@ class AutogradEngine(Autograd):
         return terms
 
     @contextmanager
-    def _seen(self) -> Iterator[_Seen]:
-        """What the module computes and the gradient of the decoder's output, for the adaptive prior if there is one."""
+    def _seen(self, prior: AdaptivePrior | None) -> Iterator[_Seen]:
+        """What the module computes and the gradient of the decoder's output, for the adaptive prior of this step."""
         seen, hooks = _Seen(), []
-        if self._adaptive_prior is not None:
+        if prior is not None:
             hooks.append(self._model.z_encoder.register_forward_hook(seen.encoder))
             hooks.append(self._model.decoder.register_forward_hook(seen.decoder))
         try:

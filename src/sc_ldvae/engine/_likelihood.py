@@ -118,11 +118,12 @@ class FusedLikelihood:
         `divergence` is that of each cell and factor, n_cells x at least n_latent.
         """
         prior, n_cells = self._adaptive_prior, u.dtype.type(len(u))
-        if prior is None:
+        if prior is None or not prior.begin_step():
             return
         # Those of the factors and of the covariates, or of the latter alone, stand before the bias.
         own = slice(u.shape[1] - 1 - prior.n_rows, u.shape[1] - 1)
-        counts = np.expm1(rows.seen_by_gene) if self._model.log_variational else rows.seen_by_gene
+        # Counts are whole numbers, for which NumPy's fast exp is as good as its slow expm1.
+        counts = np.exp(rows.seen_by_gene) - 1 if self._model.log_variational else rows.seen_by_gene
         counted = np.empty((len(rows.gene_indptr) - 1, prior.n_rows + 1), u.dtype)
         slices = n_slices(len(rows.genes) * prior.n_rows // 4)
         multiply(slices, rows.gene_indptr, rows.cells, counts, u[:, own.start :] ** 2, counted)
