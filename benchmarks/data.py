@@ -41,7 +41,7 @@ DATA_SETS = {
     "pbmc10k_1000": DataSet("pbmc10k_citeseq.h5mu", 1000, reference="linear_scvi_tutorial"),
     "pbmc10k_4000": DataSet("pbmc10k_citeseq.h5mu", None),
     "lung": DataSet("lung_2studies_6donors.h5ad", 2000, "cell_type"),
-    "kang": DataSet("kang_ifnb_ctrl_stim.h5ad", 2000, "stim"),
+    "kang": DataSet("kang_ifnb_ctrl_stim.h5ad", 2000, "kang_cell_type"),
     "marrow": DataSet("marrow_cd34_palantir.h5ad", 2000, "fateid_cluster"),
     "pbmc3k_all_genes": DataSet("pbmc3k.h5ad", None),
     "pbmc68k": DataSet(None, None, "bulk_labels"),

@@ -36,7 +36,7 @@ class Fitted:
     """What a method leaves."""
 
     latent: np.ndarray
-    """Training cells x 10."""
+    """Training cells x 10, of ours x 20 with zeros where a factor vanished."""
     model: CountModel | None = None
     """The final model, of methods with a likelihood."""
     read: Callable[[torch.nn.Module], CountModel] | None = None
@@ -44,13 +44,9 @@ class Fitted:
 
 
 def ldvae(adata: ad.AnnData, clock: Clock, seed: int, epochs: int | None) -> Fitted:
-    """What `sc_ldvae.tl.ldvae` does, watched by the clock; the held-out cells choose the epoch.
-
-    With as many factors as the others, all of which stay.
-    """
+    """What `sc_ldvae.tl.ldvae` does, watched by the clock; the held-out cells choose the epoch."""
     asked = inputs.Options()
-    schedule = replace(asked.schedule, max_epochs=epochs, loadings_prior=None)
-    asked = asked._replace(model=replace(asked.model, n_latent=N_LATENT), schedule=schedule)
+    asked = asked._replace(schedule=replace(asked.schedule, max_epochs=epochs))
     clock.start()
     inputs.check_object(adata)
     # The prepared files hold the chosen genes alone.

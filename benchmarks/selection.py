@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from benchmarks.runs import Session
 
 _DATA = ("pbmc3k", "kang", "marrow", "lung", "pbmc10k_4000")
-# Their labels are cell types.
-_TYPED = ("pbmc3k", "marrow", "lung")
 _SIMULATED: dict[str, dict[str, Any]] = {
     "simulated nb, 3 batches": {"n_batches": 3},
     "simulated zinb": {"gene_likelihood": "zinb"},
@@ -43,7 +41,7 @@ _N_SEEDS, _N_RECOVERED, _N_FITTED = 3, 10, 15
 def selection(session: Session) -> None:
     """Run what has not been run, then write the tables."""
     rows = [
-        _row(session, name, {"path": str(path), "typed": name in _TYPED})
+        _row(session, name, {"path": str(path)})
         for name in _DATA
         if (path := prepared(name, session.data, session.out))
     ]
@@ -107,7 +105,6 @@ def fitted(
     seed: int,
     threads: int,
     path: str | None = None,
-    typed: bool = False,  # noqa: FBT001, FBT002  from JSON
     simulation: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """One fit in this process."""
@@ -123,7 +120,7 @@ def fitted(
         options["gene_likelihood"] = simulation.get("gene_likelihood", "nb")
         options["batch_key"] = "batch" if "n_batches" in simulation else None
     sc_ldvae.tl.ldvae(adata, **options)
-    latent, labels = adata.obsm["X_ldvae"], adata.obs["label"] if typed else None
+    latent, labels = adata.obsm["X_ldvae"], adata.obs.get("label")
     weighed = latent * adata.varm["ldvae_loadings"].std(0)
     return {
         "elbo": float(adata.uns["ldvae"]["elbo_held_out"]),

@@ -79,7 +79,7 @@ def _quality(adata: ad.AnnData, fitted: Fitted, clock: Clock) -> dict[str, Any]:
     from benchmarks import downstream
     from benchmarks.cross_check import cross_check
 
-    result: dict[str, Any] = {}
+    result: dict[str, Any] = {"factors": int(fitted.latent.any(0).sum())}
     if "label" in adata.obs:
         labels = adata.obs["label"][adata.obs["train"]]
         result["label_accuracy"] = downstream.label_accuracy(fitted.latent, labels)
