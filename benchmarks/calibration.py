@@ -72,15 +72,17 @@ def calibration(session: Session) -> None:
 
 
 def coverage(setting: dict[str, Any], threads: int) -> dict[str, Any]:
-    """Share of the genes whose true loading the interval holds, per factor."""
+    """Share of the genes whose true loading the interval holds, per factor that did not vanish."""
     torch.set_num_threads(threads)
     adata = sc_ldvae.datasets.simulate(**setting)
     likelihood = setting.get("gene_likelihood", "nb")
     batch_key = "batch" if "n_batches" in setting else None
-    sc_ldvae.tl.ldvae(adata, setting["n_latent"], gene_likelihood=likelihood, batch_key=batch_key, progress=False)
-    errors = adata.varm["ldvae_loadings_se"].astype(float)
+    sc_ldvae.tl.ldvae(adata, gene_likelihood=likelihood, batch_key=batch_key, progress=False)
+    left = adata.varm["ldvae_loadings"].any(0)
+    errors = adata.varm["ldvae_loadings_se"][:, left].astype(float)
     weights = 1 / (errors**2).mean(1)
-    found, truth = (_centred(adata.varm[key], weights) for key in ("ldvae_loadings", "true_loadings"))
+    loadings = adata.varm["ldvae_loadings"][:, left], adata.varm["true_loadings"]
+    found, truth = (_centred(one, weights) for one in loadings)
     # Scale and rotation of the factors are the prior's affair.
     root = np.sqrt(weights)[:, None]
     basis = np.linalg.lstsq(root * truth, root * found, rcond=None)[0]

@@ -71,7 +71,7 @@ def run(path: str, method: str, seed: int, threads: int) -> dict[str, float]:
 def _latent(adata: ad.AnnData, method: str, seed: int) -> np.ndarray:
     if method.startswith("ldvae"):
         batch_key = _BATCH if method.endswith("batch") else None
-        sc_ldvae.tl.ldvae(adata, n_latent=10, loadings_prior=None, batch_key=batch_key, rng=seed, progress=False)
+        sc_ldvae.tl.ldvae(adata, batch_key=batch_key, rng=seed, progress=False)
         return adata.obsm["X_ldvae"]
     if method.startswith("pca"):
         sc.pp.normalize_total(adata, target_sum=1e4)

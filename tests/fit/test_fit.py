@@ -11,7 +11,7 @@ import sc_ldvae
 from sc_ldvae._options import Schedule
 from sc_ldvae.counts import Cells, InMemory
 from sc_ldvae.engine import AutogradEngine, engine_of, scorer_of
-from sc_ldvae.fit import History, default_max_epochs, mean_elbo, start_from_data, train
+from sc_ldvae.fit import History, default_max_epochs, mean_elbo, n_epochs, start_from_data, train
 from sc_ldvae.fit._start import truncated_svd
 from sc_ldvae.nn import LDVAE
 
@@ -186,6 +186,12 @@ def test_default_epochs_come_to_350_steps_and_grow_with_the_square_root_of_many_
     assert steps[25_600] == pytest.approx(960, rel=0.1)
     assert steps[4 * 25_600] == pytest.approx(1920, rel=0.2)
     assert default_max_epochs(10**7, 128) == 2
+
+
+def test_a_fit_whose_factors_may_vanish_has_a_tenth_more_steps() -> None:
+    assert n_epochs(Schedule(loadings_prior=None), 1280) == 35
+    assert n_epochs(Schedule(), 1280) == pytest.approx(1.1 * 35, abs=0.5)
+    assert n_epochs(Schedule(max_epochs=7), 1280) == 7
 
 
 def test_start_is_better_than_a_random_one_before_any_step(counts: AnnData) -> None:

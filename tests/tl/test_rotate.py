@@ -9,6 +9,7 @@ import mudata
 import numpy as np
 import pytest
 from scipy.linalg import expm
+from scipy.spatial.distance import pdist
 from scipy.special import softmax, xlogy
 from scipy.stats import ortho_group
 
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-METHODS = ["varimax", "promax"]
+SIMPLE = ["varimax", "promax"]
+METHODS = [*SIMPLE, "principal"]
 each_method = pytest.mark.parametrize("method", METHODS)
+to_simple_structure = pytest.mark.parametrize("method", SIMPLE)
 ROUNDING = {"rtol": 1e-4, "atol": 1e-5}
 
 
@@ -41,7 +44,7 @@ def rotated(loadings: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     return loadings @ np.linalg.inv(matrix).T
 
 
-@each_method
+@to_simple_structure
 def test_simple_structure_is_recovered(method: str) -> None:
     rng = np.random.default_rng(0)
     information, simple = rng.gamma(2.0, 1.0, 30), np.zeros((30, 3))
@@ -100,9 +103,30 @@ def test_promax_is_least_squares_towards_fourth_powers() -> None:
 @each_method
 def test_rotated_factors_are_ordered_and_signed(method: str) -> None:
     loadings, information = random_loadings()
-    result = rotated(loadings, assess.ROTATIONS[method](loadings, information))
-    assert (np.diff(information @ result**2) < 0).all()
+    matrix = assess.ROTATIONS[method](loadings, information)
+    result = rotated(loadings, matrix)
+    size = np.diag(matrix.T @ matrix) if method == "principal" else information @ result**2
+    assert (np.diff(size) < 0).all()
     assert ((result**3).sum(axis=0) > 0).all()
+
+
+def test_principal_axes_are_those_of_the_log_proportions() -> None:
+    loadings, information = random_loadings()
+    matrix = assess.principal(loadings, information)
+    np.testing.assert_allclose(rotated(loadings, matrix).T @ rotated(loadings, matrix) / 40, np.eye(4), atol=1e-12)
+    latent = np.random.default_rng(1).normal(size=(30, 4))
+    expected = pdist(latent @ loadings.T) / np.sqrt(40)
+    np.testing.assert_allclose(pdist(latent @ matrix), expected, rtol=1e-12)
+    sizes = np.linalg.svd(loadings, compute_uv=False) / np.sqrt(40)
+    np.testing.assert_allclose(np.linalg.norm(matrix, axis=0), sizes, rtol=1e-12)
+
+
+def test_principal_axes_without_length_stay() -> None:
+    loadings, information = random_loadings(3)
+    loadings = np.column_stack([loadings, loadings @ [1, -2, 0.5]])
+    matrix = assess.principal(loadings, information)
+    assert np.linalg.norm(matrix[:, -1]) == pytest.approx(1)
+    np.testing.assert_allclose(rotated(loadings, matrix)[:, -1], 0, atol=1e-9)
 
 
 @each_method
@@ -112,7 +136,7 @@ def test_factors_without_loadings_stay(method: str, n_latent: int) -> None:
     loadings = np.column_stack([np.zeros(40), loadings])
     matrix = assess.ROTATIONS[method](loadings, information)
     np.testing.assert_allclose(rotated(loadings, matrix)[:, -1], 0, atol=1e-9)
-    np.testing.assert_allclose(np.diag(matrix.T @ matrix), 1, rtol=1e-9)
+    np.testing.assert_allclose(np.diag(matrix.T @ matrix)[-1 if method == "principal" else slice(None)], 1, rtol=1e-9)
 
 
 @pytest.fixture(scope="module", params=["nb", "zinb-gene-cell"])
@@ -177,7 +201,6 @@ def test_latent_and_loadings_are_those_of_the_matrix(both: AnnData) -> None:
     (latent, loadings), (new_latent, new_loadings) = (shown(both, key) for key in ("ldvae", "rot"))
     np.testing.assert_allclose(new_latent, latent @ matrix, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(new_loadings, loadings @ np.linalg.inv(matrix).T, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(np.diag(matrix.T @ matrix), 1, rtol=1e-9)
     np.testing.assert_array_equal(both.obsm["rot_variance"], both.obsm["X_ldvae_variance"])
     for entry in ("library", "held_out"):
         assert both.obs[f"rot_{entry}"].tolist() == both.obs[f"ldvae_{entry}"].tolist()
@@ -325,7 +348,7 @@ def test_without_errors_there_are_none(fitted: AnnData, reseal: Callable[[AnnDat
     assert "loadings_covariance" not in adata.uns["rot"]
 
 
-@pytest.mark.parametrize("second", METHODS)
+@pytest.mark.parametrize("second", SIMPLE)
 def test_a_rotated_fit_is_rotated_from_where_it_started(second: str, both: AnnData) -> None:
     at_once = tl.rotate(both, second, key_added="new", copy=True)
     twice = tl.rotate(both, second, key="rot", key_added="new", copy=True)

@@ -14,7 +14,7 @@ from sc_ldvae.assess._enrichment import Enrichment, enriched
 from sc_ldvae.assess._errors import loadings_covariance
 from sc_ldvae.assess._information import gene_information
 from sc_ldvae.assess._matching import directions, matched, spanned
-from sc_ldvae.assess._rotation import ROTATIONS, Method, promax, varimax
+from sc_ldvae.assess._rotation import ROTATIONS, Method, principal, promax, varimax
 from sc_ldvae.assess._scan import Scan, recommended, scan_table
 from sc_ldvae.assess._shares import Deviances
 from sc_ldvae.assess._signs import signs
@@ -39,6 +39,7 @@ __all__ = [
     "loadings_covariance",
     "matched",
     "null_proportions",
+    "principal",
     "promax",
     "recommended",
     "scan_table",

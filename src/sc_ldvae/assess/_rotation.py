@@ -1,4 +1,4 @@
-"""Rotations of the factors towards simple structure: few genes with large loadings, most near zero."""
+"""Rotations of the factors: towards few genes with large loadings, or to axes on which distances mean something."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ if TYPE_CHECKING:
 
     from sc_ldvae._typing import Floats
 
-Method: TypeAlias = Literal["varimax", "promax"]
+Method: TypeAlias = Literal["varimax", "promax", "principal"]
 
 _POWER = 4
 # Angle below which the search ends, and share of a plane's squared variance below which all its angles are alike.
 _SMALLEST_ANGLE = 1e-8
 _FLAT = 1e-14
+# Size of loadings, as a share of the largest, below which rounding is all that there is.
+_SMALLEST_SIZE = 1e-7
 _MOST_SWEEPS = 1000
 
 
@@ -92,7 +94,41 @@ def promax(loadings: Floats, information: Floats) -> Floats:
     return _of_used(_promax_matrix, loadings, information)
 
 
-ROTATIONS: Mapping[str, Callable[[Floats, Floats], Floats]] = {"varimax": varimax, "promax": promax}
+def principal(loadings: Floats, information: Floats) -> Floats:
+    """Principal axes of the log proportions: loadings of size 1, orthogonal; the latent has the scale.
+
+    The distance of two cells in the new latent is the root mean square over the genes of the differences of their log
+    proportions, each centred over the genes. So a factor weighs as much as it changes the genes, as a principal
+    component does, where in the model's own latent all factors have about the same scale.
+
+    Parameters
+    ----------
+    loadings
+        n_genes x n_latent, centred over the genes.
+    information
+        As :func:`varimax` takes it; all genes weigh the same here.
+
+    Returns
+    -------
+    The matrix T, as :func:`varimax` gives it; factors are in the order of the scale of their latent, largest first.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> loadings = np.random.default_rng(0).normal(size=(20, 2))
+    >>> new = loadings @ np.linalg.inv(principal(loadings, np.ones(20))).T
+    >>> (new.T @ new / 20).round(6) + 0.0
+    array([[1., 0.],
+           [0., 1.]])
+    """
+    return _of_used(_principal_matrix, loadings, information)
+
+
+ROTATIONS: Mapping[str, Callable[[Floats, Floats], Floats]] = {
+    "varimax": varimax,
+    "promax": promax,
+    "principal": principal,
+}
 
 
 def _of_used(method: Callable[[Floats, Floats], Floats], loadings: Floats, information: Floats) -> Floats:
@@ -118,6 +154,14 @@ def _promax_matrix(loadings: Floats, information: Floats) -> Floats:
     matrix = np.eye(len(orthogonal))
     matrix[np.ix_(used, used)] = _towards_powers(rotated[:, used])
     return _canonical(orthogonal @ matrix, loadings, information)
+
+
+def _principal_matrix(loadings: Floats, _: Floats) -> Floats:
+    squares, axes = np.linalg.eigh(inner(loadings, loadings))
+    sizes = np.sqrt(np.maximum(squares[::-1], 0) / len(loadings))
+    # Along an axis on which the loadings have no length, the latent stays as it is.
+    sizes[sizes <= _SMALLEST_SIZE * sizes[0]] = 1
+    return _signed(axes[:, ::-1] * sizes, loadings)
 
 
 def _weighted(loadings: Floats, information: Floats) -> Floats:
@@ -169,5 +213,10 @@ def _canonical(matrix: Floats, loadings: Floats, information: Floats) -> Floats:
     """The same factors, largest first, signed."""
     rotated = product(loadings, np.linalg.inv(matrix).T)
     order = np.argsort(-(information[:, None] * rotated**2).sum(0), kind="stable")
-    signs = np.where((rotated[:, order] ** 3).sum(0) < 0, -1.0, 1.0)
-    return matrix[:, order] * signs
+    return _signed(matrix[:, order], loadings)
+
+
+def _signed(matrix: Floats, loadings: Floats) -> Floats:
+    """The same factors, the heavier tail of their loadings positive."""
+    rotated = product(loadings, np.linalg.inv(matrix).T)
+    return matrix * np.where((rotated**3).sum(0) < 0, -1.0, 1.0)

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 WARMUP = 0.1
 PATIENCE = 0.4
 # Share of the epochs in which the prior of the loadings chooses among the factors, and the fewest steps of a fit in
-# which it can.
-SELECTING = 0.5
+# which it can. By default there are so many times the epochs then: what is left takes over from more factors than
+# there are in a fit that has as many from the start.
+SELECTING = 0.45
 LEAST_STEPS = 100
+MORE_FOR_SELECTING = 1.1
 # Learning rates at both ends, as shares of the peak.
 LR_FIRST = 0.3
 LR_LAST = 4e-6
@@ -27,12 +29,13 @@ LR_LAST = 4e-6
 
 def n_epochs(schedule: Schedule, n_training: int) -> int:
     """Epochs for so many training cells."""
-    return schedule.max_epochs or default_max_epochs(n_training, schedule.batch_size)
+    more = 1.0 if schedule.loadings_prior is None else MORE_FOR_SELECTING
+    return schedule.max_epochs or default_max_epochs(n_training, schedule.batch_size, more)
 
 
-def default_max_epochs(n_cells: int, batch_size: int) -> int:
-    """Epochs that come to at least 350 steps, and for many cells to 6 times the square root of their number."""
-    n_steps = max(350, 6 * math.sqrt(n_cells))
+def default_max_epochs(n_cells: int, batch_size: int, more: float = 1.0) -> int:
+    """Epochs that come to at least 350 steps, or 6 times the square root of the number of cells, times `more`."""
+    n_steps = more * max(350, 6 * math.sqrt(n_cells))
     return max(2, round(n_steps / n_minibatches(n_cells, batch_size)))
 
 

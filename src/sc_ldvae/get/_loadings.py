@@ -40,8 +40,8 @@ def loadings(
     rotation
         Rotate the factors towards loadings of which few are large: ``'varimax'`` (orthogonal) or ``'promax'`` (oblique:
         factors may be correlated), with genes weighted by how well they are measured. Rotated factors come in the order
-        of their weighted sum of squared loadings. To keep them in the object, with their latent, use
-        :func:`~sc_ldvae.tl.rotate`.
+        of their weighted sum of squared loadings. ``'principal'``: orthogonal loadings of equal size, in the order of
+        the scale of the latent. To keep them in the object, with their latent, use :func:`~sc_ldvae.tl.rotate`.
     per
         Effect of one ``'unit'`` of the factor, or of one standard deviation (``'sd'``) of its latent over the cells.
     log2

@@ -104,13 +104,13 @@ def ldvae(
         Width, number and dropout of the encoder's hidden layers.
     loadings_prior
         ``'adaptive'``: the loadings of each factor, and the effects of each covariate, have a normal prior around zero
-        whose scale is learnt from the cells. Factors whose evidence is negative after half of the epochs vanish: their
+        whose scale is learnt from the cells. Factors whose evidence is negative after 45 % of the epochs vanish: their
         loadings and their latent are exactly zero. The others go on without the prior. Fits of less than 100 steps are
         too short for that, and factors that are shares of one (``'ln'``) do not vanish. None: all factors stay, as in
         the reference.
     max_epochs
         Passes over the training cells. By default as many as make 350 steps, or 6 times the square root of the number
-        of cells where that is more; at least 2.
+        of cells where that is more, and with a `loadings_prior` a tenth more; at least 2.
     batch_size
         Cells per step.
     lr

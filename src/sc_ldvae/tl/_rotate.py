@@ -1,4 +1,4 @@
-"""A fit's factors rotated towards simple structure, as a fit of its own."""
+"""A fit's factors rotated, as a fit of its own."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def rotate(
     layer: str | Unset | None = UNSET,
     copy: bool = False,
 ) -> Data | None:
-    """Rotate the factors of a fit towards loadings of which few are large, most near zero.
+    """Rotate the factors of a fit towards loadings of which few are large, or to axes for distances between cells.
 
     The model stays the same: latent and loadings turn together, so decoded means, scores, comparisons and draws are
     those of the fit, to rounding. What each factor stands for is another: what shows, drops or sets single factors
@@ -46,8 +46,11 @@ def rotate(
         the rotated factors explain; without them, see :func:`sc_ldvae.get.loadings`.
     method
         ``'varimax'`` (orthogonal: factors stay independent under the prior) [Kaiser1958]_ or ``'promax'`` (oblique:
-        factors may be correlated, each with prior variance 1) [HendricksonWhite1964]_. Genes are weighted by how well
-        they are measured.
+        factors may be correlated, each with prior variance 1) [HendricksonWhite1964]_: few large loadings, most near
+        zero, genes weighted by how well they are measured. ``'principal'``: orthogonal loadings with a mean square of 1
+        over the genes; the latent has the scale, so that distances between cells are root mean square differences of
+        their centred log proportions. For neighbours, clusters and embeddings, in which a factor is to weigh as much as
+        it changes the genes.
     key
         The `key_added` of the fit.
     modality
@@ -85,6 +88,9 @@ def rotate(
     >>> sc_ldvae.tl.rotate(adata, "promax", key_added="promax")
     >>> sc_ldvae.get.loadings(adata, key="promax").columns.tolist()
     ['promax1', 'promax2', 'promax3']
+    >>> sc_ldvae.tl.rotate(adata, "principal", key_added="principal")  # sc.pp.neighbors(adata, use_rep="principal")
+    >>> float((sc_ldvae.get.loadings(adata, key="principal") ** 2).mean().round(3).iloc[0])
+    1.0
     """
     if key_added is None:
         msg = "key_added is missing: the rotated fit stands beside the first. Give a name, such as 'varimax'."

@@ -61,7 +61,7 @@ def stability(
         Cells of the refits: ``'halves'``, random halves in disjoint pairs, with half of each batch; ``'bootstrap'``, as
         many as there are, drawn with replacement; None, those of the fit: seeds alone differ.
     rotation
-        Compare after a rotation of each refit's and the fit's loadings, ``'varimax'`` or ``'promax'``: scores belong to
+        Compare after a rotation of each refit's and the fit's loadings, as :func:`rotate` has them: scores belong to
         the rotated factors, in the order of ``get.loadings(rotation=...)``.
     key
         The `key_added` of the fit.
