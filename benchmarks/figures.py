@@ -119,6 +119,8 @@ def _elbo_panel(ax: Axes, name: str, runs: pd.DataFrame) -> None:
     if (runs["method"] == "pca").any():
         seconds = runs.loc[runs["method"] == "pca", "seconds"].median()
         ax.axvline(seconds, color=_COLORS["pca"], lw=0.8, ls="--")
+        # Its name stands on the left of it.
+        ax.set_xlim(left=min(ax.get_xlim()[0], 0.6 * seconds))
         place = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "rotation": 90}
         ax.annotate("sc.pp.pca", (seconds, 0.02), (-2, 0), ha="right", va="bottom", color=_COLORS["pca"], **place)
     first = runs[runs["n_genes"].notna()].iloc[0]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sc_ldvae._typing import Floats, Mask
     from sc_ldvae.likelihoods import Likelihood
 
-# One step of so many has the prior, with as many times its weight: it moves slowly, and costs a quarter of a step.
+# One step of so many has the prior, with as many times its weight: it moves slowly, and takes a quarter of a step.
 _EVERY = 4
 # Minibatches over which the information is averaged, and how far a scale moves in one step towards its new value.
 _WINDOW = 10
