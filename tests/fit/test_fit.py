@@ -12,6 +12,7 @@ from sc_ldvae._options import Schedule
 from sc_ldvae.counts import Cells, InMemory
 from sc_ldvae.engine import AutogradEngine, engine_of, scorer_of
 from sc_ldvae.fit import History, default_max_epochs, mean_elbo, n_epochs, start_from_data, train
+from sc_ldvae.fit._schedule import n_selecting
 from sc_ldvae.fit._start import truncated_svd
 from sc_ldvae.nn import LDVAE
 
@@ -192,6 +193,10 @@ def test_a_fit_whose_factors_may_vanish_has_a_tenth_more_steps() -> None:
     assert n_epochs(Schedule(loadings_prior=None), 1280) == 35
     assert n_epochs(Schedule(), 1280) == pytest.approx(1.1 * 35, abs=0.5)
     assert n_epochs(Schedule(max_epochs=7), 1280) == 7
+
+
+def test_fits_of_less_than_300_steps_are_too_short_to_choose_factors() -> None:
+    assert [n_selecting(Schedule(max_epochs=n), 1280) for n in (29, 30, 40)] == [0, 14, 18]
 
 
 def test_start_is_better_than_a_random_one_before_any_step(counts: AnnData) -> None:

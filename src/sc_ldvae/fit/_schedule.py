@@ -20,7 +20,7 @@ PATIENCE = 0.4
 # which it can. By default there are so many times the epochs then: what is left takes over from more factors than
 # there are in a fit that has as many from the start.
 SELECTING = 0.45
-LEAST_STEPS = 100
+LEAST_STEPS = 300
 MORE_FOR_SELECTING = 1.1
 # Learning rates at both ends, as shares of the peak.
 LR_FIRST = 0.3
