@@ -206,6 +206,12 @@ def test_latent_and_loadings_are_those_of_the_matrix(both: AnnData) -> None:
         assert both.obs[f"rot_{entry}"].tolist() == both.obs[f"ldvae_{entry}"].tolist()
 
 
+@to_simple_structure
+def test_rotations_to_simple_structure_keep_the_prior_variance(method: str, base: AnnData) -> None:
+    matrix = tl.rotate(base, method, key_added="rot", copy=True).uns["rot"]["rotation"]
+    np.testing.assert_allclose(np.diag(matrix.T @ matrix), 1, rtol=1e-9)
+
+
 def per_cell(score: Callable[..., float]) -> Callable[[AnnData, str], np.ndarray]:
     def scores(adata: AnnData, key: str) -> np.ndarray:
         adata = adata.copy()
@@ -348,7 +354,7 @@ def test_without_errors_there_are_none(fitted: AnnData, reseal: Callable[[AnnDat
     assert "loadings_covariance" not in adata.uns["rot"]
 
 
-@pytest.mark.parametrize("second", SIMPLE)
+@pytest.mark.parametrize("second", METHODS)
 def test_a_rotated_fit_is_rotated_from_where_it_started(second: str, both: AnnData) -> None:
     at_once = tl.rotate(both, second, key_added="new", copy=True)
     twice = tl.rotate(both, second, key="rot", key_added="new", copy=True)

@@ -161,7 +161,8 @@ def _principal_matrix(loadings: Floats, _: Floats) -> Floats:
     sizes = np.sqrt(np.maximum(squares[::-1], 0) / len(loadings))
     # Along an axis on which the loadings have no length, the latent stays as it is.
     sizes[sizes <= _SMALLEST_SIZE * sizes[0]] = 1
-    return _signed(axes[:, ::-1] * sizes, loadings)
+    matrix = axes[:, ::-1] * sizes
+    return _signed(matrix, product(loadings, np.linalg.inv(matrix).T))
 
 
 def _weighted(loadings: Floats, information: Floats) -> Floats:
@@ -213,10 +214,9 @@ def _canonical(matrix: Floats, loadings: Floats, information: Floats) -> Floats:
     """The same factors, largest first, signed."""
     rotated = product(loadings, np.linalg.inv(matrix).T)
     order = np.argsort(-(information[:, None] * rotated**2).sum(0), kind="stable")
-    return _signed(matrix[:, order], loadings)
+    return _signed(matrix[:, order], rotated[:, order])
 
 
-def _signed(matrix: Floats, loadings: Floats) -> Floats:
-    """The same factors, the heavier tail of their loadings positive."""
-    rotated = product(loadings, np.linalg.inv(matrix).T)
+def _signed(matrix: Floats, rotated: Floats) -> Floats:
+    """The same factors, the heavier tail of their `rotated` loadings positive."""
     return matrix * np.where((rotated**3).sum(0) < 0, -1.0, 1.0)
