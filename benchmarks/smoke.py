@@ -40,13 +40,14 @@ def smoke(session: Session) -> None:
         If a table or a figure is missing.
     """
     session = _Here(session.out, session.threads)
-    _with_two_groups(prepared("pbmc68k", None, session.out))
+    file, threads = prepared("pbmc68k", None, session.out), session.threads
+    _with_two_groups(file)
     fit(session, _DATA, ("ldvae", "linear_scvi", "pca", "nmf", "glmpca"), repeats=1, epochs=2)
     step(session, _DATA, rounds=1)
     scale(session, cells=(300,), genes=(), methods=("ldvae", "linear_scvi"))
     first_call(session, repeats=1)
     tasks(session, "pbmc68k", repeats=1)
-    path, threads = str(prepared("pbmc68k", None, session.out)), session.threads
+    path = str(file)
     session.call("benchmarks.stability:predict", path=path, half=0, threads=threads, n_seeds=2)
     session.call("benchmarks.stability:scored", path=path, n_latent=3, prior="adaptive", threads=threads, n_seeds=2)
     tiny = {"n_obs": 200, "n_vars": 60, "n_latent": 2}
