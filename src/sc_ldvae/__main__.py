@@ -166,6 +166,8 @@ def _add_training_options(group: argparse._ArgumentGroup) -> None:
     )
     for name in ("early-stopping", "progress"):
         group.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, default=True, help="as tl.ldvae")
+    group.add_argument("--checkpoint", metavar="FILE", help="keep the state of the training in this .npz file")
+    group.add_argument("--resume", action="store_true", help="go on from the state in the checkpoint, if there is one")
     group.add_argument("--device", default="auto", help="cpu, cuda, ... or auto")
     group.add_argument("--rng", type=int, default=0, metavar="SEED", help="seed of everything random")
 

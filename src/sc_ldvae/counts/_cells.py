@@ -67,18 +67,22 @@ class Cells:
         for chunk, counts in in_chunks(self.source, cells, size):
             yield Minibatch(counts, self._annotations_of(cells[chunk]))
 
-    def shuffled(self, cells: Positions, batch_size: int, rng: Permuting) -> Iterator[Minibatch]:
-        """Every cell once, in random order, in minibatches of equal size (to within one cell).
+    def shuffled(self, cells: Positions, batch_size: int, rng: Permuting, skipped: int = 0) -> Iterator[Minibatch]:
+        """Every cell once, in random order, in minibatches of equal size (to within one cell), without the first ones.
 
         Equal sizes, so that no minibatch ever holds a single cell, for which BatchNorm has no variance.
         """
         buffers = buffers_of(
             len(cells), n_minibatches(len(cells), batch_size), buffered(self.source.nonzeros_per_cell), rng
         )
+        while buffers and skipped >= len(buffers[0].sizes):
+            skipped -= len(buffers.pop(0).sizes)
         sources = self.source.ahead(cells[order] for order, _ in buffers)
         for (order, sizes), source in zip(buffers, sources, strict=True):
-            for own in np.split(np.arange(len(order)), np.cumsum(sizes)[:-1]):
+            minibatches = np.split(np.arange(len(order)), np.cumsum(sizes)[:-1])
+            for own in minibatches[skipped:]:
                 yield Minibatch(source.rows(own), self._annotations_of(cells[order[own]]))
+            skipped = 0
 
     def _annotations_of(self, cells: Positions) -> dict[str, NDArray[Any]]:
         return {name: values[cells] for name, values in self.annotations.items()}

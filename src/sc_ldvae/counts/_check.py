@@ -31,15 +31,14 @@ class NotCountsError(ValueError):
     def __init__(self, found: str, example: str, to_do: str, place: tuple[int, int]) -> None:
         super().__init__(found, example, to_do, place)
         self.found, self.example, self.to_do = found, example, to_do
-        self.cell, self.gene = place
+        # Positions, until somebody knows the names.
+        self.cell: int | str = place[0]
+        self.gene: int | str = place[1]
 
     def __str__(self) -> str:
         """As one text."""
-        return self.told(f"cell {self.cell}", f"gene {self.gene}", self.to_do)
-
-    def told(self, cell: str, gene: str, to_do: str) -> str:
-        """The text with the names of the cell and the gene at which the example stands."""
-        return f"{self.found} (for example {self.example} in {cell}, {gene}), but LDVAE models raw counts. {to_do}"
+        where = f"cell {self.cell!r}, gene {self.gene!r}"
+        return f"{self.found} (for example {self.example} in {where}), but LDVAE models raw counts. {self.to_do}"
 
 
 def check_counts(matrix: Any, name: str, genes: Positions | None = None) -> sparse.csr_matrix:  # noqa: ANN401  either of two families

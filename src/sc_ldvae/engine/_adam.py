@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 import torch
 
 from sc_ldvae.kernels import adam_update, n_slices
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
 
 BETAS = (0.9, 0.95)
 # The gradients of rare genes are far below torch's default eps after the mean over cells.
@@ -20,6 +28,14 @@ class Adam:
         self._betas, self._eps = betas, eps
         self._arrays = [t.numpy() for t in (values, gradient, torch.zeros_like(values), torch.zeros_like(values))]
         self._n_steps = 0
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Moments of the gradient, and the number of steps."""
+        return {"first": self._arrays[2], "second": self._arrays[3], "n_steps": np.array(self._n_steps)}
+
+    def load(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from there."""
+        self._arrays[2][:], self._arrays[3][:], self._n_steps = state["first"], state["second"], int(state["n_steps"])
 
     def step(self, lr: float) -> None:
         """Update the values from the gradient that stands in its buffer."""

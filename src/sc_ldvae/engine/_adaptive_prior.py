@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from sc_ldvae._typing import Floats, Mask
     from sc_ldvae.likelihoods import Likelihood
@@ -18,6 +20,18 @@ _EVERY = 4
 _WINDOW = 10
 _RATE = 0.3
 _TINY = np.float32(1e-8)
+_LEARNT = (
+    "n_steps",
+    "n_observed",
+    "effects",
+    "counted",
+    "divergence",
+    "slope",
+    "squared_scales",
+    "share",
+    "per_count",
+    "information",
+)
 
 
 # Of row i of the decoder (a factor's loadings, or the effects of a column of the covariates), with input u_i, the prior
@@ -62,6 +76,15 @@ class AdaptivePrior:
         sizes = [*(1 for _ in range(n_factors)), *covariates]
         self._group = np.repeat(np.arange(len(sizes)), sizes)
         self._sizes = np.array(sizes)
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """What it has learnt."""
+        return {name: np.array(getattr(self, f"_{name}")) for name in _LEARNT if hasattr(self, f"_{name}")}
+
+    def load(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from there."""
+        for name, value in state.items():
+            setattr(self, f"_{name}", value.copy() if value.ndim else value[()])
 
     @property
     def n_rows(self) -> int:

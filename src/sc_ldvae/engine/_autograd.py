@@ -13,8 +13,9 @@ from sc_ldvae.engine._adam import BETAS, EPS, RATES
 from sc_ldvae.nn import Normal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from sc_ldvae._typing import Floats
@@ -82,6 +83,30 @@ class AutogradEngine(Autograd):
             group["lr"] = lr * group["rate"]
         self._optimizer.step()
         return terms
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """What steps depend on beside the model."""
+        moments = {
+            f"{i}/{name}": value.cpu().numpy()
+            for i, of_parameter in self._optimizer.state_dict()["state"].items()
+            for name, value in of_parameter.items()
+        }
+        prior = {} if self._adaptive_prior is None else self._adaptive_prior.state()
+        return moments | {f"prior/{name}": value for name, value in prior.items()}
+
+    def load(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from what `state` has given."""
+        moments: dict[int, dict[str, Tensor]] = {}
+        prior = {}
+        for path, value in state.items():
+            owner, name = path.split("/")
+            if owner == "prior":
+                prior[name] = value
+            else:
+                moments.setdefault(int(owner), {})[name] = torch.from_numpy(value)
+        self._optimizer.load_state_dict(self._optimizer.state_dict() | {"state": moments})
+        if self._adaptive_prior is not None:
+            self._adaptive_prior.load(prior)
 
     @contextmanager
     def _seen(self, prior: AdaptivePrior | None) -> Iterator[_Seen]:

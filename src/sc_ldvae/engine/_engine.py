@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sc_ldvae.engine._autograd import Autograd, AutogradEngine
 from sc_ldvae.engine._fused import Fused, FusedEngine, can_be_fused
@@ -11,9 +11,10 @@ from sc_ldvae.kernels import own_threads
 from sc_ldvae.nn import undisturbed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     import torch
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from sc_ldvae.counts import Minibatch
@@ -43,6 +44,12 @@ class Engine(Scorer, Protocol):
 
     def step(self, cells: Minibatch, lr: float, kl_weight: float, generator: torch.Generator) -> Elbo:
         """One step of Adam on minus the mean ELBO, in training mode; the terms before the step."""
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """What steps depend on beside the model, as arrays by name."""
+
+    def load(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from what `state` of an engine of the same kind has given."""
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,6 +13,9 @@ from sc_ldvae.engine._pace import Pace
 from sc_ldvae.kernels import TERMS, sparse_rows
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from sc_ldvae.counts import Minibatch
@@ -60,7 +63,7 @@ class FusedEngine(Fused):
 
     def __init__(self, model: LDVAE, prior_weight: float, adaptive_prior: AdaptivePrior | None = None) -> None:
         super().__init__(model, adaptive_prior)
-        self._prior_weight, self._pace = prior_weight, Pace()
+        self._prior_weight, self._adaptive_prior, self._pace = prior_weight, adaptive_prior, Pace()
         sizes = {name: sum(p.numel() for p in group) for name, group in model.parameter_groups().items()}
         buffers = self._fused.values, self._fused.gradient
         stretches = [torch.split(buffer, list(sizes.values())) for buffer in buffers]
@@ -68,6 +71,23 @@ class FusedEngine(Fused):
             (Adam(*stretch, betas=BETAS, eps=EPS), RATES[name])
             for name, *stretch in zip(sizes, *stretches, strict=True)
         ]
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """What steps depend on beside the model."""
+        prior = {} if self._adaptive_prior is None else self._adaptive_prior.state()
+        states = {"prior": prior} | {str(i): adam.state() for i, (adam, _) in enumerate(self._adams)}
+        return {f"{name}/{key}": value for name, state in states.items() for key, value in state.items()}
+
+    def load(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from what `state` has given."""
+        by_name: dict[str, dict[str, NDArray[Any]]] = {}
+        for path, value in state.items():
+            name, key = path.split("/")
+            by_name.setdefault(name, {})[key] = value
+        if self._adaptive_prior is not None:
+            self._adaptive_prior.load(by_name["prior"])
+        for i, (adam, _) in enumerate(self._adams):
+            adam.load(by_name[str(i)])
 
     def step(self, cells: Minibatch, lr: float, kl_weight: float, generator: torch.Generator) -> Elbo:
         """One step; the terms before it."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from sc_ldvae.fit._canonical import DRAWS, Factors, canonical, decoded_cells
 from sc_ldvae.fit._course import Course
-from sc_ldvae.fit._fit import Request, Training, fit, new_fit, trained
+from sc_ldvae.fit._fit import Training, fit, new_fit, trained
 from sc_ldvae.fit._fold import canonical_decoder
 from sc_ldvae.fit._history import History
 from sc_ldvae.fit._refits import refits
+from sc_ldvae.fit._request import Request
 from sc_ldvae.fit._resample import Resampled, Subsample, halves, resampled
 from sc_ldvae.fit._scan import scan
 from sc_ldvae.fit._schedule import Rounds, default_max_epochs, rounds_of

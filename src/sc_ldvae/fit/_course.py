@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,17 +17,24 @@ from sc_ldvae.fit._scores import mean_elbo
 from sc_ldvae.fit._watcher import Nobody
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Mapping
+
+    from numpy.typing import NDArray
 
     from sc_ldvae._options import Schedule
     from sc_ldvae._typing import Mask, Positions
     from sc_ldvae.counts import Cells, Minibatch
-    from sc_ldvae.engine import Engine
+    from sc_ldvae.engine import AdaptivePrior, Engine
+    from sc_ldvae.fit._checkpoint import Checkpoint
     from sc_ldvae.fit._watcher import Watcher
     from sc_ldvae.nn import LDVAE
 
+    State = Mapping[str, NDArray[Any]]
+
 # Held-out cells that are scored after a round: the same every time, and with the same draws.
 _WATCHED = 5000
+# Seconds after which the state is kept, also in the midst of a round.
+_BETWEEN_CHECKPOINTS = 60
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,7 @@ class Permutations:
 
 
 class Course:
-    """A training on its way, which may go on with another model.
+    """A training on its way, which may go on with another model, and from where it was left.
 
     Parameters
     ----------
@@ -57,6 +65,10 @@ class Course:
         Source of everything random, on the model's device.
     watcher
         Who is told.
+    checkpoint
+        What keeps the state, and may have found one.
+    attempt
+        Which one at this training it is; a state that was found belongs to one of them.
     """
 
     def __init__(
@@ -66,14 +78,37 @@ class Course:
         schedule: Schedule,
         generator: torch.Generator,
         watcher: Watcher | None = None,
+        checkpoint: Checkpoint | None = None,
+        attempt: int = 0,
     ) -> None:
-        self.history = History()
         self._cells, self._training, others = cells, np.flatnonzero(~held_out), np.flatnonzero(held_out)
         self._watched = cells.kept(evenly(others, _WATCHED)) if len(others) else None
         self._schedule, self._rounds = schedule, rounds_of(schedule, len(self._training))
         self._generator, self._watcher = generator, watcher or Nobody()
-        self._minibatches: Generator[Minibatch, None, None] = self._endlessly()
-        self._rising, self._n_steps = kl_weights(self._rounds.n_steps), 0
+        self._rising = kl_weights(self._rounds.n_steps)
+        self._checkpoint, self._attempt, self._last_written = checkpoint, attempt, perf_counter()
+        # Minibatches of the epoch so far, and the generator as it was before the order of its cells was drawn.
+        self._n_in_epoch, self._before_epoch = 0, generator.get_state()
+        # Steps and cells of the round so far, and the sum of their ELBOs.
+        self._n_steps = self._n_in_round = 0
+        self._elbo = torch.zeros((), dtype=torch.float32, device=generator.device)
+        self.history = History()
+        self._best: dict[str, torch.Tensor] = {}
+        self._selected: dict[str, NDArray[Any]] = {}
+        # What a model and its engine are still to be given.
+        self._found: State | None = None
+        if checkpoint is not None and checkpoint.found is not None and checkpoint.attempt == attempt:
+            self._take_up(checkpoint.found)
+        self._minibatches = self._endlessly()
+
+    def select(self, model: LDVAE, engine: Engine, prior: AdaptivePrior, last: int) -> None:
+        """Train until round `last`, for `prior` to learn which factors the cells support."""
+        selected = {} if self._found is None else _part(self._found, "selected")
+        if selected:
+            prior.load(selected)
+        else:
+            self.run(model, engine, last)
+        self._selected, self.history.n_selecting = prior.state(), last
 
     def run(self, model: LDVAE, engine: Engine, last: int | None = None) -> str:
         """Maximise the ELBO of the training cells; leave the model in the state that was best on the others.
@@ -95,61 +130,126 @@ class Course:
         ------
         FloatingPointError
             If an ELBO stops being a finite number.
+        OSError
+            If a checkpoint can't be written.
         """
-        history, best_state, reason = self.history, None, ""
+        history, final = self.history, last is None
+        if self._found is not None:
+            _load(model, _part(self._found, "model"))
+            engine.load(_part(self._found, "engine"))
+            self._found = None
+        model.eval()
+        reason = self._reason_to_stop(final=final)
         while not reason and len(history.epoch) != last:
+            self._keep(model, engine, always=not history.epoch)
             model.train()
-            self._train_a_round(engine)
+            self._train_a_round(model, engine)
             self._watcher.trained(model)
             model.eval()
             if self._watched is not None:
                 history.elbo_held_out.append(mean_elbo(engine, self._watched, np.arange(self._watched.n_obs)))
                 _check_finite("held-out ELBO", history.elbo_held_out[-1], history)
-                if last is None and history.best() == len(history.epoch) - 1:
-                    best_state = {key: value.clone() for key, value in model.state_dict().items()}
-            reason = self._reason_to_stop(early=self._schedule.early_stopping and last is None)
+                if final and history.best() == len(history.epoch) - 1:
+                    self._best = {key: value.clone() for key, value in model.state_dict().items()}
+            reason = self._reason_to_stop(final=final)
             self._watcher.scored(model, history, reason)
+            self._keep(model, engine, always=True)
 
-        if best_state is not None:
-            model.load_state_dict(best_state)
+        if final and self._best:
+            model.load_state_dict(self._best)
         return reason
 
     def close(self) -> None:
         """Let go of what is read ahead."""
         self._minibatches.close()
 
-    def _train_a_round(self, engine: Engine) -> None:
-        history, rounds, n_cells = self.history, self._rounds, 0
-        elbo = torch.zeros((), dtype=torch.float32, device=self._generator.device)
-        history.lr.append(self._lr())
-        for _ in range(rounds.steps_after(len(history.epoch) + 1) - self._n_steps):
+    def _train_a_round(self, model: LDVAE, engine: Engine) -> None:
+        history, rounds = self.history, self._rounds
+        if self._n_in_round == 0:
+            history.lr.append(self._lr())
+        while self._n_steps < rounds.steps_after(len(history.epoch) + 1):
             minibatch = next(self._minibatches)
             kl_weight = self._rising[min(self._n_steps, len(self._rising) - 1)]
             terms = engine.step(minibatch, self._lr(), kl_weight, self._generator)
-            elbo += terms.per_cell().detach().sum()
-            n_cells += len(minibatch)
+            self._elbo += terms.per_cell().detach().sum()
+            self._n_in_round += len(minibatch)
             self._n_steps += 1
+            self._keep(model, engine)
         history.epoch.append(rounds.epoch_after(len(history.epoch) + 1))
-        history.kl_weight.append(kl_weight)
-        history.elbo.append(float(elbo) / n_cells)
+        history.kl_weight.append(self._rising[min(self._n_steps, len(self._rising)) - 1])
+        history.elbo.append(float(self._elbo) / self._n_in_round)
+        self._elbo, self._n_in_round = torch.zeros_like(self._elbo), 0
         _check_finite("ELBO", history.elbo[-1], history)
 
     def _lr(self) -> float:
         return learning_rate(self._n_steps, self._rounds.n_steps, self._schedule.lr)
 
     def _endlessly(self) -> Generator[Minibatch, None, None]:
-        """Epoch after epoch."""
+        """Epoch after epoch, from the minibatch that is next."""
         permutations = Permutations(self._generator)
         while True:
-            yield from self._cells.shuffled(self._training, self._schedule.batch_size, permutations)
+            skipped = self._n_in_epoch % self._rounds.steps_per_epoch
+            now = self._generator.get_state()
+            if skipped:
+                self._generator.set_state(self._before_epoch)
+            else:
+                self._n_in_epoch, self._before_epoch = 0, now
+            for minibatch in self._cells.shuffled(self._training, self._schedule.batch_size, permutations, skipped):
+                if skipped:
+                    # The order of the epoch has been drawn again; what was drawn in it since then, is not.
+                    self._generator.set_state(now)
+                    skipped = 0
+                self._n_in_epoch += 1
+                yield minibatch
 
-    def _reason_to_stop(self, *, early: bool) -> str:
+    def _reason_to_stop(self, *, final: bool) -> str:
         history = self.history
+        if not history.epoch:
+            return ""
         best, n_rounds = history.best(), len(history.epoch)
-        if early and n_rounds - 1 - best >= self._rounds.patience:
+        if final and self._schedule.early_stopping and n_rounds - 1 - best >= self._rounds.patience:
             since = history.epoch[-1] - history.epoch[best]
             return f"held-out ELBO best in epoch {history.epoch[best]:g}, not improved for {since:g} epochs"
         return f"max_epochs={self._rounds.n_epochs} reached" if n_rounds == self._rounds.n else ""
+
+    def _keep(self, model: LDVAE, engine: Engine, *, always: bool = False) -> None:
+        """Write the state, from which the same steps follow as from here."""
+        if self._checkpoint is None or not (always or perf_counter() - self._last_written > _BETWEEN_CHECKPOINTS):
+            return
+        of_model = {key: value.cpu().numpy() for key, value in model.state_dict().items()}
+        best = {key: value.cpu().numpy() for key, value in self._best.items()}
+        numbers = {name: np.array(values) for name, values in self.history.columns().items()}
+        tables = {"model": of_model, "best": best, "engine": engine.state(), "selected": self._selected}
+        tables["history"] = numbers | {"n_selecting": np.array(self.history.n_selecting)}
+        tables["generator"] = {"now": self._generator.get_state().numpy(), "before_epoch": self._before_epoch.numpy()}
+        state = {f"{table}/{key}": value for table, values in tables.items() for key, value in values.items()}
+        for name in ("n_in_epoch", "n_steps", "n_in_round"):
+            state[name] = np.array(getattr(self, f"_{name}"))
+        self._checkpoint.write(state | {"attempt": np.array(self._attempt), "elbo": self._elbo.cpu().numpy()})
+        self._last_written = perf_counter()
+
+    def _take_up(self, found: State) -> None:
+        """Stand where the state was written; model and engine follow."""
+        self._n_in_epoch, self._n_steps, self._n_in_round = (
+            int(found[name]) for name in ("n_in_epoch", "n_steps", "n_in_round")
+        )
+        self._elbo = torch.from_numpy(found["elbo"]).to(self._elbo)
+        generator, history = _part(found, "generator"), _part(found, "history")
+        self._before_epoch = torch.from_numpy(generator["before_epoch"])
+        self._generator.set_state(torch.from_numpy(generator["now"]))
+        self.history = History(**{name: values.tolist() for name, values in history.items()})
+        self._best = {key: torch.from_numpy(value) for key, value in _part(found, "best").items()}
+        self._found = found
+
+
+def _part(state: State, name: str) -> dict[str, NDArray[Any]]:
+    """What stands under `name` in a state."""
+    return {key.removeprefix(f"{name}/"): value for key, value in state.items() if key.startswith(f"{name}/")}
+
+
+@torch.no_grad()
+def _load(model: LDVAE, values: State) -> None:
+    model.load_state_dict({key: torch.from_numpy(value) for key, value in values.items()})
 
 
 def _check_finite(what: str, elbo: float, history: History) -> None:

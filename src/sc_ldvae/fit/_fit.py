@@ -13,6 +13,7 @@ import torch
 from sc_ldvae.counts import evenly
 from sc_ldvae.engine import AdaptivePrior, engine_of
 from sc_ldvae.fit._canonical import canonical
+from sc_ldvae.fit._checkpoint import Checkpoint, fingerprint_of
 from sc_ldvae.fit._course import Course
 from sc_ldvae.fit._fold import level_blocks
 from sc_ldvae.fit._schedule import rounds_of
@@ -25,29 +26,16 @@ from sc_ldvae.record import NewFit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
-    from sc_ldvae._options import Levels, ModelOptions, Schedule
     from sc_ldvae._typing import Floats, Mask
-    from sc_ldvae.counts import Cells
     from sc_ldvae.fit._canonical import Factors
     from sc_ldvae.fit._history import History
+    from sc_ldvae.fit._request import Request
     from sc_ldvae.fit._watcher import Watcher
 
 _STEP_BACK = 10
 _log = logging.getLogger("sc_ldvae")
-
-
-@dataclass(frozen=True)
-class Request:
-    """Cells, and all else that a fit needs but which of them it trains on."""
-
-    cells: Cells
-    options: ModelOptions
-    levels: Levels
-    schedule: Schedule
-    device: torch.device
-    selects: bool = True
-    """Whether factors with an adaptive prior may vanish; else all stay, and their prior stays with them."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +49,21 @@ class Training:
     """Standard deviation of the prior of each factor's loadings, 0 where the factor vanished, n_latent."""
 
 
-def fit(request: Request, held_out: Mask, rng: np.random.Generator, watcher: Watcher | None = None) -> NewFit:
-    """Train the model on all cells but the `held_out` ones (n_obs), and bring its factors into canonical form."""
-    training = trained(request, held_out, rng, watcher)
+def fit(
+    request: Request,
+    held_out: Mask,
+    rng: np.random.Generator,
+    watcher: Watcher | None = None,
+    checkpoint: Path | None = None,
+    *,
+    resume: bool = False,
+) -> NewFit:
+    """Train the model on all cells but the `held_out` ones (n_obs), and bring its factors into canonical form.
+
+    The state of the training is written to `checkpoint`; with `resume` it goes on from the one that is there.
+    """
+    kept = None if checkpoint is None else Checkpoint(checkpoint, fingerprint_of(request, held_out, rng), resume=resume)
+    training = trained(request, held_out, rng, watcher, kept)
     # What overflows here is refused below.
     with np.errstate(all="ignore"):
         factors = canonical(training.model, request.cells, held_out, request.options, request.levels)
@@ -107,7 +107,13 @@ def _check_finite(factors: Factors) -> None:
 
 
 @undisturbed(torch.device("cpu"))
-def trained(request: Request, held_out: Mask, rng: np.random.Generator, watcher: Watcher | None = None) -> Training:
+def trained(
+    request: Request,
+    held_out: Mask,
+    rng: np.random.Generator,
+    watcher: Watcher | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> Training:
     """Train the model on all cells but the `held_out` ones, n_obs; `rng` is the source of everything random.
 
     What diverges is trained once more at a tenth of the learning rate.
@@ -117,35 +123,45 @@ def trained(request: Request, held_out: Mask, rng: np.random.Generator, watcher:
     FloatingPointError
         If that diverges, too.
     """
-    try:
-        return _trained_at_once(request, held_out, rng, watcher)
-    except FloatingPointError as error:
-        lower = replace(request.schedule, lr=request.schedule.lr / _STEP_BACK)
-        _log.warning("%s Trained again with lr=%g instead of %g.", error, lower.lr, request.schedule.lr)
-    try:
-        return _trained_at_once(replace(request, schedule=lower), held_out, rng, watcher)
-    except FloatingPointError as error:
-        msg = (
-            f"{error} So did a fit with lr={request.schedule.lr:g} before. Try a smaller lr, another gene_likelihood "
-            "or dispersion, or remove cells whose totals are far from all others."
-        )
-        raise FloatingPointError(msg) from None
+    lr = request.schedule.lr
+    for attempt in (0, 1):
+        asked = replace(request, schedule=replace(request.schedule, lr=lr / _STEP_BACK**attempt))
+        seeds = _seed(rng), _seed(rng)
+        if checkpoint is not None and checkpoint.attempt > attempt:
+            # It was left in the second one.
+            continue
+        try:
+            return _trained_at_once(asked, held_out, seeds, watcher, checkpoint, attempt)
+        except FloatingPointError as error:
+            if attempt:
+                msg = (
+                    f"{error} So did a fit with lr={lr:g} before. Try a smaller lr, another gene_likelihood or "
+                    "dispersion, or remove cells whose totals are far from all others."
+                )
+                raise FloatingPointError(msg) from None
+            _log.warning("%s Trained again with lr=%g instead of %g.", error, lr / _STEP_BACK, lr)
+    raise AssertionError  # one of them returns or raises
 
 
 def _trained_at_once(
-    request: Request, held_out: Mask, rng: np.random.Generator, watcher: Watcher | None = None
+    request: Request,
+    held_out: Mask,
+    seeds: tuple[int, int],
+    watcher: Watcher | None,
+    checkpoint: Checkpoint | None,
+    attempt: int,
 ) -> Training:
-    model = _started_model(request, held_out, rng).to(request.device)
-    generator = torch.Generator(request.device).manual_seed(_seed(rng))
+    model = _started_model(request, held_out, seeds[0]).to(request.device)
+    generator = torch.Generator(request.device).manual_seed(seeds[1])
     n_training = int((~held_out).sum())
     last = rounds_of(request.schedule, n_training).n_selecting
     adaptive = request.schedule.loadings_prior is not None and last > 0 and not request.options.composition
     selecting = _prior(model, n_training, model.n_latent) if adaptive and request.selects else None
-    with closing(Course(request.cells, held_out, request.schedule, generator, watcher)) as course:
+    with closing(Course(request.cells, held_out, request.schedule, generator, watcher, checkpoint, attempt)) as course:
         if selecting is not None:
             with engine_of(model, 1 / n_training, selecting) as engine:
-                course.run(model, engine, last)
-            course.history.n_selecting, kept = last, selecting.supported()
+                course.select(model, engine, selecting, last)
+            kept = selecting.supported()
             model = without_vanished(model, kept, request.options, request.levels)
         lasting = _prior(model, n_training, 0 if request.selects else model.n_latent) if adaptive else None
         with engine_of(model, 1 / n_training, lasting) as engine:
@@ -166,8 +182,8 @@ def _prior(model: LDVAE, n_training: int, n_factors: int) -> AdaptivePrior | Non
 
 
 @undisturbed(torch.device("cpu"))
-def _started_model(request: Request, held_out: Mask, rng: np.random.Generator) -> LDVAE:
-    source, generator = request.cells.source, torch.Generator("cpu").manual_seed(_seed(rng))
+def _started_model(request: Request, held_out: Mask, seed: int) -> LDVAE:
+    source, generator = request.cells.source, torch.Generator("cpu").manual_seed(seed)
     model = LDVAE(source.n_vars, **asdict(request.options), **asdict(request.levels), generator=generator)
     # Totals of all cells: a batch whose training cells are few still gets a sound prior.
     batch = request.cells.annotations.get("batch_index")

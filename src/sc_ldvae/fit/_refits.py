@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from sc_ldvae._typing import Floats
-    from sc_ldvae.fit._fit import Request
+    from sc_ldvae.fit._request import Request
     from sc_ldvae.fit._resample import Resampled
 
 

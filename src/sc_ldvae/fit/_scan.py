@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sc_ldvae._typing import Bar, Floats
-    from sc_ldvae.fit._fit import Request
+    from sc_ldvae.fit._request import Request
     from sc_ldvae.fit._resample import Resampled
 
 # Variance over the cells of the posterior mean of a factor that is in use.

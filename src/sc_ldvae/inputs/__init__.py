@@ -16,7 +16,15 @@ from sc_ldvae.inputs._names import (
     gene_positions,
 )
 from sc_ldvae.inputs._net import targets_of
-from sc_ldvae.inputs._numbers import check_key, check_n_latent, check_whole, device_of, generator_of, torch_seed
+from sc_ldvae.inputs._numbers import (
+    check_key,
+    check_n_latent,
+    check_whole,
+    checkpoint_of,
+    device_of,
+    generator_of,
+    torch_seed,
+)
 from sc_ldvae.inputs._request import Options, request_of, request_of_record
 from sc_ldvae.inputs._rotation import rotation_of
 from sc_ldvae.inputs._settings import Covariates, Factors, factor_values, gene_columns
@@ -46,6 +54,7 @@ __all__ = [
     "check_object",
     "check_once",
     "check_whole",
+    "checkpoint_of",
     "columns_of",
     "copied",
     "counts_of",

@@ -86,9 +86,10 @@ def counts_of(adata: AnnData, layer: str | None, genes: Positions) -> Source:
     try:
         source = source_of(matrix, name, None if everything else genes)
     except NotCountsError as error:
-        to_do = "adata.raw holds counts: pass adata.raw.to_adata()." if _raw_holds_counts(adata) else error.to_do
-        cell, gene = adata.obs_names[error.cell], adata.var_names[genes[error.gene]]
-        raise ValueError(error.told(f"cell {cell!r}", f"gene {gene!r}", to_do)) from None
+        error.cell, error.gene = str(adata.obs_names[int(error.cell)]), str(adata.var_names[genes[int(error.gene)]])
+        if _raw_holds_counts(adata):
+            error.to_do = "adata.raw holds counts: pass adata.raw.to_adata()."
+        raise
     check_no_empty_cell(source.totals, adata.obs_names, source.n_vars, name)
     return source
 

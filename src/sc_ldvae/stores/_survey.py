@@ -93,5 +93,5 @@ def _checked(block: Any, name: str, genes: Positions | None, start: int) -> spar
     try:
         return check_counts(block, name, genes)
     except NotCountsError as error:
-        error.cell += start
+        error.cell = int(error.cell) + start
         raise

@@ -10,6 +10,7 @@ from sc_ldvae._typing import UNSET
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from os import PathLike
 
     import torch
 
@@ -50,6 +51,8 @@ def ldvae(
     device: str | torch.device = "auto",
     rng: Seed | Unset = UNSET,
     random_state: Seed | Unset = UNSET,
+    checkpoint: str | PathLike[str] | None = None,
+    resume: bool = False,
     key_added: str | None = None,
     copy: bool = False,
     progress: bool = True,
@@ -127,6 +130,12 @@ def ldvae(
         Seed or generator of everything random, 0 by default; None for a different fit each time.
     random_state
         The same, by scanpy's older name.
+    checkpoint
+        File that keeps the state of the training (``.npz``): it is replaced, whole, after every evaluation and every
+        minute.
+    resume
+        Go on from the state in `checkpoint`, if there is one, to the same bits as without a break. It has to be of the
+        same counts, arguments (`rng` and so the held-out cells among them) and versions.
     key_added
         Name of the results in place of the defaults, see below.
     copy
@@ -162,11 +171,15 @@ def ldvae(
     Raises
     ------
     ValueError
-        If the counts are not counts, a cell has none, or an argument does not fit the data. `data` is not changed.
+        If the counts are not counts, a cell has none, an argument does not fit the data, or a checkpoint is damaged or
+        of another fit. `data` is not changed.
     TypeError
         If an argument has the wrong type.
     FloatingPointError
         If the fit diverges.
+    OSError
+        If a file changes while it is read, or if a checkpoint, a copy of slow counts or the results have no room on
+        disk.
 
     See Also
     --------
@@ -192,6 +205,7 @@ def ldvae(
     inputs.check_object(adata)
     inputs.check_key(key_added)
     inputs.check_whole(n_latent=n_latent)
+    state_file = inputs.checkpoint_of(checkpoint, resume=resume)
     mask = inputs.gene_mask(adata, mask_var)
     inputs.check_n_latent(n_latent, int(mask.sum()))
     generator = inputs.generator_of(rng, random_state)
@@ -225,7 +239,7 @@ def ldvae(
     )
     request, annotations = inputs.request_of(adata, mask, inputs.Options(columns, model, schedule, layer, device))
     with fit.progress_bar(fit.rounds_of(schedule, int((~held_out).sum())), shown=progress) as watcher:
-        new = fit.fit(request, held_out, generator, watcher)
+        new = fit.fit(request, held_out, generator, watcher, state_file, resume=resume)
 
     others: dict[str, object] = {"modality": modality, "layer": layer, "train_size": train_size, "key_added": key_added}
     others["mask_var"] = None if mask_var is UNSET else mask_var
