@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from sc_ldvae.engine._autograd import Autograd, AutogradEngine
+from sc_ldvae.engine._captured import CapturedEngine, can_be_captured, own_stream
 from sc_ldvae.engine._fused import Fused, FusedEngine, can_be_fused
 from sc_ldvae.kernels import own_threads
 from sc_ldvae.nn import undisturbed
@@ -62,9 +63,13 @@ def engine_of(model: LDVAE, prior_weight: float, adaptive_prior: AdaptivePrior |
 
     A prior of the loadings learns with every step.
     """
-    with undisturbed(next(model.parameters()).device):
+    device = next(model.parameters()).device
+    with undisturbed(device):
         if can_be_fused(model):
             with own_threads():
                 yield FusedEngine(model, prior_weight, adaptive_prior)
+        elif can_be_captured(model):
+            with own_stream(device):
+                yield CapturedEngine(model, prior_weight, adaptive_prior)
         else:
             yield AutogradEngine(model, prior_weight, adaptive_prior)
