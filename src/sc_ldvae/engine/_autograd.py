@@ -48,10 +48,9 @@ class Autograd:
 
     def _dense(self, cells: Minibatch) -> Tensor:
         """The counts, made dense on the device: only nonzeros travel."""
-        counts, lengths = cells.counts, self._sent(np.diff(cells.counts.indptr).astype(np.int64))
-        rows = torch.repeat_interleave(lengths, output_size=counts.nnz)
-        data = self._sent(counts.data)
-        return data.new_zeros(counts.shape).index_put_((rows, self._sent(counts.indices.astype(np.int64))), data)
+        counts, data = cells.counts, self._sent(cells.counts.data)
+        rows = torch.repeat_interleave(self._sent(np.diff(counts.indptr)), output_size=counts.nnz)
+        return data.new_zeros(counts.shape).index_put_((rows, self._sent(counts.indices)), data)
 
     def _sent(self, values: NDArray[Any]) -> Tensor:
         """Values on the device. A GPU takes them while the CPU goes on, for which their memory has to be pinned."""

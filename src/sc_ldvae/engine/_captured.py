@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from sc_ldvae.engine._adaptive_prior import AdaptivePrior
     from sc_ldvae.nn import LDVAE
 
-# Counts of a minibatch, zeros among them, up to which starting a kernel takes longer than running it.
-_MOST = 2**22
+# Counts of a minibatch, zeros among them, up to which to start the kernels of a step takes longer than to run them.
+_MOST = 2**23
 
 # Whose draws, how many cells, whether with the adaptive prior.
 _Kind: TypeAlias = tuple[torch.Generator, int, bool]
