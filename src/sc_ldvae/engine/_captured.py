@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -29,6 +30,10 @@ def can_be_captured(model: LDVAE) -> bool:
     """Whether nothing in a step waits for the device: other likelihoods may look at what they have computed."""
     on_cuda = next(model.parameters()).device.type == "cuda"
     return on_cuda and all(block.gene_likelihood in TERMS for block in model.blocks)
+
+
+# Streams to be used again: for each one that it has seen, cuBLAS keeps tens of megabytes.
+_idle: defaultdict[torch.device, list[torch.cuda.Stream]] = defaultdict(list)
 
 
 class CapturedEngine(AutogradEngine):
@@ -84,12 +89,16 @@ class CapturedEngine(AutogradEngine):
 
 @contextmanager
 def own_stream(device: torch.device) -> Iterator[None]:
-    """A stream other than the default one, on which no graph can be captured."""
+    """A stream other than the default one, on which no graph can be captured, and that nobody else uses meanwhile."""
     outer = torch.cuda.current_stream(device)
-    own = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    try:
+        own = _idle[device].pop()
+    except IndexError:
+        own = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     own.wait_stream(outer)
     try:
         with torch.cuda.stream(own):
             yield
     finally:
         outer.wait_stream(own)
+        _idle[device].append(own)
