@@ -29,14 +29,14 @@ FLOORS = (
     ("engine",),
     ("decode",),
     ("record",),
-    ("nn",),
+    ("nn", "stores"),
     ("counts",),
     ("datasets",),
     ("_options",),
     ("likelihoods",),
     ("kernels",),
     ("_arguments", "_products"),
-    ("_bounds", "_forks", "_memory", "_quiet", "_restored", "_typing"),
+    ("_bounds", "_forks", "_lazy", "_memory", "_quiet", "_restored", "_typing"),
 )
 HEIGHT = {room: len(FLOORS) - i for i, rooms in enumerate(FLOORS) for room in rooms}
 # Packages that a room does without: itself, and with all that it imports.
@@ -44,6 +44,7 @@ STRANGERS = {
     "kernels": {"torch", "anndata", "scanpy", "matplotlib"},
     "likelihoods": {"torch", "anndata", "scanpy", "matplotlib"},
     "counts": {"torch", "anndata", "scanpy", "matplotlib"},
+    "stores": {"torch", "scanpy", "matplotlib"},
     "nn": {"anndata", "scanpy", "matplotlib"},
     "engine": {"anndata", "scanpy", "matplotlib"},
     "record": {"torch", "scanpy", "matplotlib"},

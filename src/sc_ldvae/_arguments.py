@@ -59,6 +59,7 @@ def door(function: _Function) -> _Function:
             msg = f"{function.__name__}: {error}."
             raise TypeError(msg) from None
         bound.arguments.update(_all_checked(bound.arguments, kinds))
+        _check_copy(bound.arguments)
         return function(*bound.args, **bound.kwargs)
 
     return call  # type: ignore[return-value]
@@ -86,6 +87,17 @@ def _kinds_by_name(signature: inspect.Signature) -> dict[str, list[Kind]]:
 def _all_checked(arguments: Mapping[str, Any], kinds: Mapping[str, list[Kind]]) -> dict[str, Any]:
     """Those that are annotated."""
     return {name: _checked(name, arguments[name], kinds[name]) for name in kinds.keys() & arguments.keys()}
+
+
+def _check_copy(arguments: Mapping[str, Any]) -> None:
+    """Refuse a copy of an object whose counts are in a file, which would need another file."""
+    name, data = next(iter(arguments.items()), ("", None))
+    if arguments.get("copy") and getattr(data, "isbacked", False):
+        msg = (
+            f"copy=True was given, but {name} is backed by a file, of which there would have to be a copy, too. Leave "
+            f"it out, or pass {name}.copy('some.h5ad'), or {name}.to_memory()."
+        )
+        raise ValueError(msg)
 
 
 def _checked(name: str, value: Any, kinds: list[Kind]) -> Any:

@@ -166,7 +166,7 @@ def test_corrected_counts_are_to_be_rounded(scale: int, counts: np.ndarray) -> N
 def test_recovered_counts_are_shown_with_their_decimals_and_only_need_rounding(counts: np.ndarray) -> None:
     recovered = sparse.csr_matrix((counts * 30 + (counts > 0) * 2e-4).astype(np.float32))
     said = advice_for(recovered)
-    example = float(said.split("for example ")[1].split(")")[0])
+    example = float(said.split("for example ")[1].split(" in ")[0])
     assert example != round(example)
     assert "within 0.0002 of integers" in said
     assert "round them, adata.X = np.rint(adata.X)." in said

@@ -11,8 +11,7 @@ import sc_ldvae
 from sc_ldvae._options import Schedule
 from sc_ldvae.counts import Cells, InMemory
 from sc_ldvae.engine import AutogradEngine, engine_of, scorer_of
-from sc_ldvae.fit import History, default_max_epochs, mean_elbo, n_epochs, start_from_data, train
-from sc_ldvae.fit._schedule import n_selecting
+from sc_ldvae.fit import Course, History, Rounds, default_max_epochs, mean_elbo, rounds_of, start_from_data
 from sc_ldvae.fit._start import truncated_svd
 from sc_ldvae.nn import LDVAE
 
@@ -44,8 +43,9 @@ def run(
     generator = torch.Generator().manual_seed(1)
     arguments = model, 1 / n_training
     with nullcontext(AutogradEngine(*arguments)) if autograd else engine_of(*arguments) as engine:
-        history, reason = train(model, engine, cells, held_out, Schedule(**schedule), generator, watcher)
-    return model, history, reason
+        course = Course(cells, held_out, Schedule(**schedule), generator, watcher)
+        reason = course.run(model, engine)
+    return model, course.history, reason
 
 
 def held_out_elbo(model: LDVAE, cells: Cells, held_out: np.ndarray) -> float:
@@ -122,16 +122,16 @@ def test_the_best_state_is_kept(counts: AnnData) -> None:
 
 def test_early_stopping_stops_and_says_so(counts: AnnData, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = iter([-10.0, -9.0, *[-11.0] * 100])
-    monkeypatch.setattr("sc_ldvae.fit._loop.mean_elbo", lambda *_: next(scores))
+    monkeypatch.setattr("sc_ldvae.fit._course.mean_elbo", lambda *_: next(scores))
     _, history, reason = run(counts, max_epochs=50, batch_size=100)
     assert len(history.epoch) == 22
-    assert history.best_epoch() == 1
+    assert history.best() == 1
     assert reason == "held-out ELBO best in epoch 2, not improved for 20 epochs"
 
 
 def test_without_early_stopping_it_runs_to_the_end(counts: AnnData, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = iter(range(0, -100, -1))
-    monkeypatch.setattr("sc_ldvae.fit._loop.mean_elbo", lambda *_: float(next(scores)))
+    monkeypatch.setattr("sc_ldvae.fit._course.mean_elbo", lambda *_: float(next(scores)))
     _, history, reason = run(counts, max_epochs=20, batch_size=100, early_stopping=False)
     assert len(history.epoch) == 20
     assert reason == "max_epochs=20 reached"
@@ -140,7 +140,7 @@ def test_without_early_stopping_it_runs_to_the_end(counts: AnnData, monkeypatch:
 def test_without_held_out_cells_the_last_state_is_kept(counts: AnnData) -> None:
     _, history, reason = run(counts, n_training=counts.n_obs, max_epochs=3)
     assert history.elbo_held_out == []
-    assert history.best_epoch() == 2
+    assert history.best() == 2
     assert reason == "max_epochs=3 reached"
 
 
@@ -186,17 +186,34 @@ def test_default_epochs_come_to_350_steps_and_grow_with_the_square_root_of_many_
     assert steps[2560] == pytest.approx(350, rel=0.05)
     assert steps[25_600] == pytest.approx(960, rel=0.1)
     assert steps[4 * 25_600] == pytest.approx(1920, rel=0.2)
-    assert default_max_epochs(10**7, 128) == 2
+    assert default_max_epochs(10**7, 128) == 1
 
 
 def test_a_fit_whose_factors_may_vanish_has_a_tenth_more_steps() -> None:
-    assert n_epochs(Schedule(loadings_prior=None), 1280) == 35
-    assert n_epochs(Schedule(), 1280) == pytest.approx(1.1 * 35, abs=0.5)
-    assert n_epochs(Schedule(max_epochs=7), 1280) == 7
+    assert rounds_of(Schedule(loadings_prior=None), 1280).n_epochs == 35
+    assert rounds_of(Schedule(), 1280).n_epochs == pytest.approx(1.1 * 35, abs=0.5)
+    assert rounds_of(Schedule(max_epochs=7), 1280).n_epochs == 7
 
 
 def test_fits_of_less_than_300_steps_are_too_short_to_choose_factors() -> None:
-    assert [n_selecting(Schedule(max_epochs=n), 1280) for n in (29, 30, 40)] == [0, 14, 18]
+    assert [rounds_of(Schedule(max_epochs=n), 1280).n_selecting for n in (29, 30, 40)] == [0, 14, 18]
+
+
+@pytest.mark.parametrize(
+    ("n_epochs", "steps_per_epoch", "per_epoch"),
+    [(38, 10, 1), (10, 5000, 1), (3, 199, 1), (5, 399, 1), (5, 400, 2), (3, 703, 3), (2, 2109, 5), (1, 7031, 10)],
+)
+def test_long_epochs_are_cut_into_rounds(n_epochs: int, steps_per_epoch: int, per_epoch: int) -> None:
+    rounds = Rounds(n_epochs, steps_per_epoch)
+    assert (rounds.per_epoch, rounds.n) == (per_epoch, n_epochs * per_epoch)
+    ends = [rounds.steps_after(n) for n in range(rounds.n + 1)]
+    assert (ends[0], ends[-1]) == (0, n_epochs * steps_per_epoch)
+    assert ends[::per_epoch] == list(range(0, ends[-1] + 1, steps_per_epoch))
+    # One step more or less, where they can't be equal.
+    assert max(np.diff(ends)) - min(np.diff(ends)) <= 1
+    epochs = [rounds.epoch_after(n) for n in range(1, rounds.n + 1)]
+    assert [epoch for epoch in epochs if isinstance(epoch, int)] == list(range(1, n_epochs + 1))
+    np.testing.assert_allclose(epochs, np.arange(1, rounds.n + 1) / per_epoch)
 
 
 def test_start_is_better_than_a_random_one_before_any_step(counts: AnnData) -> None:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sc_ldvae.counts import Cells
-    from sc_ldvae.engine import Engine
     from sc_ldvae.nn import LDVAE
 
 LIKELIHOODS = ("nb", "zinb", "poisson")
@@ -59,13 +58,13 @@ def adata() -> ad.AnnData:
 def trained(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The module and the cells of the fit that the test makes."""
     seen: dict[str, Any] = {}
-    original = fit._fit.train
+    original = fit.Course.run
 
-    def spy(model: LDVAE, engine: Engine, cells: Cells, *args: object) -> object:
-        seen.update(model=model, cells=cells)
-        return original(model, engine, cells, *args)
+    def spy(course: fit.Course, model: LDVAE, *args: object) -> str:
+        seen.update(model=model, cells=course._cells)
+        return original(course, model, *args)
 
-    monkeypatch.setattr(fit._fit, "train", spy)
+    monkeypatch.setattr(fit.Course, "run", spy)
     return seen
 
 

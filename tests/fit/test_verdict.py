@@ -13,7 +13,7 @@ from scipy import sparse, stats
 import sc_ldvae
 from sc_ldvae._options import Schedule
 from sc_ldvae.counts import Cells, InMemory
-from sc_ldvae.fit import History, _fit, _verdict
+from sc_ldvae.fit import Course, History, _fit, _verdict
 from sc_ldvae.fit._verdict import check_result
 from sc_ldvae.nn import LDVAE
 
@@ -71,19 +71,20 @@ def test_null_is_that_of_the_mean_proportions(likelihood: str, counts: AnnData) 
         expected = stats.poisson.logpmf(x, mean)
     model = LDVAE(counts.n_vars, n_latent=2, n_hidden=8, gene_likelihood=likelihood)
     others = np.arange(60, 80)
-    got = _verdict._of_null(model, Cells(InMemory(counts.X)), training, others)
+    got = _verdict._null(model, Cells(InMemory(counts.X)), training)(others)
     assert got == pytest.approx(expected[others].sum(1).mean(), rel=1e-5)
 
 
 def test_parameters_that_are_not_finite_are_refused(counts: AnnData, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the last step has made is looked at, too."""
 
-    def train(model: LDVAE, *_: object) -> tuple[History, str]:
+    def run(self: Course, model: LDVAE, *_: object) -> str:
         with torch.no_grad():
             model.decoder.weight[3, 1] = torch.nan
-        return History([1], [-100.0], [-100.0], [1.0], [0.1]), "done"
+        self.history = History([1], [-100.0], [-100.0], [1.0], [0.1])
+        return "done"
 
-    monkeypatch.setattr(_fit, "train", train)
+    monkeypatch.setattr(Course, "run", run)
     with pytest.raises(FloatingPointError, match="parameters that are not finite"):
         sc_ldvae.tl.ldvae(counts.copy(), 2, **QUICK)
 
@@ -92,7 +93,7 @@ def test_parameters_that_are_not_finite_are_refused(counts: AnnData, monkeypatch
 def test_no_held_out_elbo_that_is_not_finite_is_the_best(
     score: float, counts: AnnData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sc_ldvae.fit._loop.mean_elbo", lambda *_: score)
+    monkeypatch.setattr("sc_ldvae.fit._course.mean_elbo", lambda *_: score)
     adata = counts.copy()
     with pytest.raises(FloatingPointError, match=f"The held-out ELBO became {score} in epoch 1"):
         sc_ldvae.tl.ldvae(adata, 2, **QUICK)

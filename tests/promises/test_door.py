@@ -3,12 +3,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import mudata
 import numpy as np
 import pandas as pd
 import pytest
-from anndata import AnnData, read_h5ad
 from scipy import sparse
 
 import sc_ldvae
@@ -17,7 +15,8 @@ from sc_ldvae.counts import Cells
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
+
+    from anndata import AnnData
 
     Change = Callable[[AnnData], AnnData]
 
@@ -522,37 +521,6 @@ def test_mudata_needs_a_modality_that_it_has(
     with unchanged(mdata["rna"]), unchanged(mdata["atac"]), pytest.raises(ValueError, match=sentence):
         sc_ldvae.tl.ldvae(mdata, 2, modality=modality)
     assert list(mdata.obsm) == list(mdata.mod)
-
-
-@pytest.mark.parametrize("mode", ["r", "r+"])
-def test_backed_is_refused(
-    mode: str, adata: AnnData, tmp_path: Path, fit_quickly: Callable[..., None], unchanged: Callable[..., Any]
-) -> None:
-    adata.write_h5ad(tmp_path / "counts.h5ad")
-    before = (tmp_path / "counts.h5ad").read_bytes()
-    backed = read_h5ad(tmp_path / "counts.h5ad", backed=mode)
-    with unchanged(backed), pytest.raises(ValueError, match=r"backed by a file.*to_memory\(\)"):
-        fit_quickly(backed, 2)
-    backed.file.close()
-    assert (tmp_path / "counts.h5ad").read_bytes() == before
-
-
-def test_layer_on_disk_is_refused(adata: AnnData, tmp_path: Path, fit_quickly: Callable[..., None]) -> None:
-    with h5py.File(tmp_path / "counts.h5", "w") as file:
-        adata.layers["disk"] = file.create_dataset("counts", data=adata.X.toarray())
-        with pytest.raises(TypeError, match=r"^layers\['disk'\] is a h5py\..*Dataset; counts must be in memory"):
-            fit_quickly(adata, 2, layer="disk")
-        del adata.layers["disk"]
-    assert "X_ldvae" not in adata.obsm
-
-
-def test_dask_is_refused(adata: AnnData, fit_quickly: Callable[..., None]) -> None:
-    dask_array = pytest.importorskip("dask.array")
-    adata.X = dask_array.from_array(adata.X.toarray())
-    with pytest.raises(TypeError, match=r"^X is a dask\..*counts must be in memory.*\.compute\(\)"):
-        fit_quickly(adata, 2)
-    assert isinstance(adata.X, dask_array.Array)
-    assert "X_ldvae" not in adata.obsm
 
 
 def test_refused_copy_leaves_the_input(

@@ -11,7 +11,7 @@ import torch
 from scipy import sparse, stats
 
 import sc_ldvae
-from sc_ldvae.counts import source_of
+from sc_ldvae.counts import Source, source_of
 from sc_ldvae.engine import Autograd, AutogradEngine, engine_of, scorer_of
 from sc_ldvae.likelihoods import LIKELIHOODS, NegativeBinomial
 from sc_ldvae.nn import LDVAE, LOG_PROBS
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     import anndata as ad
-
-    from sc_ldvae.counts import Permuting
 
 
 class Geometric(NegativeBinomial):
@@ -68,7 +66,7 @@ class Shelf(sparse.csr_matrix):
 
 
 @dataclass(frozen=True)
-class FromShelf:
+class FromShelf(Source):
     """Reads rows one by one, and tells how many."""
 
     matrix: sparse.csr_matrix
@@ -83,15 +81,16 @@ class FromShelf:
         return self.matrix.shape[1]
 
     @property
+    def nonzeros_per_cell(self) -> float:
+        return self.matrix.nnz / self.n_obs
+
+    @property
     def totals(self) -> np.ndarray:
         return np.array([row.sum(dtype=np.float64) for row in self.matrix])
 
     def rows(self, cells: np.ndarray) -> sparse.csr_matrix:
         self.read.append(len(cells))
         return sparse.vstack([self.matrix[cell] for cell in cells], format="csr").astype(np.float32)
-
-    def shuffled(self, cells: np.ndarray, rng: Permuting) -> np.ndarray:
-        return cells[rng.permutation(len(cells))]
 
 
 @pytest.fixture

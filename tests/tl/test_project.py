@@ -17,7 +17,6 @@ from sc_ldvae import tl
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     Change = Callable[[AnnData], AnnData]
 
@@ -234,14 +233,6 @@ def test_refused_and_nothing_changed(
     changed = change(query)
     with unchanged(changed), unchanged(fitted), pytest.raises(ValueError, match=sentence):
         project(changed, fitted, **options)
-
-
-def test_backed_query_is_refused(query: AnnData, fitted: AnnData, tmp_path: Path) -> None:
-    query.write_h5ad(tmp_path / "query.h5ad")
-    backed = ad.read_h5ad(tmp_path / "query.h5ad", backed="r")
-    with pytest.raises(ValueError, match=r"^data is backed by a file on disk.*to_memory"):
-        project(backed, fitted)
-    backed.file.close()
 
 
 def test_unfitted_reference_is_refused(query: AnnData, raw: AnnData, unchanged: Callable[[AnnData], Any]) -> None:

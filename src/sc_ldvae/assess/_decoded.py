@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import softmax
 
-from sc_ldvae.counts import Subset
+from sc_ldvae.counts import Subset, in_chunks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,9 +39,8 @@ class Decoded:
 
     def chunks(self, size: int) -> Iterator[tuple[csr_matrix, Decoded]]:
         """So many cells at a time, with their counts."""
-        for start in range(0, len(self.latent), size):
-            cells = np.arange(start, min(start + size, len(self.latent)))
-            yield self.source.rows(cells), self.rows(cells)
+        for own, counts in in_chunks(self.source, np.arange(len(self.latent)), size):
+            yield counts, self.rows(np.arange(own.start, own.stop))
 
     def eta(self, decoder: Decoder) -> Floats:
         """Log proportions up to a constant, n_obs x n_genes."""

@@ -10,7 +10,7 @@ from sc_ldvae.counts import evenly, gene_totals
 from sc_ldvae.likelihoods import Contrasts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from scipy.sparse import csr_matrix
 
@@ -20,27 +20,34 @@ if TYPE_CHECKING:
     from sc_ldvae.record import Decoder
 
 _CHUNK = 256
-_CELLS_FOR_DEVIANCE = 2000
+# As many evenly spaced cells say what is needed.
+_CELLS_FOR_DEVIANCE, _CELLS_FOR_MEAN, _CELLS_FOR_NULL = 2000, 20_000, 50_000
 
 
 def null_proportions(source: Source, cells: Positions) -> Floats:
-    """Share of each gene in all counts of some cells, n_vars; half a count extra, so that none is zero."""
-    totals = gene_totals(source, cells) + 0.5
+    """Share of each gene in all counts of some cells, n_vars; half a count extra, so that none is zero.
+
+    Of many cells, those of evenly spaced ones.
+    """
+    totals = gene_totals(source, evenly(cells, _CELLS_FOR_NULL)) + 0.5
     return totals / totals.sum()
 
 
-def deviance_on_held_out(decoder: Decoder, decoded: Decoded, held_out: Mask) -> tuple[float, Floats]:
+def deviance_on_held_out(
+    decoder: Decoder, source: Source, decoded: Callable[[Positions], Decoded], held_out: Mask
+) -> tuple[float, Floats]:
     """Total and each factor's share of the explained deviance on some of the held-out cells.
 
-    Where no cell or every cell is held out, that of all cells, beside the null of all cells.
+    Where no cell or every cell is held out, that of all cells, beside the null of all cells. `decoded` gives cells by
+    their positions.
     """
     every = np.ones_like(held_out)
     scored, others = (held_out, ~held_out) if 0 < held_out.sum() < len(held_out) else (every, every)
     return explained_deviance(
         decoder,
-        decoded.rows(evenly(np.flatnonzero(scored), _CELLS_FOR_DEVIANCE)),
-        null_proportions(decoded.source, np.flatnonzero(others)),
-        latent_mean=decoded.latent.mean(0),
+        decoded(evenly(np.flatnonzero(scored), _CELLS_FOR_DEVIANCE)),
+        null_proportions(source, np.flatnonzero(others)),
+        latent_mean=decoded(evenly(np.arange(len(held_out)), _CELLS_FOR_MEAN)).latent.mean(0),
     )
 
 

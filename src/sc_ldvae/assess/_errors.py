@@ -21,7 +21,13 @@ _LEAST = 0.01
 
 
 def loadings_covariance(
-    decoder: Decoder, cells: Decoded, factors: Positions, level_blocks: list[slice], *, composition: bool
+    decoder: Decoder,
+    cells: Decoded,
+    factors: Positions,
+    level_blocks: list[slice],
+    *,
+    composition: bool,
+    n_training: int | None = None,
 ) -> NDArray[np.float64]:
     """Covariance of the estimates of each gene's loadings on some `factors`, n_genes x n_factors x n_factors.
 
@@ -35,13 +41,15 @@ def loadings_covariance(
     decoder
         Canonical.
     cells
-        Those that were trained on.
+        Those that were trained on, or some of them.
     factors
         Positions of the factors that there are.
     level_blocks
         Columns of the covariates that belong to one category each.
     composition
         Whether the factors sum to one ('ln'): then they leave nothing for an intercept to explain.
+    n_training
+        How many cells `cells` stand for: the information of all is taken for as many times theirs.
     """
     n_factors = len(factors)
     inputs = _inputs(cells, factors, level_blocks, composition=composition)
@@ -54,6 +62,8 @@ def loadings_covariance(
         x = inputs[start : start + len(information)]
         triangles += matmul(information.T, x[:, rows] * x[:, columns])
         start += len(information)
+    if n_training is not None:
+        triangles *= n_training / start
     of_genes = np.empty((n_genes, inputs.shape[1], inputs.shape[1]))
     of_genes[:, rows, columns] = of_genes[:, columns, rows] = triangles
     if not np.isfinite(triangles).all():

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from sc_ldvae.counts._cells import Cells, Minibatch, evenly, n_minibatches
-from sc_ldvae.counts._check import NotCountsError, check_counts, check_no_empty_cell
+from sc_ldvae.counts._check import NotCountsError, check_counts, check_no_empty_cell, check_numbers
 from sc_ldvae.counts._in_memory import InMemory
-from sc_ldvae.counts._source import Permuting, Source, gene_totals, source_of
+from sc_ldvae.counts._order import Permuting
+from sc_ldvae.counts._source import Source, gene_totals, in_chunks, source_of
 from sc_ldvae.counts._subset import Subset, WithColumns
 from sc_ldvae.counts._thin import thinned
 
@@ -20,8 +21,10 @@ __all__ = [
     "WithColumns",
     "check_counts",
     "check_no_empty_cell",
+    "check_numbers",
     "evenly",
     "gene_totals",
+    "in_chunks",
     "n_minibatches",
     "source_of",
     "thinned",

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sc_ldvae.counts._order import buffered, buffers_of
+from sc_ldvae.counts._source import in_chunks
 from sc_ldvae.counts._subset import Subset
 
 if TYPE_CHECKING:
@@ -16,7 +18,8 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
     from sc_ldvae._typing import Floats, Positions
-    from sc_ldvae.counts._source import Permuting, Source
+    from sc_ldvae.counts._order import Permuting
+    from sc_ldvae.counts._source import Source
 
 
 @dataclass(frozen=True)
@@ -49,25 +52,36 @@ class Cells:
 
     def minibatch(self, cells: Positions) -> Minibatch:
         """The cells at these positions."""
-        return Minibatch(self.source.rows(cells), {name: values[cells] for name, values in self.annotations.items()})
+        return Minibatch(self.source.rows(cells), self._annotations_of(cells))
 
     def subset(self, cells: Positions) -> Cells:
         """Cells by position, in which a cell may be repeated."""
-        return Cells(Subset(self.source, cells), {name: values[cells] for name, values in self.annotations.items()})
+        return Cells(Subset(self.source, cells), self._annotations_of(cells))
+
+    def kept(self, cells: Positions) -> Cells:
+        """Cells by position, for what reads them again and again."""
+        return Cells(self.source.kept(cells), self._annotations_of(cells))
 
     def chunks(self, cells: Positions, size: int) -> Iterator[Minibatch]:
-        """The cells at these positions in their order, so many at a time; read when they are asked for."""
-        for start in range(0, len(cells), size):
-            yield self.minibatch(cells[start : start + size])
+        """The cells at these positions in their order, so many at a time."""
+        for chunk, counts in in_chunks(self.source, cells, size):
+            yield Minibatch(counts, self._annotations_of(cells[chunk]))
 
     def shuffled(self, cells: Positions, batch_size: int, rng: Permuting) -> Iterator[Minibatch]:
         """Every cell once, in random order, in minibatches of equal size (to within one cell).
 
         Equal sizes, so that no minibatch ever holds a single cell, for which BatchNorm has no variance.
         """
-        order = self.source.shuffled(cells, rng)
-        for chosen in np.array_split(order, n_minibatches(len(cells), batch_size)):
-            yield self.minibatch(chosen)
+        buffers = buffers_of(
+            len(cells), n_minibatches(len(cells), batch_size), buffered(self.source.nonzeros_per_cell), rng
+        )
+        sources = self.source.ahead(cells[order] for order, _ in buffers)
+        for (order, sizes), source in zip(buffers, sources, strict=True):
+            for own in np.split(np.arange(len(order)), np.cumsum(sizes)[:-1]):
+                yield Minibatch(source.rows(own), self._annotations_of(cells[order[own]]))
+
+    def _annotations_of(self, cells: Positions) -> dict[str, NDArray[Any]]:
+        return {name: values[cells] for name, values in self.annotations.items()}
 
 
 def n_minibatches(n_cells: int, batch_size: int) -> int:
@@ -77,4 +91,4 @@ def n_minibatches(n_cells: int, batch_size: int) -> int:
 
 def evenly(cells: Positions, at_most: int) -> Positions:
     """Evenly spaced cells, all of them if they are few."""
-    return cells[:: -(-len(cells) // at_most)]
+    return cells[:: max(1, -(-len(cells) // at_most))]

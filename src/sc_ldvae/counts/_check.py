@@ -20,19 +20,26 @@ if TYPE_CHECKING:
 
 # No sequencer counts that far, and kernels turn counts into integers.
 _TOO_LARGE = 2**31
+# Values that are looked at at once, for a look makes copies.
+_AT_ONCE = 2**22
 _PLAIN = {np.dtype(np.float16): np.dtype(np.float32), np.dtype(np.longdouble): np.dtype(np.float64)}
 
 
 class NotCountsError(ValueError):
     """Values are no counts: what was found, and what to do about it."""
 
-    def __init__(self, found: str, to_do: str) -> None:
-        super().__init__(found, to_do)
-        self.found = found
+    def __init__(self, found: str, example: str, to_do: str, place: tuple[int, int]) -> None:
+        super().__init__(found, example, to_do, place)
+        self.found, self.example, self.to_do = found, example, to_do
+        self.cell, self.gene = place
 
     def __str__(self) -> str:
-        """Both as one text."""
-        return " ".join(self.args)
+        """As one text."""
+        return self.told(f"cell {self.cell}", f"gene {self.gene}", self.to_do)
+
+    def told(self, cell: str, gene: str, to_do: str) -> str:
+        """The text with the names of the cell and the gene at which the example stands."""
+        return f"{self.found} (for example {self.example} in {cell}, {gene}), but LDVAE models raw counts. {to_do}"
 
 
 def check_counts(matrix: Any, name: str, genes: Positions | None = None) -> sparse.csr_matrix:  # noqa: ANN401  either of two families
@@ -61,19 +68,24 @@ def check_counts(matrix: Any, name: str, genes: Positions | None = None) -> spar
     >>> check_counts(np.array([[0, 2], [1, 0]]), "X").data
     array([2., 1.], dtype=float32)
     """
-    if matrix.dtype.kind not in "biuf":
-        msg = f"{name} has the type {matrix.dtype}; counts must be numbers."
-        raise TypeError(msg)
+    check_numbers(matrix, name)
     _check_mask(matrix.data if sparse.issparse(matrix) else matrix, name)
     plain = _in_plain_numbers(sound(matrix, name) if sparse.issparse(matrix) else np.ma.getdata(matrix))
     csr = sparse.csr_matrix(plain if genes is None else plain[:, genes])
-    if not csr.has_canonical_format or (csr.data == 0).any():
+    if not csr.has_canonical_format or not csr.data.all():
         # A copy, in a type that no sum overflows.
         csr = csr.astype(np.float64)
         csr.sum_duplicates()
         csr.eliminate_zeros()
     _check_values(csr, name)
-    return csr.astype(np.float32)
+    return csr.astype(np.float32, copy=False)
+
+
+def check_numbers(matrix: Any, name: str) -> None:  # noqa: ANN401  whatever has a dtype
+    """Refuse what holds no numbers, before any of it is read."""
+    if matrix.dtype.kind not in "biuf":
+        msg = f"{name} has the type {matrix.dtype}; counts must be numbers."
+        raise TypeError(msg)
 
 
 def check_no_empty_cell(totals: NDArray[np.floating], names: Sequence[str] | pd.Index, n_vars: int, name: str) -> None:
@@ -118,14 +130,18 @@ def _check_values(csr: sparse.csr_matrix, name: str) -> None:
         "decimals": ("not integers", lambda: values != np.rint(values)),
     }
     for kind, (what, is_wrong) in checks.items():
-        wrong = values[is_wrong()]
+        wrong = np.flatnonzero(is_wrong())
         if len(wrong):
+            first = values[wrong[0]]
             # Of a number that is no integer so many digits that one sees it.
-            example = str(wrong[0]) if kind == "decimals" else f"{wrong[0]:.4g}"
-            found = f"{name} holds {len(wrong)} values that are {what} (for example {example})"
-            found += ", but LDVAE models raw counts."
-            raise NotCountsError(found, advice(csr, kind, name))
+            example = str(first) if kind == "decimals" else f"{first:.4g}"
+            place = int(np.searchsorted(csr.indptr, wrong[0], "right")) - 1, int(csr.indices[wrong[0]])
+            found = f"{name} holds {len(wrong)} values that are {what}"
+            raise NotCountsError(found, example, advice(csr, kind, name), place)
 
 
 def _are_whole(values: NDArray[Any]) -> bool:
-    return values.dtype.kind != "f" or bool((values == np.rint(values)).all())
+    if values.dtype.kind != "f":
+        return True
+    pieces = (values[start : start + _AT_ONCE] for start in range(0, len(values), _AT_ONCE))
+    return all(bool((piece == np.rint(piece)).all()) for piece in pieces)

@@ -10,17 +10,22 @@ import numpy as np
 from scipy import sparse
 
 from sc_ldvae.counts._check import check_counts
-from sc_ldvae.counts._source import source_of
+from sc_ldvae.counts._source import Source, source_of
+from sc_ldvae.counts._subset import Subset
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from numpy.typing import NDArray
 
     from sc_ldvae._typing import Positions
-    from sc_ldvae.counts._source import Permuting
+
+# Rows that are summed at once, for a sum takes eight bytes per count.
+_ROWS = 2**14
 
 
 @dataclass(frozen=True)
-class InMemory:
+class InMemory(Source):
     """A canonical CSR matrix in single precision, as `check_counts` gives it."""
 
     matrix: sparse.csr_matrix
@@ -35,12 +40,22 @@ class InMemory:
         """Number of genes."""
         return int(self.matrix.shape[1])
 
+    @property
+    def nonzeros_per_cell(self) -> float:
+        """How many genes a cell has counts of, on average."""
+        return int(self.matrix.indptr[-1]) / max(1, self.n_obs)
+
     @cached_property
     def totals(self) -> NDArray[np.float64]:
         """Sum of each cell's counts, n_obs."""
-        # In double precision the sums of integers are exact, so that the order of the genes can't change a total.
-        sums = np.concatenate([[0], np.cumsum(self.matrix.data, dtype=np.float64)])
-        return np.diff(sums[self.matrix.indptr])
+        totals = np.empty(self.n_obs)
+        for start in range(0, self.n_obs, _ROWS):
+            pointers = self._pointers[start : start + _ROWS + 1]
+            # In double precision the sums of integers are exact, so that the order of the genes can't change a total.
+            sums = np.zeros(pointers[-1] - pointers[0] + 1)
+            np.cumsum(self.matrix.data[pointers[0] : pointers[-1]], dtype=np.float64, out=sums[1:])
+            totals[start : start + _ROWS] = np.diff(sums[pointers - pointers[0]])
+        return totals
 
     def rows(self, cells: Positions) -> sparse.csr_matrix:
         """Counts of the cells at these positions, in their order."""
@@ -49,9 +64,13 @@ class InMemory:
         pointers, genes, values = gather_rows(self._pointers, self.matrix.indices, self.matrix.data, cells)
         return sparse.csr_matrix((values, genes, pointers), shape=(len(cells), self.n_vars))
 
-    def shuffled(self, cells: Positions, rng: Permuting) -> Positions:
-        """The cells in a random order; memory reads every order alike."""
-        return cells[rng.permutation(len(cells))]
+    def kept(self, cells: Positions) -> Source:
+        """The cells at these positions; memory reads all alike."""
+        return Subset(self, cells)
+
+    def ahead(self, parts: Iterable[Positions]) -> Iterator[Source]:
+        """The cells of one part after the other."""
+        return (Subset(self, cells) for cells in parts)
 
     @cached_property
     def _pointers(self) -> NDArray[np.int64]:

@@ -6,22 +6,24 @@ from functools import singledispatch
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     import numpy as np
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
 
     from sc_ldvae._typing import Floats, Positions
 
-
-class Permuting(Protocol):
-    """What shuffles: a NumPy generator, or anything that permutes as it does."""
-
-    def permutation(self, n: int) -> Positions:
-        """The numbers below `n` in random order."""
+# Cells that a pass in order reads at once.
+_READ = 8192
 
 
 class Source(Protocol):
-    """Counts of cells x genes, checked, wherever they live."""
+    """Counts of cells x genes, checked, wherever they live.
+
+    A kind of source derives from this class. The last two members are for those that can do better than to read what
+    they are asked for into memory, when they are asked for it.
+    """
 
     @property
     def n_obs(self) -> int:
@@ -35,11 +37,23 @@ class Source(Protocol):
     def totals(self) -> NDArray[np.float64]:
         """Sum of each cell's counts, n_obs, exact."""
 
+    @property
+    def nonzeros_per_cell(self) -> float:
+        """How many genes a cell has counts of, on average."""
+
     def rows(self, cells: Positions) -> csr_matrix:
         """Counts of the cells at these positions, in their order: canonical CSR in single precision."""
 
-    def shuffled(self, cells: Positions, rng: Permuting) -> Positions:
-        """The cells in a random order, one that the store reads well."""
+    def kept(self, cells: Positions) -> Source:
+        """The cells at these positions, for what reads them in small parts, or again and again."""
+        from sc_ldvae.counts._in_memory import InMemory
+
+        return InMemory(self.rows(cells))
+
+    def ahead(self, parts: Iterable[Positions]) -> Iterator[Source]:
+        """The cells of one part after the other, each read, where that takes time, while the one before is in use."""
+        for cells in parts:
+            yield self.kept(cells)
 
 
 @singledispatch
@@ -65,10 +79,22 @@ def source_of(matrix: Any, name: str, genes: Positions | None = None) -> Source:
         If a value is missing, infinite, negative or not an integer.
     """
     msg = (
-        f"{name} is a {type(matrix).__module__}.{type(matrix).__name__}; counts must be in memory as a NumPy array "
-        "or a SciPy sparse matrix. Load them first (adata.to_memory(), or .compute() for dask)."
+        f"{name} is a {type(matrix).__module__}.{type(matrix).__name__}; counts must be in a NumPy array, a SciPy "
+        "sparse matrix, or a file that anndata has opened. Load them first (adata.to_memory())."
     )
     raise TypeError(msg)
+
+
+def in_chunks(source: Source, cells: Positions, size: int) -> Iterator[tuple[slice, csr_matrix]]:
+    """The cells at these positions in their order, so many at a time: which of `cells`, and their counts."""
+    import numpy as np
+
+    at_once = max(1, _READ // size) * size
+    starts = range(0, len(cells), at_once)
+    for begin, part in zip(starts, source.ahead(cells[start : start + at_once] for start in starts), strict=True):
+        for start in range(0, part.n_obs, size):
+            own = np.arange(start, min(start + size, part.n_obs))
+            yield slice(begin + start, begin + start + len(own)), part.rows(own)
 
 
 def gene_totals(source: Source, cells: Positions, at_once: int = 4096) -> Floats:
@@ -76,7 +102,6 @@ def gene_totals(source: Source, cells: Positions, at_once: int = 4096) -> Floats
     import numpy as np
 
     totals = np.zeros(source.n_vars)
-    for start in range(0, len(cells), at_once):
-        rows = source.rows(cells[start : start + at_once])
+    for _, rows in in_chunks(source, cells, at_once):
         totals += np.bincount(rows.indices, weights=rows.data, minlength=source.n_vars)
     return totals

@@ -7,16 +7,19 @@ from typing import TYPE_CHECKING
 
 from scipy.sparse import csr_matrix
 
+from sc_ldvae.counts._source import Source
+
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     import numpy as np
     from numpy.typing import NDArray
 
     from sc_ldvae._typing import Positions
-    from sc_ldvae.counts._source import Permuting, Source
 
 
 @dataclass(frozen=True)
-class Subset:
+class Subset(Source):
     """Cells of a source by position, in which a cell may be repeated."""
 
     source: Source
@@ -37,22 +40,32 @@ class Subset:
         """Sum of each cell's counts, n_obs."""
         return self.source.totals[self.cells]
 
+    @property
+    def nonzeros_per_cell(self) -> float:
+        """That of the source, which is near enough."""
+        return self.source.nonzeros_per_cell
+
     def rows(self, cells: Positions) -> csr_matrix:
         """Counts of the cells at these positions, in their order."""
         return self.source.rows(self.cells[cells])
 
-    def shuffled(self, cells: Positions, rng: Permuting) -> Positions:
-        """The cells in a random order."""
-        return cells[rng.permutation(len(cells))]
+    def kept(self, cells: Positions) -> Source:
+        """The cells at these positions, as the source keeps them."""
+        return self.source.kept(self.cells[cells])
+
+    def ahead(self, parts: Iterable[Positions]) -> Iterator[Source]:
+        """The cells of one part after the other, as the source reads them."""
+        return self.source.ahead(self.cells[cells] for cells in parts)
 
 
 @dataclass(frozen=True)
-class WithColumns:
+class WithColumns(Source):
     """The genes of a source at ascending places among others, of which no cell has counts."""
 
     source: Source
     places: Positions
-    n_vars: int
+    n_columns: int
+    """Of these genes and the others."""
 
     @property
     def n_obs(self) -> int:
@@ -60,15 +73,29 @@ class WithColumns:
         return self.source.n_obs
 
     @property
+    def n_vars(self) -> int:
+        """Number of genes, these and the others."""
+        return self.n_columns
+
+    @property
     def totals(self) -> NDArray[np.float64]:
         """Sum of each cell's counts, n_obs."""
         return self.source.totals
+
+    @property
+    def nonzeros_per_cell(self) -> float:
+        """How many genes a cell has counts of, on average."""
+        return self.source.nonzeros_per_cell
 
     def rows(self, cells: Positions) -> csr_matrix:
         """Counts of the cells at these positions, in their order."""
         rows = self.source.rows(cells)
         return csr_matrix((rows.data, self.places[rows.indices], rows.indptr), shape=(len(cells), self.n_vars))
 
-    def shuffled(self, cells: Positions, rng: Permuting) -> Positions:
-        """The cells in the order of the source."""
-        return self.source.shuffled(cells, rng)
+    def kept(self, cells: Positions) -> Source:
+        """The cells at these positions, as the source keeps them."""
+        return WithColumns(self.source.kept(cells), self.places, self.n_columns)
+
+    def ahead(self, parts: Iterable[Positions]) -> Iterator[Source]:
+        """The cells of one part after the other, as the source reads them."""
+        return (WithColumns(part, self.places, self.n_columns) for part in self.source.ahead(parts))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from sc_ldvae.fit._canonical import DRAWS, Factors, canonical, decoded_cells
+from sc_ldvae.fit._course import Course
 from sc_ldvae.fit._fit import Request, Training, fit, new_fit, trained
 from sc_ldvae.fit._fold import canonical_decoder
 from sc_ldvae.fit._history import History
-from sc_ldvae.fit._loop import train
 from sc_ldvae.fit._refits import refits
 from sc_ldvae.fit._resample import Resampled, Subsample, halves, resampled
 from sc_ldvae.fit._scan import scan
-from sc_ldvae.fit._schedule import default_max_epochs, n_epochs
+from sc_ldvae.fit._schedule import Rounds, default_max_epochs, rounds_of
 from sc_ldvae.fit._scores import (
     elbo_of_cells,
     elbo_terms,
@@ -26,10 +26,12 @@ from sc_ldvae.fit._watcher import Watcher, progress_bar
 
 __all__ = [
     "DRAWS",
+    "Course",
     "Factors",
     "History",
     "Request",
     "Resampled",
+    "Rounds",
     "Subsample",
     "Training",
     "Watcher",
@@ -45,15 +47,14 @@ __all__ = [
     "log_weights",
     "marginals_of_cells",
     "mean_elbo",
-    "n_epochs",
     "new_fit",
     "posterior",
     "progress_bar",
     "refits",
     "resampled",
+    "rounds_of",
     "scan",
     "start_from_data",
-    "train",
     "trained",
     "unfolded",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -12,10 +13,9 @@ import torch
 from sc_ldvae.counts import evenly
 from sc_ldvae.engine import AdaptivePrior, engine_of
 from sc_ldvae.fit._canonical import canonical
+from sc_ldvae.fit._course import Course
 from sc_ldvae.fit._fold import level_blocks
-from sc_ldvae.fit._history import History
-from sc_ldvae.fit._loop import train
-from sc_ldvae.fit._schedule import n_selecting
+from sc_ldvae.fit._schedule import rounds_of
 from sc_ldvae.fit._start import MAX_CELLS, start_from_data
 from sc_ldvae.fit._vanish import with_vanished, without_vanished
 from sc_ldvae.fit._verdict import check_result
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sc_ldvae._typing import Floats, Mask
     from sc_ldvae.counts import Cells
     from sc_ldvae.fit._canonical import Factors
+    from sc_ldvae.fit._history import History
     from sc_ldvae.fit._watcher import Watcher
 
 _STEP_BACK = 10
@@ -68,7 +69,7 @@ def fit(request: Request, held_out: Mask, rng: np.random.Generator, watcher: Wat
         factors = canonical(training.model, request.cells, held_out, request.options, request.levels)
     _check_finite(factors)
     history = training.history
-    new = new_fit(factors, held_out, history.columns(), history.best_epoch() + 1, training.stop_reason)
+    new = new_fit(factors, held_out, history.columns(), history.epoch[history.best()], training.stop_reason)
     if training.prior_scale is None:
         return new
     n_vanished = int((training.prior_scale == 0).sum())
@@ -77,7 +78,7 @@ def fit(request: Request, held_out: Mask, rng: np.random.Generator, watcher: Wat
 
 
 def new_fit(
-    factors: Factors, held_out: Mask, history: Mapping[str, Sequence[float]], best_epoch: int, stop_reason: str
+    factors: Factors, held_out: Mask, history: Mapping[str, Sequence[float]], best_epoch: float, stop_reason: str
 ) -> NewFit:
     """Factors and the course of their training, for the record."""
     return NewFit(
@@ -136,19 +137,20 @@ def _trained_at_once(
 ) -> Training:
     model = _started_model(request, held_out, rng).to(request.device)
     generator = torch.Generator(request.device).manual_seed(_seed(rng))
-    history, n_training = History(), int((~held_out).sum())
-    rest = request.cells, held_out, request.schedule, generator, watcher
-    last = n_selecting(request.schedule, n_training)
+    n_training = int((~held_out).sum())
+    last = rounds_of(request.schedule, n_training).n_selecting
     adaptive = request.schedule.loadings_prior is not None and last > 0 and not request.options.composition
     selecting = _prior(model, n_training, model.n_latent) if adaptive and request.selects else None
-    if selecting is not None:
-        with engine_of(model, 1 / n_training, selecting) as engine:
-            train(model, engine, *rest, history, last)
-        history.n_selecting, kept = last, selecting.supported()
-        model = without_vanished(model, kept, request.options, request.levels)
-    lasting = _prior(model, n_training, 0 if request.selects else model.n_latent) if adaptive else None
-    with engine_of(model, 1 / n_training, lasting) as engine:
-        _, reason = train(model, engine, *rest, history)
+    with closing(Course(request.cells, held_out, request.schedule, generator, watcher)) as course:
+        if selecting is not None:
+            with engine_of(model, 1 / n_training, selecting) as engine:
+                course.run(model, engine, last)
+            course.history.n_selecting, kept = last, selecting.supported()
+            model = without_vanished(model, kept, request.options, request.levels)
+        lasting = _prior(model, n_training, 0 if request.selects else model.n_latent) if adaptive else None
+        with engine_of(model, 1 / n_training, lasting) as engine:
+            reason = course.run(model, engine)
+    history = course.history
     check_result(model, request.cells, held_out, history, request.schedule)
     if selecting is None:
         return Training(model, history, reason)

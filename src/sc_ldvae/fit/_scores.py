@@ -30,15 +30,17 @@ CHUNK = 512
 
 def posterior(model: LDVAE, scorer: Scorer, cells: Cells, chosen: Positions, bar: Bar | None = None) -> State:
     """Latent, its variance before the softmax of 'ln', and library of the `chosen` cells."""
-    latents, variances, libraries = [], [], []
+    latent, variance = np.empty((2, len(chosen), model.n_latent), np.float32)
+    library = cells.library(chosen)
+    start = 0
     for minibatch in _chunks(cells, chosen, bar):
-        mean, variance, log_library = scorer.posterior(minibatch)
-        latents.append(model.transform(mean).numpy())
-        variances.append(variance.numpy())
+        mean, own_variance, log_library = scorer.posterior(minibatch)
+        own = slice(start, start + len(minibatch))
+        latent[own], variance[own] = model.transform(mean).numpy(), own_variance.numpy()
         if log_library is not None:
-            libraries.append(log_library.exp().numpy())
-    library = np.concatenate(libraries) if libraries else cells.library(chosen)
-    return State(np.concatenate(latents), np.concatenate(variances), library)
+            library[own] = log_library.exp().numpy()
+        start = own.stop
+    return State(latent, variance, library)
 
 
 def elbo_terms(

@@ -14,6 +14,8 @@ from sc_ldvae.likelihoods import LIKELIHOODS
 from sc_ldvae.nn import LOG_PROBS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sc_ldvae._options import Schedule
     from sc_ldvae._typing import Floats, Mask, Positions
     from sc_ldvae.counts import Cells
@@ -44,11 +46,12 @@ def check_result(model: LDVAE, cells: Cells, held_out: Mask, history: History, s
         msg = "The fit ended with parameters that are not finite."
         raise FloatingPointError(msg)
     training = np.flatnonzero(~held_out)
-    n_steps = len(history.epoch) * n_minibatches(len(training), schedule.batch_size)
+    n_steps = history.epoch[-1] * n_minibatches(len(training), schedule.batch_size)
     far = n_steps >= _STEPS
-    _check_elbo("ELBO", history.elbo[-1], _of_null(model, cells, training, training), _MANY if far else _FEW)
+    null_of = _null(model, cells, training)
+    _check_elbo("ELBO", history.elbo[-1], null_of(training), _MANY if far else _FEW)
     if history.elbo_held_out:
-        null = _of_null(model, cells, training, np.flatnonzero(held_out))
+        null = null_of(np.flatnonzero(held_out))
         _check_elbo("held-out ELBO", max(history.elbo_held_out), null, _MANY if far else (math.inf, math.inf))
 
 
@@ -61,20 +64,25 @@ def _check_elbo(what: str, elbo: float, null: float, below: tuple[float, float])
         raise FloatingPointError(msg)
 
 
-def _of_null(model: LDVAE, cells: Cells, training: Positions, scored: Positions) -> float:
-    """Mean log-likelihood of the `scored` cells, or of some of them."""
+def _null(model: LDVAE, cells: Cells, training: Positions) -> Callable[[Positions], float]:
+    """Mean log-likelihood of some of the cells that it is asked for."""
     most = max(1, min(_CELLS, _NUMBERS // cells.source.n_vars))
-    some, scored = evenly(training, most), evenly(scored, most)
-    rows = cells.source.rows(some).astype(np.float64)
+    some = evenly(training, most)
+    rows, library = cells.source.rows(some).astype(np.float64), cells.library(some).astype(np.float64)
     log_proportions = np.log(null_proportions(cells.source, training))
-    counts, log_library = cells.source.rows(scored).toarray(), np.log(cells.library(scored))
-    total = 0.0
-    for block in model.blocks:
-        start = LIKELIHOODS[block.gene_likelihood].start(rows[:, block.genes], cells.library(some).astype(np.float64))
-        log_mean = log_library[:, None] + log_proportions[block.genes]
-        arguments = [counts[:, block.genes], log_mean, *(values[None] for values in start.values())]
-        total += float(LOG_PROBS[block.gene_likelihood](*map(_double, arguments)).sum(1).mean())
-    return total
+    starts = [LIKELIHOODS[block.gene_likelihood].start(rows[:, block.genes], library) for block in model.blocks]
+
+    def mean(asked: Positions) -> float:
+        scored = evenly(asked, most)
+        counts, log_library = cells.source.rows(scored).toarray(), np.log(cells.library(scored))
+        total = 0.0
+        for block, start in zip(model.blocks, starts, strict=True):
+            log_mean = log_library[:, None] + log_proportions[block.genes]
+            arguments = [counts[:, block.genes], log_mean, *(values[None] for values in start.values())]
+            total += float(LOG_PROBS[block.gene_likelihood](*map(_double, arguments)).sum(1).mean())
+        return total
+
+    return mean
 
 
 def _double(values: Floats) -> torch.Tensor:

@@ -12,17 +12,18 @@ if TYPE_CHECKING:
 
     from sc_ldvae._typing import Bar
     from sc_ldvae.fit._history import History
+    from sc_ldvae.fit._schedule import Rounds
     from sc_ldvae.nn import LDVAE
 
 
 class Watcher(Protocol):
-    """Is told twice in every epoch."""
+    """Is told twice in every round."""
 
     def trained(self, model: LDVAE) -> None:
-        """The steps of an epoch are done; held-out cells are not scored yet."""
+        """The steps of a round are done; held-out cells are not scored yet."""
 
     def scored(self, model: LDVAE, history: History, reason: str) -> None:
-        """The epoch is over; `reason` says why training stops, and is empty if it goes on."""
+        """The round is over; `reason` says why training stops, and is empty if it goes on."""
 
 
 class Nobody:
@@ -36,7 +37,7 @@ class Nobody:
 
 
 class Progress:
-    """A bar of the epochs."""
+    """A bar of the rounds."""
 
     def __init__(self, bar: Bar) -> None:
         self._bar = bar
@@ -45,7 +46,7 @@ class Progress:
         """The bar waits for the score."""
 
     def scored(self, model: LDVAE, history: History, reason: str) -> None:  # noqa: ARG002  a bar shows no model
-        """One epoch more."""
+        """One round more."""
         held_out = f", held-out {history.elbo_held_out[-1]:.1f}" if history.elbo_held_out else ""
         stopped = f", stopped: {reason}" if reason else ""
         self._bar.update()
@@ -53,7 +54,8 @@ class Progress:
 
 
 @contextmanager
-def progress_bar(max_epochs: int, *, shown: bool) -> Iterator[Progress]:
-    """A bar for so many epochs."""
-    with tqdm(total=max_epochs, desc="LDVAE", unit="epoch", disable=not shown) as bar:
+def progress_bar(rounds: Rounds, *, shown: bool) -> Iterator[Progress]:
+    """A bar for so many rounds."""
+    unit = "epoch" if rounds.per_epoch == 1 else "round"
+    with tqdm(total=rounds.n, desc="LDVAE", unit=unit, disable=not shown) as bar:
         yield Progress(bar)

@@ -102,9 +102,9 @@ def history(data: Data, *, key: str = record.DEFAULT, modality: str | None = Non
 
     Returns
     -------
-    One row per epoch, with `elbo` (mean per training cell, in nats, at KL weight 1), `elbo_held_out` (of the held-out
-    cells, if there are any), `kl_weight` and `lr`. ``attrs['stop_reason']`` says why training stopped and
-    ``attrs['best_epoch']`` which epoch's state was kept.
+    One row per epoch, or where epochs are long and few per part of one, with `elbo` (mean per training cell, in nats,
+    at KL weight 1), `elbo_held_out` (of held-out cells, if there are any), `kl_weight` and `lr`.
+    ``attrs['stop_reason']`` says why training stopped and ``attrs['best_epoch']`` which epoch's state was kept.
 
     Raises
     ------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sc_ldvae.inputs._annotations import Annotations, Columns
 from sc_ldvae.inputs._columns import columns_of
-from sc_ldvae.inputs._counts import check_in_memory, check_object, counts_of, gene_mask, split
+from sc_ldvae.inputs._counts import check_genes, check_object, counts_of, gene_mask, split
 from sc_ldvae.inputs._groups import grouped, tests_of
 from sc_ldvae.inputs._modality import changed, copied, is_mudata, obs_of, pick_modality
 from sc_ldvae.inputs._names import (
@@ -40,7 +40,7 @@ __all__ = [
     "Scorable",
     "changed",
     "check_any",
-    "check_in_memory",
+    "check_genes",
     "check_key",
     "check_n_latent",
     "check_object",

@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sc_ldvae._lazy import frame_of
 from sc_ldvae._typing import UNSET
-from sc_ldvae.counts import NotCountsError, check_no_empty_cell, source_of
+from sc_ldvae.counts import NotCountsError, check_no_empty_cell
 from sc_ldvae.inputs._truth import truth_of
+from sc_ldvae.record import check_view
+from sc_ldvae.stores import source_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,21 +22,20 @@ if TYPE_CHECKING:
     from sc_ldvae.counts import Source
 
 _FEWEST_CELLS = 2
+# Cells that tell whether all are counts.
+_LOOK = 1000
 
 
 def check_object(adata: AnnData) -> None:
     """Refuse objects that can't be fitted whatever the other arguments are."""
-    check_in_memory(adata)
+    check_genes(adata)
     if adata.n_obs < _FEWEST_CELLS:
         msg = f"data has {adata.n_obs} cells, but a fit needs at least {_FEWEST_CELLS}."
         raise ValueError(msg)
 
 
-def check_in_memory(adata: AnnData) -> None:
-    """Refuse objects whose counts are on disk, or whose genes can't be told apart."""
-    if adata.isbacked:
-        msg = "data is backed by a file on disk. Load it first: data = data.to_memory()."
-        raise ValueError(msg)
+def check_genes(adata: AnnData) -> None:
+    """Refuse objects whose genes can't be told apart."""
     if not adata.var_names.is_unique:
         repeated = adata.var_names[adata.var_names.duplicated()][0]
         msg = f"var_names are not unique (for example {repeated!r}). Call adata.var_names_make_unique() first."
@@ -42,18 +44,18 @@ def check_in_memory(adata: AnnData) -> None:
 
 def gene_mask(adata: AnnData, mask_var: Mask | Sequence[bool] | str | Unset | None) -> Mask:
     """Which genes to fit, n_vars."""
-    name, advice = "mask_var", ""
+    name, advice, var = "mask_var", "", frame_of(adata.var)
     if mask_var is UNSET:
-        mask_var = "highly_variable" if "highly_variable" in adata.var else None
+        mask_var = "highly_variable" if "highly_variable" in var else None
         advice = "To fit other genes, pass mask_var."
     if mask_var is None:
         return np.ones(adata.n_vars, dtype=bool)
     if isinstance(mask_var, str):
-        if mask_var not in adata.var:
-            msg = f"mask_var={mask_var!r} is not a column of var. Columns: {', '.join(map(repr, adata.var)) or 'none'}."
+        if mask_var not in var:
+            msg = f"mask_var={mask_var!r} is not a column of var. Columns: {', '.join(map(repr, var)) or 'none'}."
             raise ValueError(msg)
         name = f"mask_var: var[{mask_var!r}]"
-    values = adata.var[mask_var] if isinstance(mask_var, str) else mask_var
+    values = var[mask_var] if isinstance(mask_var, str) else mask_var
     mask = truth_of(values, name, adata.n_vars, "genes", advice)
     if not mask.any():
         msg = "mask_var leaves no gene to fit. Pass mask_var=None to fit all genes."
@@ -74,6 +76,7 @@ def counts_of(adata: AnnData, layer: str | None, genes: Positions) -> Source:
         known = ", ".join(repr(name) for name in list(adata.layers.keys()) if name is not None)
         msg = f"layer={layer!r} is not in layers. Layers: {known or 'none'}."
         raise ValueError(msg)
+    check_view(adata)
     name = "X" if layer is None else f"layers[{layer!r}]"
     matrix = adata.X if layer is None else adata.layers[layer]
     if matrix is None:
@@ -83,16 +86,16 @@ def counts_of(adata: AnnData, layer: str | None, genes: Positions) -> Source:
     try:
         source = source_of(matrix, name, None if everything else genes)
     except NotCountsError as error:
-        if _raw_holds_counts(adata):
-            raise NotCountsError(error.found, "adata.raw holds counts: pass adata.raw.to_adata().") from None
-        raise
+        to_do = "adata.raw holds counts: pass adata.raw.to_adata()." if _raw_holds_counts(adata) else error.to_do
+        cell, gene = adata.obs_names[error.cell], adata.var_names[genes[error.gene]]
+        raise ValueError(error.told(f"cell {cell!r}", f"gene {gene!r}", to_do)) from None
     check_no_empty_cell(source.totals, adata.obs_names, source.n_vars, name)
     return source
 
 
 def _raw_holds_counts(adata: AnnData) -> bool:
     try:
-        return adata.raw is not None and bool(source_of(adata.raw.X, "raw").n_obs)
+        return adata.raw is not None and bool(source_of(adata.raw.X[:_LOOK], "raw").n_obs)
     except (TypeError, ValueError):
         return False
 
@@ -100,11 +103,12 @@ def _raw_holds_counts(adata: AnnData) -> bool:
 def split(adata: AnnData, train_size: float | str, rng: np.random.Generator) -> Mask:
     """Which cells are held out, n_obs: a random share, or those that a column of obs says are not for training."""
     if isinstance(train_size, str):
-        if train_size not in adata.obs:
+        obs = frame_of(adata.obs)
+        if train_size not in obs:
             msg = f"train_size={train_size!r} must name a boolean column of obs (True: train) or be a number up to 1."
             raise ValueError(msg)
         name = f"train_size: obs[{train_size!r}]"
-        held_out = ~truth_of(adata.obs[train_size], name, adata.n_obs, "cells", "True: train.")
+        held_out = ~truth_of(obs[train_size], name, adata.n_obs, "cells", "True: train.")
     else:
         if not 0 < train_size <= 1:
             msg = f"train_size must be above 0 and at most 1, but is {train_size}."

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import pandas as pd
 from anndata import AnnData, Raw
 
+from sc_ldvae._lazy import frame_of
 from sc_ldvae._quiet import quiet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import pandas as pd
 
     from sc_ldvae._typing import Data
 
@@ -30,7 +32,7 @@ def pick_modality(data: Data, modality: str | None) -> AnnData:
         if modality is not None:
             msg = f"modality={modality!r} was given, but data is an AnnData. Leave it out, or pass the MuData."
             raise ValueError(msg)
-        return _in_frames(data)
+        return data
     modalities = _modalities(data)
     if modality is None or modality not in modalities:
         msg = f"modality={modality!r} is not in the MuData. Name one of {', '.join(map(repr, modalities))}."
@@ -39,12 +41,6 @@ def pick_modality(data: Data, modality: str | None) -> AnnData:
     if not isinstance(adata, AnnData):
         msg = f"modality={modality!r} is a {type(adata).__name__}, but must be an AnnData. Pass the MuData in it."
         raise TypeError(msg)
-    return _in_frames(adata)
-
-
-def _in_frames(adata: AnnData) -> AnnData:
-    # What is read lazily has none.
-    obs_of(adata)
     return adata
 
 
@@ -63,17 +59,8 @@ def _modalities(data: object) -> Mapping[str, object]:
 
 
 def obs_of(adata: AnnData) -> pd.DataFrame:
-    """The annotation of the cells.
-
-    Raises
-    ------
-    TypeError
-        If it is not in memory.
-    """
-    if not isinstance(adata.obs, pd.DataFrame):
-        msg = "data is read lazily. Load it first: data = data.to_memory()."
-        raise TypeError(msg)
-    return adata.obs
+    """The annotation of the cells, in memory."""
+    return frame_of(adata.obs)
 
 
 def copied(data: Data) -> Data:

@@ -12,7 +12,7 @@ import numpy as np
 from sc_ldvae._typing import Unset
 from sc_ldvae.counts import Cells, WithColumns
 from sc_ldvae.inputs._annotations import Annotations, size_factors
-from sc_ldvae.inputs._counts import check_in_memory, counts_of
+from sc_ldvae.inputs._counts import check_genes, counts_of
 from sc_ldvae.inputs._modality import obs_of, pick_modality
 from sc_ldvae.inputs._names import examples
 from sc_ldvae.inputs._numbers import check_key, check_whole
@@ -98,7 +98,7 @@ def fitted_counts(
 ) -> Source:
     """Checked counts of the fitted genes, in the order of the fit."""
     check_cells(adata)
-    check_in_memory(adata)
+    check_genes(adata)
     genes = stored.genes
     positions = stored.positions_in(adata.var_names)
     found = positions >= 0

@@ -116,8 +116,7 @@ def _measured(adata: AnnData, key: str, key_added: str | None) -> tuple[pd.DataF
         factors = get.factors(adata, key=key)
         total = factors.attrs["total_explained_deviance"]
         factors = factors[~factors["vanished"]]
-        held_out = adata.obs.get(record.read(adata, key).keys.held_out)
-        cells = "held_out" if held_out is not None and held_out.astype(bool).any() else "training"
+        cells = "held_out" if record.held_out(adata, record.read(adata, key)).any() else "training"
         frame = factors[["explained_deviance"]].rename(columns={"explained_deviance": "marginal"})
         frame.attrs = {"total": total, "cells": cells, "thinned": 0.0}
         return frame, None

@@ -69,7 +69,7 @@ def history(
     if "elbo_held_out" in frame:
         axis.plot(frame.index, frame["elbo_held_out"], color="#b2182b", label="held out")
         value = frame.loc[best, "elbo_held_out"]
-        axis.plot([best], [value], "o", color="#b2182b", markersize=5, label=f"best: epoch {best}")
+        axis.plot([best], [value], "o", color="#b2182b", markersize=5, label=f"best: epoch {best:g}")
     axis.set_xlabel("epoch", fontsize=9)
     axis.set_ylabel("ELBO (nats per cell)", fontsize=9)
     axis.tick_params(labelsize=8)

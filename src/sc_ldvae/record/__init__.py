@@ -6,6 +6,7 @@ from sc_ldvae.record._comparison import read_comparison, write_comparison
 from sc_ldvae.record._covariance import turned
 from sc_ldvae.record._decoder import AffineMap, Decoder
 from sc_ldvae.record._design import MEAN, Categorical, Continuous, Design, Setting
+from sc_ldvae.record._file import check_view
 from sc_ldvae.record._folded import Folded
 from sc_ldvae.record._keys import DEFAULT, Keys
 from sc_ldvae.record._marks import columns_in, held_out
@@ -36,6 +37,7 @@ __all__ = [
     "Setting",
     "State",
     "check_cells",
+    "check_view",
     "column_of",
     "columns_in",
     "fits_in",

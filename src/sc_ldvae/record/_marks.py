@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from sc_ldvae._lazy import frame_of
 from sc_ldvae.record._obs import column_of
 from sc_ldvae.record._plain import plain
 from sc_ldvae.record._read import fits_in
@@ -87,6 +88,5 @@ def fits(adata: AnnData, stored: Record) -> NDArray[np.object_]:
 
 def _column(adata: AnnData, key: str) -> NDArray[np.object_]:
     # pandas' own astype changes the filters of warnings for a moment, which threads must not.
-    obs: Any = adata.obs
-    column = column_of(obs, key, "obs")
+    column = column_of(frame_of(adata.obs), key, "obs")
     return np.asarray(column, dtype=np.dtype(object))

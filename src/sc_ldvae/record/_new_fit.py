@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,9 +46,9 @@ class NewFit:
     total_explained_deviance: float
     elbo_held_out: float | None
     history: Mapping[str, Sequence[float]]
-    """One value per epoch."""
-    best_epoch: int
-    """From 1; 0 where nobody has counted."""
+    """One value per round of the training."""
+    best_epoch: float
+    """Epochs until the state that was kept; 0 where nobody has counted."""
     stop_reason: str
     prior_scale: Floats | None = None
     """n_latent; None where the loadings had no prior."""
@@ -105,7 +106,7 @@ def _content(new: NewFit, keys: Keys, genes: pd.Index, asked: Asked) -> dict[str
         "history": {name: np.array(values) for name, values in new.history.items()},
         "explained_deviance": new.explained_deviance,
         "total_explained_deviance": new.total_explained_deviance,
-        "n_epochs": len(new.history["epoch"]),
+        "n_epochs": math.ceil(max(new.history["epoch"], default=0)),
         "best_epoch": new.best_epoch,
         "stop_reason": new.stop_reason,
     }

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sc_ldvae._options import ModelOptions, Schedule
 from sc_ldvae.likelihoods import LIKELIHOODS
 from sc_ldvae.record._blocks import BLOCK_COLUMNS, blocks_of
+from sc_ldvae.record._entry import Entry, Sizes, checked, double, single, text, whole
 from sc_ldvae.record._keys import Keys
 
 if TYPE_CHECKING:
@@ -21,76 +21,45 @@ if TYPE_CHECKING:
 
     from sc_ldvae.likelihoods import Block
 
-_INFINITE = math.inf
 _LEAST = float(np.finfo(np.float32).tiny)
 
 
-class Entry(NamedTuple):
-    """What an array has to be."""
-
-    kind: str
-    """A NumPy type, for which values are not rounded; ``'str'``: text."""
-    shape: tuple[int | str, ...] = ()
-    """Sizes, of which those with the same name are the same."""
-    least: float = -_INFINITE
-    most: float = _INFINITE
-    optional: bool = False
-    distinct: bool = False
-    """Whether no value may be there twice."""
-
-
-def _text(*shape: str, **more: Any) -> Entry:
-    return Entry("str", shape, **more)
-
-
-def _whole(*shape: str, **more: Any) -> Entry:
-    return Entry("int64", shape, **{"least": 0, "most": 2**53} | more)
-
-
-def _single(*shape: int | str, **more: Any) -> Entry:
-    return Entry("float32", shape, **more)
-
-
-def _double(*shape: str, **more: Any) -> Entry:
-    return Entry("float64", shape, **more)
-
-
 # Entries that not every fit has; those of other parts follow in `_parts_of`.
-_BLOCKS = {name: (_text if kind is str else _whole)("blocks") for name, kind in BLOCK_COLUMNS.items()}
-_PRIOR = {"log_mean": _single("priors"), "log_variance": _single("priors", least=0)}
+_BLOCKS = {name: (text if kind is str else whole)("blocks") for name, kind in BLOCK_COLUMNS.items()}
+_PRIOR = {"log_mean": single("priors"), "log_variance": single("priors", least=0)}
 _COVARIATES = {
-    "key": _text("columns"),
-    "level": _text("columns"),
-    "mean": _double("columns"),
-    "sd": _double("columns", least=_LEAST),
+    "key": text("columns"),
+    "level": text("columns"),
+    "mean": double("columns"),
+    "sd": double("columns", least=_LEAST),
 }
 _HISTORY = {
-    "epoch": _whole("epochs"),
-    "elbo": _double("epochs"),
-    "elbo_held_out": _double("epochs", optional=True),
-    # Of fits from elsewhere, epochs may have no more than an ELBO.
-    "kl_weight": _double("epochs", least=0, optional=True),
-    "lr": _double("epochs", least=0, optional=True),
+    "epoch": double("rounds", least=0, rather_whole=True),
+    "elbo": double("rounds"),
+    "elbo_held_out": double("rounds", optional=True),
+    # Fits from elsewhere may have no more than an ELBO.
+    "kl_weight": double("rounds", least=0, optional=True),
+    "lr": double("rounds", least=0, optional=True),
 }
 # Names that formats before the current one lack.
 _LATER_KEYS = ("loadings_se", "fit")
-_KEYS = {field.name: _text(optional=field.name in _LATER_KEYS) for field in fields(Keys)}
+_KEYS = {field.name: text(optional=field.name in _LATER_KEYS) for field in fields(Keys)}
 _WHOLE = {
-    "genes": _text("genes", distinct=True),
-    "batches": _text("batches", optional=True, distinct=True),
-    "labels": _text("labels", optional=True, distinct=True),
-    "size_factor_unit": _double(least=_LEAST, most=1 / _LEAST, optional=True),
-    "explained_deviance": _double("latent"),
-    "prior_scale": _double("latent", least=0, optional=True),
-    "total_explained_deviance": _double(),
-    "elbo_held_out": _double(optional=True),
-    "n_epochs": _whole(),
-    "best_epoch": _whole(),
-    "stop_reason": _text(),
-    "rotation": _double("latent", "latent", optional=True),
-    "checksum": _text(optional=True),
+    "genes": text("genes", distinct=True),
+    "batches": text("batches", optional=True, distinct=True),
+    "labels": text("labels", optional=True, distinct=True),
+    "size_factor_unit": double(least=_LEAST, most=1 / _LEAST, optional=True),
+    "explained_deviance": double("latent"),
+    "prior_scale": double("latent", least=0, optional=True),
+    "total_explained_deviance": double(),
+    "elbo_held_out": double(optional=True),
+    "n_epochs": whole(),
+    "best_epoch": double(least=0, rather_whole=True),
+    "stop_reason": text(),
+    "rotation": double("latent", "latent", optional=True),
+    "checksum": text(optional=True),
 }
-_ERRORS = {"loadings_covariance": _single("genes", "triangle", optional=True)}
+_ERRORS = {"loadings_covariance": single("genes", "triangle", optional=True)}
 # Whose levels are the groups of cells, for parts of the likelihood with one value per group.
 _LEVELS = {"gene-batch": "batches", "gene-label": "labels"}
 _ONE, _HIDDEN = ("",), "hidden units of {}"
@@ -98,22 +67,6 @@ _ONE, _HIDDEN = ("",), "hidden units of {}"
 _OPTIONS: dict[str, type] = {
     field.name: type(field.default) for options in (ModelOptions, Schedule) for field in fields(options)
 } | {"max_epochs": int}
-
-
-class Sizes(dict[str, int]):
-    """Sizes by name, learnt from what names them first."""
-
-    def fits(self, shape: tuple[int, ...], expected: tuple[int | str, ...]) -> bool:
-        """Whether an array may have this shape."""
-        if len(shape) != len(expected):
-            return False
-        pairs = zip(shape, expected, strict=True)
-        return all(size == (self.setdefault(name, size) if isinstance(name, str) else name) for size, name in pairs)
-
-    def shape(self, expected: tuple[int | str, ...]) -> str:
-        """How NumPy writes it; sizes that nobody knows yet by their names."""
-        sizes = [str(self.get(name, name)) if isinstance(name, str) else str(name) for name in expected]
-        return f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})"
 
 
 def typed(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,16 +78,16 @@ def typed(content: Mapping[str, Any]) -> dict[str, Any]:
         If some are gone, or are not what they have to be. The sentence is about one of them, and begins with its name.
     """
     sizes = Sizes()
-    whole = _checked(content, "", _WHOLE, sizes)
+    record = checked(content, "", _WHOLE, sizes)
     sizes["triangle"] = sizes["latent"] * (sizes["latent"] + 1) // 2
-    sizes["priors"] = len(whole.get("batches", _ONE))
-    whole |= _checked(content, "", _ERRORS, sizes)
-    keys = _checked(_part(content, "keys"), "keys/", _KEYS, sizes)
-    record = whole | {"keys": keys, "params": _params(_part(content, "params"))}
+    sizes["priors"] = len(record.get("batches", _ONE))
+    record |= checked(content, "", _ERRORS, sizes)
+    keys = checked(_part(content, "keys"), "keys/", _KEYS, sizes)
+    record |= {"keys": keys, "params": _params(_part(content, "params"))}
     for name, table in (("blocks", _BLOCKS), ("covariates", _COVARIATES), ("library_prior", _PRIOR)):
         if name in content:
-            record[name] = _checked(_part(content, name), f"{name}/", table, sizes)
-    record["history"] = _checked(_part(content, "history"), "history/", _HISTORY, sizes)
+            record[name] = checked(_part(content, name), f"{name}/", table, sizes)
+    record["history"] = checked(_part(content, "history"), "history/", _HISTORY, sizes)
     blocks = blocks_of(record)
     if [0, *(block.stop for block in blocks)] != [*(block.start for block in blocks), sizes["genes"]]:
         msg = "'blocks' does not say of each gene which block it belongs to"
@@ -170,14 +123,14 @@ def _check_params(record: Mapping[str, Any], blocks: tuple[Block, ...]) -> None:
 def _parts_of(content: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Tables of decoder and encoder, which hang on the likelihood, the covariates and the number of layers."""
     params = record["params"]
-    effects = {"covariate_effects": _single("genes", "columns", optional="covariates" not in record)}
-    affine = {"loadings": _single("genes", "latent"), "intercept": _single("genes")} | effects
+    effects = {"covariate_effects": single("genes", "columns", optional="covariates" not in record)}
+    affine = {"loadings": single("genes", "latent"), "intercept": single("genes")} | effects
     decoder: dict[str, Any] = dict(affine)
     for block in blocks_of(record):
         n_groups = len(record.get(_LEVELS.get(block.dispersion, ""), _ONE))
         for part in LIKELIHOODS[block.gene_likelihood].parts:
             by_group = part.by_dispersion and block.dispersion != "gene-cell"
-            decoder[part.name] = _single(n_groups, "genes") if by_group else affine
+            decoder[part.name] = single(n_groups, "genes") if by_group else affine
     yield "decoder", decoder
     observed = bool(params.get("use_observed_lib_size", False)) or "size_factor_key" in params
     encoders = {"z": _encoder(content, params, "z", "latent")}
@@ -202,9 +155,9 @@ def _encoder(content: Mapping[str, Any], params: Mapping[str, Any], name: str, w
     hidden = _HIDDEN.format(name)
     table: dict[str, Entry] = {}
     for i in range(n_layers):
-        table |= {f"weight_{i}": _single(hidden, hidden if i else "genes"), f"bias_{i}": _single(hidden)}
+        table |= {f"weight_{i}": single(hidden, hidden if i else "genes"), f"bias_{i}": single(hidden)}
     for head in ("mean", "log_variance"):
-        table |= {f"{head}_weight": _single(width, hidden), f"{head}_bias": _single(width)}
+        table |= {f"{head}_weight": single(width, hidden), f"{head}_bias": single(width)}
     return table
 
 
@@ -220,7 +173,7 @@ def _nested(content: Mapping[str, Any], name: str, table: Mapping[str, Any], siz
     part, entries = _part(content, name, path), dict[str, Any]()
     for one, entry in table.items():
         if isinstance(entry, Entry):
-            entries |= _checked(part, f"{path}{name}/", {one: entry}, sizes)
+            entries |= checked(part, f"{path}{name}/", {one: entry}, sizes)
         else:
             entries[one] = _nested(part, one, entry, sizes, f"{path}{name}/")
     return entries
@@ -249,52 +202,3 @@ def _param(name: str, value: NDArray[Any]) -> Any:
         msg = f"'params/{name}' is no argument of a fit"
         raise ValueError(msg)
     return given if kind is None else kind(given)
-
-
-def _checked(part: Mapping[str, Any], path: str, table: Mapping[str, Entry], sizes: Sizes) -> dict[str, Any]:
-    present = {name: entry for name, entry in table.items() if name in part or not entry.optional}
-    return {name: _entry(part, path, name, entry, sizes) for name, entry in present.items()}
-
-
-def _entry(part: Mapping[str, Any], path: str, name: str, entry: Entry, sizes: Sizes) -> Any:
-    if name not in part:
-        msg = f"{path + name!r} is missing"
-        raise ValueError(msg)
-    array = part[name]
-    problem = "is a dict" if isinstance(array, Mapping) else _type_problem(array, entry)
-    if problem is None:
-        # One number, and a vector of it: files do not always tell them apart.
-        array = array.reshape((1,) * len(entry.shape)) if array.size == 1 and array.ndim <= 1 else array
-        if not sizes.fits(array.shape, entry.shape):
-            problem = f"has the shape {array.shape} in place of {sizes.shape(entry.shape)}"
-    problem = problem or _value_problem(array, entry)
-    if problem is not None:
-        msg = f"{path + name!r} {problem}"
-        raise ValueError(msg)
-    array = np.ascontiguousarray(array, str if entry.kind == "str" else entry.kind).reshape(array.shape)
-    return array if entry.shape else array.item()
-
-
-def _type_problem(array: NDArray[Any], entry: Entry) -> str | None:
-    if entry.kind == "str":
-        return None if array.dtype.kind == "U" else f"holds {array.dtype} in place of text"
-    # Halves and integers in place of single precision: somebody has rounded.
-    right = array.dtype.kind == "f" and array.dtype.itemsize >= np.dtype("float32").itemsize
-    if entry.kind != "float32":
-        right = array.dtype.kind in "iuf"
-    return None if right else f"holds {array.dtype} in place of {entry.kind}"
-
-
-def _value_problem(array: NDArray[Any], entry: Entry) -> str | None:
-    if entry.kind == "str":
-        repeated = entry.distinct and len(np.unique(array)) < array.size
-        return "holds a name twice" if repeated else None
-    if not np.isfinite(array).all():
-        return "holds values that are missing or infinite"
-    # As numbers of Python: the limits would overflow in halves.
-    if array.size and (array.min().item() < entry.least or array.max().item() > entry.most):
-        return "holds values that it can't have"
-    if entry.kind == "int64" and (array != np.rint(array)).any():
-        return "holds values that are not whole"
-    beyond = entry.kind == "float32" and np.abs(array).max(initial=0) > np.finfo(np.float32).max
-    return "holds values beyond single precision" if beyond else None

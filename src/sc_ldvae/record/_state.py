@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from sc_ldvae._lazy import array_of
 from sc_ldvae._products import product
 from sc_ldvae.record import _marks as marks
 
@@ -102,7 +103,7 @@ def _check_variance(variance: Floats, stored: Record) -> None:
 
 def _matrix(adata: AnnData, key: str, n_latent: int) -> NDArray[np.float32]:
     """An entry of obsm as it was written, but for its precision."""
-    stored = adata.obsm[key]
+    stored = array_of(adata.obsm[key])
     shape, dtype = getattr(stored, "shape", ()), getattr(stored, "dtype", np.dtype(object))
     # Halves and integers: somebody has rounded.
     if not isinstance(stored, np.ndarray) or dtype.kind != "f" or dtype.itemsize < np.dtype(np.float32).itemsize:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from anndata import AnnData
 
+from sc_ldvae._lazy import frame_of
 from sc_ldvae._quiet import quiet
+from sc_ldvae.record._file import check_view, has_file_to_write, write_to_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -21,9 +23,13 @@ _MISSING = object()
 def write(adata: AnnData, entries: Mapping[str, Mapping[str, Any]]) -> None:
     """Set ``adata.<attribute>[key] = value`` for all ``entries[attribute][key]``, or leave `adata` as it was.
 
-    A view becomes an actual object, as anndata does it, once all that is to stand in it has been accepted.
+    A view becomes an actual object, as anndata does it, once all that is to stand in it has been accepted. The file of
+    a backed object gets the same, if it is open for writing.
     """
+    check_view(adata)
     _without_interrupts(lambda: _write_view(adata, entries) if adata.is_view else _write_actual(adata, entries))
+    if has_file_to_write(adata):
+        write_to_file(adata, entries)
 
 
 def write_scores(adata: AnnData, key: str | None, values: Floats) -> float:
@@ -49,7 +55,9 @@ def _write_view(adata: AnnData, entries: Mapping[str, Mapping[str, Any]]) -> Non
 
 def _write_actual(adata: AnnData, entries: Mapping[str, Mapping[str, Any]]) -> None:
     # A frame is swapped as a whole: pandas, interrupted while it sets a column, leaves blocks that nothing can read.
-    frames = {name: getattr(adata, name).assign(**entries[name]) for name in entries if name in {"obs", "var"}}
+    frames = {
+        name: frame_of(getattr(adata, name)).assign(**entries[name]) for name in entries if name in {"obs", "var"}
+    }
     before, replaced = dict(vars(adata)), []
     # No context manager here either: once its end has begun, nothing is put back.
     try:

@@ -224,7 +224,7 @@ def ldvae(
         loadings_prior=loadings_prior,
     )
     request, annotations = inputs.request_of(adata, mask, inputs.Options(columns, model, schedule, layer, device))
-    with fit.progress_bar(fit.n_epochs(schedule, int((~held_out).sum())), shown=progress) as watcher:
+    with fit.progress_bar(fit.rounds_of(schedule, int((~held_out).sum())), shown=progress) as watcher:
         new = fit.fit(request, held_out, generator, watcher)
 
     others: dict[str, object] = {"modality": modality, "layer": layer, "train_size": train_size, "key_added": key_added}

@@ -1,0 +1,64 @@
+"""The random order in which cells are trained on, such that a disk reads it well."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from sc_ldvae._typing import Positions
+
+# Neighbours that are read together. What a full shuffle does for the training needs about 512 places in a buffer.
+_BLOCK = 64
+# Cells of which all orders are equally probable: as many as this memory holds, within these limits.
+_BYTES, _FEWEST, _MOST = 2**27, 2**15, 2**16
+_BYTES_PER_NONZERO = 8
+
+
+class Permuting(Protocol):
+    """What shuffles: a NumPy generator, or anything that permutes as it does."""
+
+    def permutation(self, n: int) -> Positions:
+        """The numbers below `n` in random order."""
+
+
+def buffered(nonzeros_per_cell: float) -> int:
+    """How many cells with so many nonzeros each are shuffled at once."""
+    return int(np.clip(_BYTES / (_BYTES_PER_NONZERO * max(nonzeros_per_cell, 1.0)), _FEWEST, _MOST))
+
+
+class Buffer(NamedTuple):
+    """Cells that are shuffled with each other."""
+
+    order: Positions
+    sizes: Positions
+    """Of the minibatches that the order is cut into."""
+
+
+def buffers_of(n_cells: int, n_minibatches: int, at_once: int, rng: Permuting) -> list[Buffer]:
+    """Every one of `n_cells` once, in random order, in minibatches of equal size (to within one cell).
+
+    A buffer has about `at_once` cells. If one has them all, all their orders are equally probable. Else buffers are
+    filled with blocks of neighbours in random order, of which the first begins elsewhere every time.
+    """
+    n_buffers = min(-(-n_cells // at_once), n_minibatches)
+    order = np.arange(n_cells) if n_buffers == 1 else _of_blocks(n_cells, rng)
+    sizes = np.full(n_minibatches, n_cells // n_minibatches)
+    sizes[: n_cells % n_minibatches] += 1
+    buffers, start = [], 0
+    for own in np.array_split(sizes, n_buffers):
+        end = start + int(own.sum())
+        buffers.append(Buffer(order[start:end][rng.permutation(end - start)], own))
+        start = end
+    return buffers
+
+
+def _of_blocks(n_cells: int, rng: Permuting) -> Positions:
+    """Blocks of neighbours in random order."""
+    offset = int(rng.permutation(_BLOCK)[0])
+    edges = np.unique(np.concatenate([[0], np.arange(offset, n_cells, _BLOCK), [n_cells]]))
+    chosen = rng.permutation(len(edges) - 1)
+    starts, sizes = edges[chosen], np.diff(edges)[chosen]
+    ends = np.cumsum(sizes)
+    return np.repeat(starts - (ends - sizes), sizes) + np.arange(n_cells)

@@ -1,0 +1,97 @@
+"""One pass over counts on disk, in which all of them are checked; afterwards any rows of them are read fast."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import sparse
+
+from sc_ldvae.counts import InMemory, NotCountsError, check_counts
+from sc_ldvae.stores._on_disk import Found, OnDisk
+from sc_ldvae.stores._scratch import Scratch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from sc_ldvae._typing import Positions
+    from sc_ldvae.counts import Source
+
+# Bytes of counts that are rather kept in memory than read again.
+_FEW = 2**27
+
+
+def surveyed(
+    blocks: Iterable[Any],
+    shape: tuple[int, int],
+    name: str,
+    genes: Positions | None = None,
+    *,
+    plain: Any = None,  # noqa: ANN401  h5py has no types
+    beside: Path | None = None,
+) -> Source:
+    """Counts that come in `blocks` of cells: in memory if they are few, else where they are, or in a scratch file.
+
+    Parameters
+    ----------
+    blocks
+        Consecutive cells, in NumPy arrays or SciPy sparse matrices.
+    shape
+        Cells x genes of all blocks together.
+    name
+        What messages call them.
+    genes
+        Positions of the genes to keep, in this order; all if None.
+    plain
+        Where they are, if they are read fast there: the group of compressed rows in an uncompressed HDF5 file.
+    beside
+        Folder for the scratch file if there is no room for it among the temporary files.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `check_counts`.
+    OSError
+        If there is no room for a copy, or if there are fewer cells than there should be.
+    """
+    n_obs, n_vars = shape[0], shape[1] if genes is None else len(genes)
+    totals, lengths = np.zeros(n_obs), np.zeros(n_obs + 1, np.int64)
+    few, n_bytes, start = [], 0, 0
+    scratch: Scratch | None = None
+    in_place = plain is not None and genes is None
+    try:
+        for block in blocks:
+            counts = _checked(block, name, genes, start)
+            own = slice(start, start + counts.shape[0])
+            totals[own], lengths[1:][own] = InMemory(counts).totals, np.diff(counts.indptr)
+            start, n_bytes = own.stop, n_bytes + counts.data.nbytes + counts.indices.nbytes
+            few.append(counts)
+            if n_bytes > _FEW:
+                if not in_place:
+                    scratch = scratch or Scratch(n_bytes / start * n_obs, name, beside)
+                    scratch.append(sparse.vstack(few, format="csr"))
+                few = []
+        _check_complete(start, n_obs, name)
+        group = plain if scratch is None else scratch.group()
+    except BaseException:
+        if scratch is not None:
+            scratch.close()
+        raise
+    if n_bytes <= _FEW:
+        return InMemory(sparse.vstack(few, format="csr") if few else sparse.csr_matrix((0, n_vars), dtype=np.float32))
+    return OnDisk(group, name, Found(np.cumsum(lengths), totals, n_vars), scratch)
+
+
+def _check_complete(n_read: int, n_obs: int, name: str) -> None:
+    if n_read != n_obs:
+        msg = f"{name} should have {n_obs} cells, but {n_read} could be read. Write the file again."
+        raise OSError(msg)
+
+
+def _checked(block: Any, name: str, genes: Positions | None, start: int) -> sparse.csr_matrix:  # noqa: ANN401  either of two
+    try:
+        return check_counts(block, name, genes)
+    except NotCountsError as error:
+        error.cell += start
+        raise
