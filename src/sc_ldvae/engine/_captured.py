@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 # Counts of a minibatch, zeros among them, up to which to start the kernels of a step takes longer than to run them.
 _MOST = 2**23
 
+# Streams to be used again: for each one that it has seen, cuBLAS keeps tens of megabytes.
+_idle: defaultdict[torch.device, list[torch.cuda.Stream]] = defaultdict(list)
+
 # Whose draws, how many cells, whether with the adaptive prior.
 _Kind: TypeAlias = tuple[torch.Generator, int, bool]
 
@@ -30,10 +33,6 @@ def can_be_captured(model: LDVAE) -> bool:
     """Whether nothing in a step waits for the device: other likelihoods may look at what they have computed."""
     on_cuda = next(model.parameters()).device.type == "cuda"
     return on_cuda and all(block.gene_likelihood in TERMS for block in model.blocks)
-
-
-# Streams to be used again: for each one that it has seen, cuBLAS keeps tens of megabytes.
-_idle: defaultdict[torch.device, list[torch.cuda.Stream]] = defaultdict(list)
 
 
 class CapturedEngine(AutogradEngine):

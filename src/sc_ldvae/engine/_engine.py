@@ -43,7 +43,10 @@ class Engine(Scorer, Protocol):
     """A model that is being trained; it scores in evaluation mode only."""
 
     def step(self, cells: Minibatch, lr: float, kl_weight: float, generator: torch.Generator) -> Elbo:
-        """One step of Adam on minus the mean ELBO, in training mode; the terms before the step."""
+        """One step of Adam on minus the mean ELBO, in training mode; the terms before the step.
+
+        The next step may put its own terms in their place.
+        """
 
 
 @contextmanager
