@@ -35,7 +35,7 @@ ROOMS = {
         "stability",
         "top_genes",
     ],
-    "io": ["from_scvi", "read_counts", "to_scvi"],
+    "io": ["from_scvi", "open", "read_counts", "to_scvi", "write_result"],
     "nn": [
         "LDVAE",
         "CountParameters",

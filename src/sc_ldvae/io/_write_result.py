@@ -39,6 +39,10 @@ def write_result(data: Data, path: str | PathLike[str], *, modality: str | None 
     modality
         Modality of a MuData.
 
+    Returns
+    -------
+    None: everything is in the file.
+
     Raises
     ------
     ValueError
