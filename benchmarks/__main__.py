@@ -11,6 +11,7 @@ from benchmarks import fit, scale, step
 from benchmarks.calibration import calibration
 from benchmarks.data import DATA_SETS
 from benchmarks.first_call import first_call
+from benchmarks.gpu import gpu
 from benchmarks.integration import integration
 from benchmarks.methods import METHODS
 from benchmarks.runs import Session
@@ -39,6 +40,7 @@ COMMANDS = {
         lambda session, asked: step.step(session, asked.only or step.NAMES_OF_DATA),
         "one training step against LinearSCVI's and the floor",
     ),
+    "gpu": Command(lambda session, _: gpu(session), "steps and fits on a CUDA device, if there is one"),
     "scale": Command(lambda session, _: scale.scale(session), "seconds and memory against cells and genes"),
     "first-call": Command(
         lambda session, asked: first_call(session, asked.repeats), "the first call in a fresh process"

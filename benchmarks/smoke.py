@@ -12,6 +12,7 @@ from benchmarks import process
 from benchmarks.data import prepared
 from benchmarks.first_call import first_call
 from benchmarks.fit import fit
+from benchmarks.gpu import gpu
 from benchmarks.runs import Session
 from benchmarks.scale import scale
 from benchmarks.step import step
@@ -44,6 +45,7 @@ def smoke(session: Session) -> None:
     _with_two_groups(file)
     fit(session, _DATA, ("ldvae", "linear_scvi", "pca", "nmf", "glmpca"), repeats=1, epochs=2)
     step(session, _DATA, rounds=1)
+    gpu(session, sizes=((300, 200),))
     scale(session, cells=(300,), genes=(), methods=("ldvae", "linear_scvi"))
     first_call(session, repeats=1)
     tasks(session, "pbmc68k", repeats=1)

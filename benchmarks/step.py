@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 NAMES_OF_DATA = ("pbmc3k", "pbmc10k_1000", "pbmc10k_4000")
 BATCH_SIZE = 128
-_LR, _KL_WEIGHT = 1e-3, 0.5
+LR, KL_WEIGHT = 1e-3, 0.5
 # Steps in a row, so that each kind finds its own data in the caches as it does in training; the first one is dropped.
 # Of the others the mean is taken, for one of four has the adaptive prior.
 _IN_A_ROW = 9
@@ -73,16 +73,16 @@ def measure(path: str, rounds: int, threads: int) -> dict[str, float]:
     counts = counts_of(adata[adata.obs["train"]])
     generator = torch.Generator().manual_seed(0)
     cells = Cells(InMemory(counts))
-    model, selecting = (_started(cells, counts, generator) for _ in range(2))
+    model, selecting = (started(cells, counts, generator) for _ in range(2))
     prior = AdaptivePrior(LIKELIHOODS["nb"], counts.shape[0], N_LATENT)
     floor = _floor(counts, sum(parameter.numel() for parameter in model.parameters()))
     weight = 1 / counts.shape[0]
     with engine_of(model, weight) as engine, engine_of(selecting, weight, prior) as with_prior:
         steps: dict[str, Step] = {
             # Training gathers its minibatches, too.
-            "ours": lambda chosen: engine.step(cells.minibatch(chosen), _LR, _KL_WEIGHT, generator),
-            "with prior": lambda chosen: with_prior.step(cells.minibatch(chosen), _LR, _KL_WEIGHT, generator),
-            "LinearSCVI": _linear_scvi_step(counts),
+            "ours": lambda chosen: engine.step(cells.minibatch(chosen), LR, KL_WEIGHT, generator),
+            "with prior": lambda chosen: with_prior.step(cells.minibatch(chosen), LR, KL_WEIGHT, generator),
+            "LinearSCVI": linear_scvi_step(counts),
         } | floor
         medians = {
             name: 1000 * median(seconds) for name, seconds in _interleaved(steps, counts.shape[0], rounds).items()
@@ -102,7 +102,8 @@ def measure(path: str, rounds: int, threads: int) -> dict[str, float]:
     }
 
 
-def _started(cells: Cells, counts: csr_matrix, generator: torch.Generator) -> LDVAE:
+def started(cells: Cells, counts: csr_matrix, generator: torch.Generator) -> LDVAE:
+    """A model of the cells that begins as fits do, from these counts."""
     model = LDVAE(counts.shape[1], n_latent=N_LATENT, generator=generator)
     model.set_library_prior(torch.from_numpy(cells.source.totals).float())
     start_from_data(model, counts)
@@ -127,20 +128,20 @@ def _seconds_of(one: Step, chosen: Positions) -> float:
     return time.perf_counter() - start
 
 
-def _linear_scvi_step(counts: csr_matrix) -> Step:
+def linear_scvi_step(counts: csr_matrix, batch_size: int = BATCH_SIZE, device: torch.device | None = None) -> Step:
     """Module and optimiser as the training plan of scvi-tools has them, on a minibatch that is there already."""
     from scvi.module import LDVAE as ScviModule  # noqa: N811  ours has the same name
 
     library = np.log(np.asarray(counts.sum(1)))
     moments = {"library_log_means": library.mean(0)[None], "library_log_vars": library.var(0)[None]}
-    module = ScviModule(counts.shape[1], n_batch=1, **moments).train()
-    optimizer = torch.optim.Adam(module.parameters(), lr=_LR, eps=0.01, weight_decay=1e-6)
-    x = torch.tensor(counts[:BATCH_SIZE].toarray())
-    column = torch.zeros(len(x), 1, dtype=torch.int64)
+    module = ScviModule(counts.shape[1], n_batch=1, **moments).to(device).train()
+    optimizer = torch.optim.Adam(module.parameters(), lr=LR, eps=0.01, weight_decay=1e-6)
+    x = torch.tensor(counts[:batch_size].toarray(), device=device)
+    column = torch.zeros(len(x), 1, dtype=torch.int64, device=device)
     tensors = {"X": x, "batch": column, "labels": column}
 
     def one(_: Positions) -> None:
-        _, _, loss = module(tensors, loss_kwargs={"kl_weight": _KL_WEIGHT})
+        _, _, loss = module(tensors, loss_kwargs={"kl_weight": KL_WEIGHT})
         optimizer.zero_grad()
         loss.loss.backward()
         optimizer.step()
@@ -156,7 +157,7 @@ def _floor(counts: csr_matrix, n_parameters: int) -> dict[str, Step]:
     tile, target = torch.rand(minibatch.shape) + 0.5, torch.empty(minibatch.shape)
     flat = torch.zeros(n_parameters, requires_grad=True)
     flat.grad = torch.full((n_parameters,), 1e-3)
-    adam = torch.optim.Adam([flat], lr=_LR, fused=True)
+    adam = torch.optim.Adam([flat], lr=LR, fused=True)
     return {
         "exp": lambda _: torch.exp(tile, out=target),
         "log": lambda _: torch.log(tile, out=target),

@@ -35,7 +35,7 @@ FLOORS = (
     ("_options",),
     ("likelihoods",),
     ("kernels",),
-    ("_arguments", "_products"),
+    ("_arguments", "_products", "_tables"),
     ("_bounds", "_forks", "_lazy", "_memory", "_quiet", "_restored", "_typing"),
 )
 HEIGHT = {room: len(FLOORS) - i for i, rooms in enumerate(FLOORS) for room in rooms}

@@ -6,7 +6,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     from anndata import AnnData
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from tqdm import tqdm
 
+    Arrays: TypeAlias = Mapping[str, NDArray[Any]]
     Ax: TypeAlias = Axes | Sequence[Axes] | NDArray[np.object_]
     Bar: TypeAlias = "tqdm[Any]"
     Data: TypeAlias = AnnData | MuData

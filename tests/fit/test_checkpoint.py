@@ -146,7 +146,7 @@ def test_a_second_attempt_goes_on_as_such(
     # Five steps into the second attempt: the first diverges in the first epoch.
     interrupted(counts, "every-factor", N_STEPS["every-factor"] // 6 + 5, checkpoint=path, **options)
     with np.load(path) as state:
-        assert (state["attempt"], state["n_steps"]) == (1, 5)
+        assert (state["position/attempt"], state["position/n_steps"]) == (1, 5)
     caplog.clear()
     check_same(fit(counts, "every-factor", checkpoint=path, resume=True, **options), expected)
     assert not caplog.messages
@@ -280,7 +280,7 @@ def test_after_a_kill(counts: AnnData, tmp_path: Path) -> None:
     process.kill()
     assert process.wait() != 0
     with np.load(path) as state:
-        assert 0 <= int(state["n_steps"]) < 2400
+        assert 0 <= int(state["position/n_steps"]) < 2400
         assert json.loads(str(state["fingerprint"]))["max_epochs"] == "400"
     adata, expected = counts.copy(), counts.copy()
     for one, more in ((adata, {"checkpoint": path, "resume": True}), (expected, {})):

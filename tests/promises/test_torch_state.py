@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import sc_ldvae
+from sc_ldvae.nn import undisturbed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,6 +62,23 @@ def default_device(device: str) -> Iterator[None]:
         torch.set_default_device(None)
 
 
+@contextmanager
+def low_precision(*, newer: bool) -> Iterator[None]:
+    """Of products of matrices, as torch's tuning guides recommend."""
+    products: Any = torch.backends.cuda.matmul
+    if newer and not hasattr(products, "fp32_precision"):
+        pytest.skip("this torch knows the older way only")
+    if newer:
+        products.fp32_precision = "tf32"
+    else:
+        torch.set_float32_matmul_precision("medium")
+    try:
+        yield
+        assert products.fp32_precision == "tf32" if newer else torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
 STATES: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "float64": lambda: default_dtype(torch.float64),
     "float16": lambda: default_dtype(torch.float16),
@@ -68,6 +86,7 @@ STATES: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "no-grad": lambda: torch.set_grad_enabled(False),
     "inference": torch.inference_mode,
     "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+    "precision": lambda: low_precision(newer=False),
 }
 
 
@@ -83,6 +102,12 @@ def test_no_state_of_torch_changes_a_bit(engine: str, counts: AnnData, monkeypat
             got = answers(counts)
         for one, other in zip(got, expected, strict=True):
             np.testing.assert_array_equal(one, other, err_msg=name, strict=True)
+
+
+@pytest.mark.parametrize("newer", [True, False])
+def test_products_are_exact_and_their_setting_is_put_back(newer: bool) -> None:
+    with low_precision(newer=newer), undisturbed(torch.device("cpu")):
+        assert torch.get_float32_matmul_precision() == "highest"
 
 
 def test_global_generators_are_not_asked(counts: AnnData) -> None:

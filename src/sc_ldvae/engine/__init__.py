@@ -5,6 +5,7 @@ from __future__ import annotations
 from sc_ldvae.engine._adam import Adam
 from sc_ldvae.engine._adaptive_prior import AdaptivePrior
 from sc_ldvae.engine._autograd import Autograd, AutogradEngine
+from sc_ldvae.engine._captured import CapturedEngine
 from sc_ldvae.engine._elbo import FusedElbo
 from sc_ldvae.engine._engine import Engine, Scorer, engine_of, scorer_of
 from sc_ldvae.engine._pace import Pace
@@ -14,6 +15,7 @@ __all__ = [
     "AdaptivePrior",
     "Autograd",
     "AutogradEngine",
+    "CapturedEngine",
     "Engine",
     "FusedElbo",
     "Pace",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,9 +10,7 @@ import torch
 from sc_ldvae.kernels import adam_update, n_slices
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from numpy.typing import NDArray
+    from sc_ldvae._typing import Arrays
 
 BETAS = (0.9, 0.95)
 # The gradients of rare genes are far below torch's default eps after the mean over cells.
@@ -29,11 +27,11 @@ class Adam:
         self._arrays = [t.numpy() for t in (values, gradient, torch.zeros_like(values), torch.zeros_like(values))]
         self._n_steps = 0
 
-    def state(self) -> dict[str, NDArray[Any]]:
+    def state(self) -> Arrays:
         """Moments of the gradient, and the number of steps."""
         return {"first": self._arrays[2], "second": self._arrays[3], "n_steps": np.array(self._n_steps)}
 
-    def load(self, state: Mapping[str, NDArray[Any]]) -> None:
+    def load(self, state: Arrays) -> None:
         """Go on from there."""
         self._arrays[2][:], self._arrays[3][:], self._n_steps = state["first"], state["second"], int(state["n_steps"])
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from numpy.typing import NDArray
-
-    from sc_ldvae._typing import Floats, Mask
+    from sc_ldvae._typing import Arrays, Floats, Mask
     from sc_ldvae.likelihoods import Likelihood
 
 # One step of so many has the prior, with as many times its weight: it moves slowly, and takes a quarter of a step.
@@ -77,11 +75,11 @@ class AdaptivePrior:
         self._group = np.repeat(np.arange(len(sizes)), sizes)
         self._sizes = np.array(sizes)
 
-    def state(self) -> dict[str, NDArray[Any]]:
+    def state(self) -> Arrays:
         """What it has learnt."""
         return {name: np.array(getattr(self, f"_{name}")) for name in _LEARNT if hasattr(self, f"_{name}")}
 
-    def load(self, state: Mapping[str, NDArray[Any]]) -> None:
+    def load(self, state: Arrays) -> None:
         """Go on from there."""
         for name, value in state.items():
             setattr(self, f"_{name}", value.copy() if value.ndim else value[()])

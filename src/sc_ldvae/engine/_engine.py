@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sc_ldvae.engine._autograd import Autograd, AutogradEngine
+from sc_ldvae.engine._captured import CapturedEngine, can_be_captured, own_stream
 from sc_ldvae.engine._fused import Fused, FusedEngine, can_be_fused
 from sc_ldvae.kernels import own_threads
 from sc_ldvae.nn import undisturbed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     import torch
-    from numpy.typing import NDArray
     from torch import Tensor
 
+    from sc_ldvae._typing import Arrays
     from sc_ldvae.counts import Minibatch
     from sc_ldvae.engine._adaptive_prior import AdaptivePrior
     from sc_ldvae.nn import LDVAE, Elbo
@@ -43,12 +44,15 @@ class Engine(Scorer, Protocol):
     """A model that is being trained; it scores in evaluation mode only."""
 
     def step(self, cells: Minibatch, lr: float, kl_weight: float, generator: torch.Generator) -> Elbo:
-        """One step of Adam on minus the mean ELBO, in training mode; the terms before the step."""
+        """One step of Adam on minus the mean ELBO, in training mode; the terms before the step.
 
-    def state(self) -> dict[str, NDArray[Any]]:
+        The next step may put its own terms in their place.
+        """
+
+    def state(self) -> Arrays:
         """What steps depend on beside the model, as arrays by name."""
 
-    def load(self, state: Mapping[str, NDArray[Any]]) -> None:
+    def load(self, state: Arrays) -> None:
         """Go on from what `state` of an engine of the same kind has given."""
 
 
@@ -69,9 +73,13 @@ def engine_of(model: LDVAE, prior_weight: float, adaptive_prior: AdaptivePrior |
 
     A prior of the loadings learns with every step.
     """
-    with undisturbed(next(model.parameters()).device):
+    device = next(model.parameters()).device
+    with undisturbed(device):
         if can_be_fused(model):
             with own_threads():
                 yield FusedEngine(model, prior_weight, adaptive_prior)
+        elif can_be_captured(model):
+            with own_stream(device):
+                yield CapturedEngine(model, prior_weight, adaptive_prior)
         else:
             yield AutogradEngine(model, prior_weight, adaptive_prior)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from sc_ldvae._tables import joined, parted
 from sc_ldvae.engine._adam import BETAS, EPS, RATES, Adam
 from sc_ldvae.engine._elbo import FusedElbo
 from sc_ldvae.engine._pace import Pace
 from sc_ldvae.kernels import TERMS, sparse_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from numpy.typing import NDArray
     from torch import Tensor
 
+    from sc_ldvae._typing import Arrays
     from sc_ldvae.counts import Minibatch
     from sc_ldvae.engine._adaptive_prior import AdaptivePrior
     from sc_ldvae.kernels import SparseRows
@@ -72,22 +71,18 @@ class FusedEngine(Fused):
             for name, *stretch in zip(sizes, *stretches, strict=True)
         ]
 
-    def state(self) -> dict[str, NDArray[Any]]:
+    def state(self) -> Arrays:
         """What steps depend on beside the model."""
-        prior = {} if self._adaptive_prior is None else self._adaptive_prior.state()
-        states = {"prior": prior} | {str(i): adam.state() for i, (adam, _) in enumerate(self._adams)}
-        return {f"{name}/{key}": value for name, state in states.items() for key, value in state.items()}
+        moments = {str(i): adam.state() for i, (adam, _) in enumerate(self._adams)}
+        return joined(moments if self._adaptive_prior is None else moments | {"prior": self._adaptive_prior.state()})
 
-    def load(self, state: Mapping[str, NDArray[Any]]) -> None:
+    def load(self, state: Arrays) -> None:
         """Go on from what `state` has given."""
-        by_name: dict[str, dict[str, NDArray[Any]]] = {}
-        for path, value in state.items():
-            name, key = path.split("/")
-            by_name.setdefault(name, {})[key] = value
+        tables = parted(state, "prior")
         if self._adaptive_prior is not None:
-            self._adaptive_prior.load(by_name["prior"])
+            self._adaptive_prior.load(tables["prior"])
         for i, (adam, _) in enumerate(self._adams):
-            adam.load(by_name[str(i)])
+            adam.load(tables[str(i)])
 
     def step(self, cells: Minibatch, lr: float, kl_weight: float, generator: torch.Generator) -> Elbo:
         """One step; the terms before it."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sc_ldvae._typing import Mask
+    from sc_ldvae._typing import Arrays, Mask
     from sc_ldvae.fit._request import Request
 
 # Packages whose other versions may give other bits.
@@ -60,9 +60,9 @@ class Checkpoint:
     @property
     def attempt(self) -> int:
         """In which of the attempts at a training the state was found; 0 if there is none."""
-        return 0 if self.found is None else int(self.found["attempt"])
+        return 0 if self.found is None else int(self.found["position/attempt"])
 
-    def write(self, state: Mapping[str, NDArray[Any]]) -> None:
+    def write(self, state: Arrays) -> None:
         """Replace what is in the file.
 
         Raises

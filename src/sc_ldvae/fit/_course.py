@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from sc_ldvae._tables import joined, parted
 from sc_ldvae.counts import evenly
 from sc_ldvae.fit._history import History
 from sc_ldvae.fit._schedule import kl_weights, learning_rate, rounds_of
@@ -22,19 +23,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sc_ldvae._options import Schedule
-    from sc_ldvae._typing import Mask, Positions
+    from sc_ldvae._typing import Arrays, Mask, Positions
     from sc_ldvae.counts import Cells, Minibatch
     from sc_ldvae.engine import AdaptivePrior, Engine
     from sc_ldvae.fit._checkpoint import Checkpoint
     from sc_ldvae.fit._watcher import Watcher
     from sc_ldvae.nn import LDVAE
 
-    State = Mapping[str, NDArray[Any]]
-
 # Held-out cells that are scored after a round: the same every time, and with the same draws.
 _WATCHED = 5000
 # Seconds after which the state is kept, also in the midst of a round.
 _BETWEEN_CHECKPOINTS = 60
+# Numbers that say where a training stands.
+_POSITION = ("attempt", "n_in_epoch", "n_steps", "n_in_round")
 
 
 @dataclass(frozen=True)
@@ -94,18 +95,18 @@ class Course:
         self._elbo = torch.zeros((), dtype=torch.float32, device=generator.device)
         self.history = History()
         self._best: dict[str, torch.Tensor] = {}
-        self._selected: dict[str, NDArray[Any]] = {}
+        self._selected: Arrays = {}
         # What a model and its engine are still to be given.
-        self._found: State | None = None
+        self._found: dict[str, dict[str, NDArray[Any]]] | None = None
         if checkpoint is not None and checkpoint.found is not None and checkpoint.attempt == attempt:
-            self._take_up(checkpoint.found)
+            self._found = parted(checkpoint.found, "best", "engine", "selected")
+            self._take_up(self._found)
         self._minibatches = self._endlessly()
 
     def select(self, model: LDVAE, engine: Engine, prior: AdaptivePrior, last: int) -> None:
         """Train until round `last`, for `prior` to learn which factors the cells support."""
-        selected = {} if self._found is None else _part(self._found, "selected")
-        if selected:
-            prior.load(selected)
+        if self._found is not None and self._found["selected"]:
+            prior.load(self._found["selected"])
         else:
             self.run(model, engine, last)
         self._selected, self.history.n_selecting = prior.state(), last
@@ -135,8 +136,8 @@ class Course:
         """
         history, final = self.history, last is None
         if self._found is not None:
-            _load(model, _part(self._found, "model"))
-            engine.load(_part(self._found, "engine"))
+            model.load_state_dict(_tensors(self._found["model"]))
+            engine.load(self._found["engine"])
             self._found = None
         model.eval()
         reason = self._reason_to_stop(final=final)
@@ -216,40 +217,38 @@ class Course:
         """Write the state, from which the same steps follow as from here."""
         if self._checkpoint is None or not (always or perf_counter() - self._last_written > _BETWEEN_CHECKPOINTS):
             return
-        of_model = {key: value.cpu().numpy() for key, value in model.state_dict().items()}
-        best = {key: value.cpu().numpy() for key, value in self._best.items()}
-        numbers = {name: np.array(values) for name, values in self.history.columns().items()}
-        tables = {"model": of_model, "best": best, "engine": engine.state(), "selected": self._selected}
-        tables["history"] = numbers | {"n_selecting": np.array(self.history.n_selecting)}
-        tables["generator"] = {"now": self._generator.get_state().numpy(), "before_epoch": self._before_epoch.numpy()}
-        state = {f"{table}/{key}": value for table, values in tables.items() for key, value in values.items()}
-        for name in ("n_in_epoch", "n_steps", "n_in_round"):
-            state[name] = np.array(getattr(self, f"_{name}"))
-        self._checkpoint.write(state | {"attempt": np.array(self._attempt), "elbo": self._elbo.cpu().numpy()})
+        position = {name: np.array(getattr(self, f"_{name}")) for name in _POSITION}
+        generator = {"now": self._generator.get_state(), "before_epoch": self._before_epoch}
+        history = self.history.columns() | {"n_selecting": self.history.n_selecting}
+        tables: dict[str, Arrays] = {
+            "position": position | {"elbo": self._elbo.cpu().numpy()},
+            "generator": _arrays(generator),
+            "history": {name: np.array(values) for name, values in history.items()},
+            "model": _arrays(model.state_dict()),
+            "best": _arrays(self._best),
+            "engine": engine.state(),
+            "selected": self._selected,
+        }
+        self._checkpoint.write(joined(tables))
         self._last_written = perf_counter()
 
-    def _take_up(self, found: State) -> None:
+    def _take_up(self, found: Mapping[str, Arrays]) -> None:
         """Stand where the state was written; model and engine follow."""
-        self._n_in_epoch, self._n_steps, self._n_in_round = (
-            int(found[name]) for name in ("n_in_epoch", "n_steps", "n_in_round")
-        )
-        self._elbo = torch.from_numpy(found["elbo"]).to(self._elbo)
-        generator, history = _part(found, "generator"), _part(found, "history")
-        self._before_epoch = torch.from_numpy(generator["before_epoch"])
-        self._generator.set_state(torch.from_numpy(generator["now"]))
-        self.history = History(**{name: values.tolist() for name, values in history.items()})
-        self._best = {key: torch.from_numpy(value) for key, value in _part(found, "best").items()}
-        self._found = found
+        for name in _POSITION:
+            setattr(self, f"_{name}", int(found["position"][name]))
+        self._elbo = torch.from_numpy(found["position"]["elbo"]).to(self._elbo)
+        self._before_epoch = torch.from_numpy(found["generator"]["before_epoch"])
+        self._generator.set_state(torch.from_numpy(found["generator"]["now"]))
+        self.history = History(**{name: values.tolist() for name, values in found["history"].items()})
+        self._best = _tensors(found["best"])
 
 
-def _part(state: State, name: str) -> dict[str, NDArray[Any]]:
-    """What stands under `name` in a state."""
-    return {key.removeprefix(f"{name}/"): value for key, value in state.items() if key.startswith(f"{name}/")}
+def _arrays(tensors: Mapping[str, torch.Tensor]) -> Arrays:
+    return {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
 
 
-@torch.no_grad()
-def _load(model: LDVAE, values: State) -> None:
-    model.load_state_dict({key: torch.from_numpy(value) for key, value in values.items()})
+def _tensors(arrays: Arrays) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
 def _check_finite(what: str, elbo: float, history: History) -> None:

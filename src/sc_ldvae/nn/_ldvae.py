@@ -50,7 +50,7 @@ class Elbo(NamedTuple):
     kl_z: Tensor
     kl_library: Tensor
 
-    def per_cell(self, kl_weight: float = 1.0) -> Tensor:
+    def per_cell(self, kl_weight: float | Tensor = 1.0) -> Tensor:
         """Evidence lower bound of each cell; `kl_weight` scales the latent's divergence, never the library's."""
         return self.log_likelihood - kl_weight * self.kl_z - self.kl_library
 
@@ -439,7 +439,9 @@ class LDVAE(nn.Module):
 
     def library_prior(self, batch_index: Tensor | None) -> tuple[Tensor, Tensor]:
         """Mean and variance of the log library of each cell, n_cells x 1, or 1 x 1 where they are all the same."""
-        if self.library_log_means.isnan().any():
+        # No CUDA graph can wait for the answer; what it is captured from has been checked.
+        captured = self.library_log_means.is_cuda and torch.cuda.is_current_stream_capturing()
+        if not captured and self.library_log_means.isnan().any():
             msg = "The prior of the library is not set: call set_library_prior, or pass use_observed_lib_size=True."
             raise ValueError(msg)
         rows = slice(None) if len(self.library_log_means) == 1 else _needed(batch_index, "batch_index")

@@ -1,4 +1,4 @@
-"""Log probabilities of counts, in log space, with the gamma functions evaluated at nonzero counts only."""
+"""Log probabilities of counts, in log space; on the CPU with the gamma functions evaluated at nonzero counts only."""
 
 from __future__ import annotations
 
@@ -69,10 +69,9 @@ def log_nb(x: Tensor, log_mu: Tensor, log_theta: Tensor) -> Tensor:
     log_theta = log_theta.clamp(-LARGEST_LOG_THETA, LARGEST_LOG_THETA)
     log_odds = log_mu - log_theta
     of_mean = x * log_odds - (x + log_theta.exp()) * softplus(log_odds)
-    cells, genes = x.nonzero(as_tuple=True)
-    thetas = log_theta.expand(*log_theta.shape[:-1], x.shape[1]).reshape(-1, x.shape[1])
-    of_counts = _log_rising(x[cells, genes], thetas[cells if len(thetas) > 1 else 0, genes])
-    return of_mean.index_put((cells, genes), of_counts, accumulate=True)
+    if x.is_cpu:
+        return of_mean.index_put(*_at_nonzeros(x, log_theta), accumulate=True)
+    return of_mean + _everywhere(x, log_theta)
 
 
 def log_zinb(x: Tensor, log_mu: Tensor, log_theta: Tensor, zi_logits: Tensor) -> Tensor:
@@ -104,6 +103,20 @@ def log_zinb(x: Tensor, log_mu: Tensor, log_theta: Tensor, zi_logits: Tensor) ->
     nb = log_nb(x, log_mu, log_theta)
     no_inflation = softplus(-zi_logits)
     return torch.where(x > 0, nb - zi_logits, softplus(nb - zi_logits)) - no_inflation
+
+
+def _at_nonzeros(x: Tensor, log_theta: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
+    """Positions of the nonzeros, and `_log_rising` of each."""
+    cells, genes = x.nonzero(as_tuple=True)
+    thetas = log_theta.expand(*log_theta.shape[:-1], x.shape[1]).reshape(-1, x.shape[1])
+    return (cells, genes), _log_rising(x[cells, genes], thetas[cells if len(thetas) > 1 else 0, genes])
+
+
+# The CPU would have to wait for a device that looks for its nonzeros. Zeros are masked for the sake of rare genes: what
+# they add to the gradients cancels, but not to the last bit.
+def _everywhere(x: Tensor, log_theta: Tensor) -> Tensor:
+    """`_log_rising` of all counts, n_cells x n_genes."""
+    return torch.where(x > 0, _log_rising(x, log_theta), 0.0)
 
 
 def _log_rising(x: Tensor, log_theta: Tensor) -> Tensor:
