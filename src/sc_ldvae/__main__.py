@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _fit(asked: dict[str, Any]) -> None:
     import matplotlib as mpl
 
-    from sc_ldvae import datasets, get, io, pl, tl
+    from sc_ldvae import datasets, fit, get, io, pl, tl
     from sc_ldvae.counts import NotCountsError
 
     mpl.use("Agg")
@@ -58,6 +58,9 @@ def _fit(asked: dict[str, Any]) -> None:
         msg = f"{error} Here: add --raw, if the counts are in raw."
         raise ValueError(msg) from error
 
+    if fit.rank() > 0:
+        # Of several processes, the first writes.
+        return
     where = {"key": asked["key_added"] or "ldvae", "modality": asked["modality"]}
     picture, table = (output.with_name(f"{output.stem}_{rest}") for rest in ("loadings.png", "top_genes.csv"))
     _write(data, output)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sc_ldvae.counts._order import buffered, buffers_of
+from sc_ldvae.counts._order import ALL, Share, buffered, buffers_of
 from sc_ldvae.counts._source import in_chunks
 from sc_ldvae.counts._subset import Subset
 
@@ -67,14 +67,16 @@ class Cells:
         for chunk, counts in in_chunks(self.source, cells, size):
             yield Minibatch(counts, self._annotations_of(cells[chunk]))
 
-    def shuffled(self, cells: Positions, batch_size: int, rng: Permuting, skipped: int = 0) -> Iterator[Minibatch]:
+    def shuffled(
+        self, cells: Positions, batch_size: int, rng: Permuting, skipped: int = 0, share: Share = ALL
+    ) -> Iterator[Minibatch]:
         """Every cell once, in random order, in minibatches of equal size (to within one cell), without the first ones.
 
-        Equal sizes, so that no minibatch ever holds a single cell, for which BatchNorm has no variance.
+        Equal sizes, so that no minibatch ever holds a single cell, for which BatchNorm has no variance. Of several
+        processes each gets as many.
         """
-        buffers = buffers_of(
-            len(cells), n_minibatches(len(cells), batch_size), buffered(self.source.nonzeros_per_cell), rng
-        )
+        at_once = buffered(self.source.nonzeros_per_cell)
+        buffers = buffers_of(len(cells), n_minibatches(len(cells), batch_size, share.n), at_once, rng, share)
         while buffers and skipped >= len(buffers[0].sizes):
             skipped -= len(buffers.pop(0).sizes)
         sources = self.source.ahead(cells[order] for order, _ in buffers)
@@ -88,9 +90,9 @@ class Cells:
         return {name: values[cells] for name, values in self.annotations.items()}
 
 
-def n_minibatches(n_cells: int, batch_size: int) -> int:
-    """How many minibatches `Cells.shuffled` makes."""
-    return max(1, min(round(n_cells / batch_size), n_cells // 2))
+def n_minibatches(n_cells: int, batch_size: int, n_shares: int = 1) -> int:
+    """How many minibatches `Cells.shuffled` makes for each of so many processes."""
+    return max(1, min(round(n_cells / (n_shares * batch_size)), n_cells // (2 * n_shares)))
 
 
 def evenly(cells: Positions, at_most: int) -> Positions:

@@ -36,21 +36,36 @@ class Buffer(NamedTuple):
     """Of the minibatches that the order is cut into."""
 
 
-def buffers_of(n_cells: int, n_minibatches: int, at_once: int, rng: Permuting) -> list[Buffer]:
+class Share(NamedTuple):
+    """Which of `n` processes asks for its part."""
+
+    rank: int
+    n: int
+
+
+ALL = Share(0, 1)
+
+
+def buffers_of(n_cells: int, n_minibatches: int, at_once: int, rng: Permuting, share: Share = ALL) -> list[Buffer]:
     """Every one of `n_cells` once, in random order, in minibatches of equal size (to within one cell).
 
     A buffer has about `at_once` cells. If one has them all, all their orders are equally probable. Else buffers are
-    filled with blocks of neighbours in random order, of which the first begins elsewhere every time.
+    filled with blocks of neighbours in random order, of which the first begins elsewhere every time. Processes with the
+    same `rng` get every one buffers of its own, with `n_minibatches` in all.
     """
-    n_buffers = min(-(-n_cells // at_once), n_minibatches)
-    order = np.arange(n_cells) if n_buffers == 1 else _of_blocks(n_cells, rng)
-    sizes = np.full(n_minibatches, n_cells // n_minibatches)
-    sizes[: n_cells % n_minibatches] += 1
-    buffers, start = [], 0
-    for own in np.array_split(sizes, n_buffers):
-        end = start + int(own.sum())
-        buffers.append(Buffer(order[start:end][rng.permutation(end - start)], own))
-        start = end
+    n_buffers = min(-(-n_cells // (at_once * share.n)), n_minibatches)
+    order = np.arange(n_cells) if n_buffers * share.n == 1 else _of_blocks(n_cells, rng)
+    sizes = np.full(n_minibatches * share.n, n_cells // (n_minibatches * share.n))
+    sizes[: n_cells % len(sizes)] += 1
+    buffers, start, first = [], 0, 0
+    for n_own in (len(some) for some in np.array_split(np.arange(n_minibatches), n_buffers)):
+        for rank in range(share.n):
+            own = sizes[first : first + n_own]
+            first, end = first + n_own, start + int(own.sum())
+            shuffled = order[start:end][rng.permutation(end - start)]
+            if rank == share.rank:
+                buffers.append(Buffer(shuffled, own))
+            start = end
     return buffers
 
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sc_ldvae.engine._ranks import Ranks
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -60,6 +62,8 @@ class AdaptivePrior:
         Number of factors that have the prior: all, or none.
     covariates
         Number of columns of each category or continuous covariate.
+    ranks
+        Processes that learn together: of what each has seen, the mean.
 
     References
     ----------
@@ -67,7 +71,15 @@ class AdaptivePrior:
     .. [Bishop99] Bishop (1999). Variational principal components. ICANN 9:509.
     """
 
-    def __init__(self, likelihood: Likelihood, n_training: int, n_factors: int, covariates: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        likelihood: Likelihood,
+        n_training: int,
+        n_factors: int,
+        covariates: Sequence[int] = (),
+        ranks: Ranks | None = None,
+    ) -> None:
+        self._ranks = ranks or Ranks()
         self.n_factors = n_factors
         self._likelihood, self._n_training = likelihood, n_training
         self._n_steps = self._n_observed = 0
@@ -112,6 +124,7 @@ class AdaptivePrior:
             Parts of the likelihood in an average cell, n_genes each.
         """
         self._n_observed += 1
+        self._ranks.average(counted, divergence)
         self._effects = effects - effects.mean(1, keepdims=True)
         if self._n_observed == 1:
             self._counted, self._divergence, self._slope = counted, divergence, np.zeros_like(divergence)
@@ -130,6 +143,7 @@ class AdaptivePrior:
 
         It is the derivative by the log of a number that all loadings of a factor are multiplied by.
         """
+        self._ranks.average(slope)
         self._slope += self._share * (slope - self._slope)
 
     @property

@@ -10,6 +10,7 @@ import torch
 from sc_ldvae._tables import joined, parted
 from sc_ldvae.engine._adam import BETAS, EPS, RATES
 from sc_ldvae.engine._halves import Halves, Prepared
+from sc_ldvae.engine._ranks import Ranks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,11 +69,12 @@ class AutogradEngine(Autograd):
         model: LDVAE,
         prior_weight: float,
         adaptive_prior: AdaptivePrior | None = None,
+        ranks: Ranks | None = None,
         *,
         capturable: bool = False,
     ) -> None:
         super().__init__(model)
-        self._prior_weight, self._adaptive_prior = prior_weight, adaptive_prior
+        self._prior_weight, self._adaptive_prior, self._ranks = prior_weight, adaptive_prior, ranks or Ranks()
         groups = [{"params": group, "rate": RATES[name]} for name, group in model.parameter_groups().items() if group]
         self._optimizer = torch.optim.Adam(groups, betas=BETAS, eps=EPS, fused=True, capturable=capturable)
 
@@ -114,6 +116,6 @@ class AutogradEngine(Autograd):
         self, cells: Minibatch, kl_weight: float, generator: torch.Generator, prior: AdaptivePrior | None
     ) -> Prepared:
         """The halves of a step, and what runs each."""
-        fixed = self._model, self._optimizer, self._prior_weight, prior
+        fixed = self._model, self._optimizer, self._prior_weight, prior, self._ranks
         halves = Halves(*fixed, self._arguments(cells), kl_weight, generator)
         return Prepared(halves, halves.forward, halves.backward)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from sc_ldvae.engine._autograd import Autograd, AutogradEngine
 from sc_ldvae.engine._captured import CapturedEngine, can_be_captured, own_stream
 from sc_ldvae.engine._fused import Fused, FusedEngine, can_be_fused
+from sc_ldvae.engine._ranks import Ranks
 from sc_ldvae.kernels import own_threads
 from sc_ldvae.nn import undisturbed
 
@@ -68,18 +69,22 @@ def scorer_of(model: LDVAE) -> Iterator[Scorer]:
 
 
 @contextmanager
-def engine_of(model: LDVAE, prior_weight: float, adaptive_prior: AdaptivePrior | None = None) -> Iterator[Engine]:
+def engine_of(
+    model: LDVAE, prior_weight: float, adaptive_prior: AdaptivePrior | None = None, ranks: Ranks | None = None
+) -> Iterator[Engine]:
     """What trains there; the model's prior of the dispersions counts `prior_weight` times in the loss.
 
-    A prior of the loadings learns with every step.
+    A prior of the loadings learns with every step. Of several processes each has the same model, and steps with the
+    mean of their gradients.
     """
+    ranks = ranks or Ranks()
     device = next(model.parameters()).device
     with undisturbed(device):
         if can_be_fused(model):
             with own_threads():
-                yield FusedEngine(model, prior_weight, adaptive_prior)
-        elif can_be_captured(model):
+                yield FusedEngine(model, prior_weight, adaptive_prior, ranks)
+        elif can_be_captured(model) and ranks.n == 1:
             with own_stream(device):
                 yield CapturedEngine(model, prior_weight, adaptive_prior)
         else:
-            yield AutogradEngine(model, prior_weight, adaptive_prior)
+            yield AutogradEngine(model, prior_weight, adaptive_prior, ranks)

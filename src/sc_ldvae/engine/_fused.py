@@ -11,6 +11,7 @@ from sc_ldvae._tables import joined, parted
 from sc_ldvae.engine._adam import BETAS, EPS, RATES, Adam
 from sc_ldvae.engine._elbo import FusedElbo
 from sc_ldvae.engine._pace import Pace
+from sc_ldvae.engine._ranks import Ranks, moments_of
 from sc_ldvae.kernels import TERMS, sparse_rows
 
 if TYPE_CHECKING:
@@ -60,8 +61,17 @@ class Fused:
 class FusedEngine(Fused):
     """Trains with Adam on the flat buffers."""
 
-    def __init__(self, model: LDVAE, prior_weight: float, adaptive_prior: AdaptivePrior | None = None) -> None:
+    def __init__(
+        self,
+        model: LDVAE,
+        prior_weight: float,
+        adaptive_prior: AdaptivePrior | None = None,
+        ranks: Ranks | None = None,
+    ) -> None:
         super().__init__(model, adaptive_prior)
+        self._ranks = ranks or Ranks()
+        # With the running moments of BatchNorm: each process has moved them by its own minibatch.
+        self._averaged = [self._fused.gradient, *moments_of(model)]
         self._prior_weight, self._adaptive_prior, self._pace = prior_weight, adaptive_prior, Pace()
         sizes = {name: sum(p.numel() for p in group) for name, group in model.parameter_groups().items()}
         buffers = self._fused.values, self._fused.gradient
@@ -94,6 +104,7 @@ class FusedEngine(Fused):
                 prior_weight=self._prior_weight,
                 generator=generator,
             )
+            self._ranks.average(*self._averaged)
             for adam, rate in self._adams:
                 adam.step(lr * rate)
         return terms

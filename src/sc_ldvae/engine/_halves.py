@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
+from sc_ldvae.engine._ranks import moments_of
 from sc_ldvae.nn import Elbo, Normal
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from sc_ldvae._typing import Floats
     from sc_ldvae.engine._adaptive_prior import AdaptivePrior
+    from sc_ldvae.engine._ranks import Ranks
     from sc_ldvae.nn import LDVAE, Encoder, LinearDecoder
 
 
@@ -33,12 +35,13 @@ class Halves:
         optimizer: torch.optim.Optimizer,
         prior_weight: float,
         adaptive_prior: AdaptivePrior | None,
+        ranks: Ranks,
         arguments: Mapping[str, Tensor],
         kl_weight: float,
         generator: torch.Generator,
     ) -> None:
         self._model, self._optimizer, self._generator = model, optimizer, generator
-        self._prior_weight, self._prior = prior_weight, adaptive_prior
+        self._prior_weight, self._prior, self._ranks = prior_weight, adaptive_prior, ranks
         x = arguments["x"]
         self.arguments = {**arguments, "kl_weight": x.new_full((), kl_weight)}
         if adaptive_prior is not None:
@@ -72,6 +75,9 @@ class Halves:
         torch.autograd.backward(loss)
         if self._prior is not None:
             self._slope = self._of_sizes(self._prior)
+        if self._ranks.n > 1:
+            gradients = [parameter.grad for parameter in self._model.parameters() if parameter.grad is not None]
+            self._ranks.average(*gradients, *moments_of(self._model))
         self._optimizer.step()
 
     def observe_slope(self) -> None:

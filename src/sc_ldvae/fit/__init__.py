@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sc_ldvae.engine import rank
 from sc_ldvae.fit._canonical import DRAWS, Factors, canonical, decoded_cells
 from sc_ldvae.fit._course import Course
 from sc_ldvae.fit._fit import Training, fit, new_fit, trained
@@ -51,6 +52,7 @@ __all__ = [
     "new_fit",
     "posterior",
     "progress_bar",
+    "rank",
     "refits",
     "resampled",
     "rounds_of",

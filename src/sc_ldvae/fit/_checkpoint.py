@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sc_ldvae._typing import Arrays, Mask
+    from sc_ldvae.engine import Ranks
     from sc_ldvae.fit._request import Request
 
 # Packages whose other versions may give other bits.
@@ -101,23 +102,45 @@ class Checkpoint:
         return content
 
 
-def fingerprint_of(request: Request, held_out: Mask, rng: np.random.Generator) -> dict[str, str]:
-    """What makes a training the one that it is, beside the code."""
-    cells = request.cells
-    source = cells.source
+def fingerprint_of(request: Request, n_ranks: int) -> dict[str, str]:
+    """What makes a training by so many processes the one that it is, beside the code and what is drawn."""
+    cells, source = request.cells, request.cells.source
     some = gene_totals(source, evenly(np.arange(source.n_obs), _CELLS))
     asked = {**asdict(request.options), **asdict(request.levels), **asdict(request.schedule)}
     return {
         "cells": str(source.n_obs),
         "genes": str(source.n_vars),
         "counts": _digest(source.totals, some),
-        "held-out cells": _digest(held_out),
         "annotations of the cells": _digest(*(cells.annotations[name] for name in sorted(cells.annotations))),
-        "rng": _digest(np.array(json.dumps(rng.bit_generator.state, default=str))),
-        "device": str(request.device),
+        "kind of device": request.device.type,
+        "processes": str(n_ranks),
         **{name: str(value) for name, value in asked.items()},
         **{f"version of {package}": version(package) for package in _PACKAGES},
     }
+
+
+def fingerprint_of_draws(held_out: Mask, rng: np.random.Generator) -> dict[str, str]:
+    """What was drawn before the training, and what will be."""
+    state = np.array(json.dumps(rng.bit_generator.state, default=str))
+    return {"held-out cells": _digest(held_out), "rng": _digest(state)}
+
+
+def check_same(fingerprint: Mapping[str, str], ranks: Ranks) -> None:
+    """Refuse processes that were asked for different fits.
+
+    Raises
+    ------
+    ValueError
+        In all of them but the first, which learns of it as they end.
+    """
+    first = ranks.shared(lambda: fingerprint)
+    differing = [name for name, value in fingerprint.items() if first[name] != value]
+    if differing:
+        msg = (
+            f"Process {ranks.rank} was asked for another fit than process 0. What differs: {', '.join(differing)}. All "
+            "processes of a fit have to be given the same counts and arguments."
+        )
+        raise ValueError(msg)
 
 
 def _read(path: Path) -> dict[str, NDArray[Any]]:

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from sc_ldvae._tables import joined, parted
-from sc_ldvae.counts import evenly
+from sc_ldvae.counts import Share, evenly
+from sc_ldvae.engine import Ranks
 from sc_ldvae.fit._history import History
 from sc_ldvae.fit._schedule import kl_weights, learning_rate, rounds_of
 from sc_ldvae.fit._scores import mean_elbo
@@ -70,6 +71,8 @@ class Course:
         What keeps the state, and may have found one.
     attempt
         Which one at this training it is; a state that was found belongs to one of them.
+    ranks
+        Processes that train together.
     """
 
     def __init__(
@@ -81,11 +84,16 @@ class Course:
         watcher: Watcher | None = None,
         checkpoint: Checkpoint | None = None,
         attempt: int = 0,
+        ranks: Ranks | None = None,
     ) -> None:
+        self._ranks = ranks = ranks or Ranks()
         self._cells, self._training, others = cells, np.flatnonzero(~held_out), np.flatnonzero(held_out)
-        self._watched = cells.kept(evenly(others, _WATCHED)) if len(others) else None
-        self._schedule, self._rounds = schedule, rounds_of(schedule, len(self._training))
-        self._generator, self._watcher = generator, watcher or Nobody()
+        self._watched = cells.kept(evenly(others, _WATCHED)[ranks.rank :: ranks.n]) if len(others) else None
+        self._schedule, self._rounds = schedule, rounds_of(schedule, len(self._training), ranks.n)
+        self._generator, self._draws, self._watcher = generator, generator, watcher or Nobody()
+        if ranks.n > 1:
+            # All have the same orders of the cells, and draws of their own.
+            self._draws = torch.Generator(generator.device).manual_seed(generator.initial_seed() ^ (ranks.rank + 1))
         self._rising = kl_weights(self._rounds.n_steps)
         self._checkpoint, self._attempt, self._last_written = checkpoint, attempt, perf_counter()
         # Minibatches of the epoch so far, and the generator as it was before the order of its cells was drawn.
@@ -148,7 +156,7 @@ class Course:
             self._watcher.trained(model)
             model.eval()
             if self._watched is not None:
-                history.elbo_held_out.append(mean_elbo(engine, self._watched, np.arange(self._watched.n_obs)))
+                history.elbo_held_out.append(self._score(engine, self._watched))
                 _check_finite("held-out ELBO", history.elbo_held_out[-1], history)
                 if final and history.best() == len(history.epoch) - 1:
                     self._best = {key: value.clone() for key, value in model.state_dict().items()}
@@ -171,23 +179,30 @@ class Course:
         while self._n_steps < rounds.steps_after(len(history.epoch) + 1):
             minibatch = next(self._minibatches)
             kl_weight = self._rising[min(self._n_steps, len(self._rising) - 1)]
-            terms = engine.step(minibatch, self._lr(), kl_weight, self._generator)
+            terms = engine.step(minibatch, self._lr(), kl_weight, self._draws)
             self._elbo += terms.per_cell().detach().sum()
             self._n_in_round += len(minibatch)
             self._n_steps += 1
             self._keep(model, engine)
         history.epoch.append(rounds.epoch_after(len(history.epoch) + 1))
         history.kl_weight.append(self._rising[min(self._n_steps, len(self._rising)) - 1])
-        history.elbo.append(float(self._elbo) / self._n_in_round)
+        history.elbo.append(self._ranks.mean(float(self._elbo) / self._n_in_round, self._n_in_round))
         self._elbo, self._n_in_round = torch.zeros_like(self._elbo), 0
         _check_finite("ELBO", history.elbo[-1], history)
+
+    def _score(self, engine: Engine, cells: Cells) -> float:
+        """Mean ELBO of the watched cells of all processes."""
+        # Some may have none.
+        own = mean_elbo(engine, cells, np.arange(cells.n_obs)) if cells.n_obs else 0.0
+        return self._ranks.mean(own, cells.n_obs)
 
     def _lr(self) -> float:
         return learning_rate(self._n_steps, self._rounds.n_steps, self._schedule.lr)
 
     def _endlessly(self) -> Generator[Minibatch, None, None]:
         """Epoch after epoch, from the minibatch that is next."""
-        permutations = Permutations(self._generator)
+        permutations, share = Permutations(self._generator), Share(self._ranks.rank, self._ranks.n)
+        batch_size = self._schedule.batch_size
         while True:
             skipped = self._n_in_epoch % self._rounds.steps_per_epoch
             now = self._generator.get_state()
@@ -195,7 +210,7 @@ class Course:
                 self._generator.set_state(self._before_epoch)
             else:
                 self._n_in_epoch, self._before_epoch = 0, now
-            for minibatch in self._cells.shuffled(self._training, self._schedule.batch_size, permutations, skipped):
+            for minibatch in self._cells.shuffled(self._training, batch_size, permutations, skipped, share):
                 if skipped:
                     # The order of the epoch has been drawn again; what was drawn in it since then, is not.
                     self._generator.set_state(now)
@@ -215,10 +230,13 @@ class Course:
 
     def _keep(self, model: LDVAE, engine: Engine, *, always: bool = False) -> None:
         """Write the state, from which the same steps follow as from here."""
-        if self._checkpoint is None or not (always or perf_counter() - self._last_written > _BETWEEN_CHECKPOINTS):
+        # Clocks differ, and several processes have to do it together.
+        overdue = self._ranks.n == 1 and perf_counter() - self._last_written > _BETWEEN_CHECKPOINTS
+        if self._checkpoint is None or not (always or overdue):
             return
         position = {name: np.array(getattr(self, f"_{name}")) for name in _POSITION}
         generator = {"now": self._generator.get_state(), "before_epoch": self._before_epoch}
+        generator["draws"] = self._ranks.gathered(self._draws.get_state())
         history = self.history.columns() | {"n_selecting": self.history.n_selecting}
         tables: dict[str, Arrays] = {
             "position": position | {"elbo": self._elbo.cpu().numpy()},
@@ -229,7 +247,8 @@ class Course:
             "engine": engine.state(),
             "selected": self._selected,
         }
-        self._checkpoint.write(joined(tables))
+        if self._ranks.rank == 0:
+            self._checkpoint.write(joined(tables))
         self._last_written = perf_counter()
 
     def _take_up(self, found: Mapping[str, Arrays]) -> None:
@@ -239,6 +258,7 @@ class Course:
         self._elbo = torch.from_numpy(found["position"]["elbo"]).to(self._elbo)
         self._before_epoch = torch.from_numpy(found["generator"]["before_epoch"])
         self._generator.set_state(torch.from_numpy(found["generator"]["now"]))
+        self._draws.set_state(torch.from_numpy(found["generator"]["draws"][self._ranks.rank]))
         self.history = History(**{name: values.tolist() for name, values in found["history"].items()})
         self._best = _tensors(found["best"])
 

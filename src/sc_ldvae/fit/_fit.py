@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from sc_ldvae.counts import evenly
-from sc_ldvae.engine import AdaptivePrior, engine_of
+from sc_ldvae.engine import AdaptivePrior, Ranks, engine_of, own_device, ranks_of
 from sc_ldvae.fit._canonical import canonical
-from sc_ldvae.fit._checkpoint import Checkpoint, fingerprint_of
+from sc_ldvae.fit._checkpoint import Checkpoint, check_same, fingerprint_of, fingerprint_of_draws
 from sc_ldvae.fit._course import Course
 from sc_ldvae.fit._fold import level_blocks
 from sc_ldvae.fit._schedule import rounds_of
@@ -62,8 +62,22 @@ def fit(
 
     The state of the training is written to `checkpoint`; with `resume` it goes on from the one that is there.
     """
-    kept = None if checkpoint is None else Checkpoint(checkpoint, fingerprint_of(request, held_out, rng), resume=resume)
-    training = trained(request, held_out, rng, watcher, kept)
+    device = own_device(request.device)
+    with ranks_of(device) as ranks:
+        request, known = replace(request, device=device), fingerprint_of(request, ranks.n)
+        check_same(known, ranks)
+        # Where they were drawn anew, by each process its own.
+        held_out, rng = ranks.shared(lambda: (held_out, rng))
+        known |= fingerprint_of_draws(held_out, rng)
+        kept = None
+        if checkpoint is not None:
+            kept = ranks.shared(lambda: Checkpoint(checkpoint, known, resume=resume))
+        training = trained(request, held_out, rng, watcher, kept, ranks)
+        return ranks.shared(lambda: _finished(request, held_out, training))
+
+
+def _finished(request: Request, held_out: Mask, training: Training) -> NewFit:
+    """What a training comes to: canonical factors, and what they say of the cells."""
     # What overflows here is refused below.
     with np.errstate(all="ignore"):
         factors = canonical(training.model, request.cells, held_out, request.options, request.levels)
@@ -113,6 +127,7 @@ def trained(
     rng: np.random.Generator,
     watcher: Watcher | None = None,
     checkpoint: Checkpoint | None = None,
+    ranks: Ranks | None = None,
 ) -> Training:
     """Train the model on all cells but the `held_out` ones, n_obs; `rng` is the source of everything random.
 
@@ -123,7 +138,7 @@ def trained(
     FloatingPointError
         If that diverges, too.
     """
-    lr = request.schedule.lr
+    lr, ranks = request.schedule.lr, ranks or Ranks()
     for attempt in (0, 1):
         asked = replace(request, schedule=replace(request.schedule, lr=lr / _STEP_BACK**attempt))
         seeds = _seed(rng), _seed(rng)
@@ -131,7 +146,7 @@ def trained(
             # It was left in the second one.
             continue
         try:
-            return _trained_at_once(asked, held_out, seeds, watcher, checkpoint, attempt)
+            return _trained_at_once(asked, held_out, seeds, watcher, checkpoint, attempt, ranks)
         except FloatingPointError as error:
             if attempt:
                 msg = (
@@ -150,35 +165,37 @@ def _trained_at_once(
     watcher: Watcher | None,
     checkpoint: Checkpoint | None,
     attempt: int,
+    ranks: Ranks,
 ) -> Training:
     model = _started_model(request, held_out, seeds[0]).to(request.device)
     generator = torch.Generator(request.device).manual_seed(seeds[1])
     n_training = int((~held_out).sum())
-    last = rounds_of(request.schedule, n_training).n_selecting
+    last = rounds_of(request.schedule, n_training, ranks.n).n_selecting
     adaptive = request.schedule.loadings_prior is not None and last > 0 and not request.options.composition
-    selecting = _prior(model, n_training, model.n_latent) if adaptive and request.selects else None
-    with closing(Course(request.cells, held_out, request.schedule, generator, watcher, checkpoint, attempt)) as course:
+    selecting = _prior(model, n_training, model.n_latent, ranks) if adaptive and request.selects else None
+    arguments = request.cells, held_out, request.schedule, generator, watcher, checkpoint, attempt, ranks
+    with closing(Course(*arguments)) as course:
         if selecting is not None:
-            with engine_of(model, 1 / n_training, selecting) as engine:
+            with engine_of(model, 1 / n_training, selecting, ranks) as engine:
                 course.select(model, engine, selecting, last)
             kept = selecting.supported()
             model = without_vanished(model, kept, request.options, request.levels)
-        lasting = _prior(model, n_training, 0 if request.selects else model.n_latent) if adaptive else None
-        with engine_of(model, 1 / n_training, lasting) as engine:
+        lasting = _prior(model, n_training, 0 if request.selects else model.n_latent, ranks) if adaptive else None
+        with engine_of(model, 1 / n_training, lasting, ranks) as engine:
             reason = course.run(model, engine)
     history = course.history
-    check_result(model, request.cells, held_out, history, request.schedule)
+    ranks.shared(lambda: check_result(model, request.cells, held_out, history, request.schedule))
     if selecting is None:
         return Training(model, history, reason)
     model = with_vanished(model, kept, request.options, request.levels)
     return Training(model, history, reason, np.where(kept, selecting.scale, 0.0))
 
 
-def _prior(model: LDVAE, n_training: int, n_factors: int) -> AdaptivePrior | None:
+def _prior(model: LDVAE, n_training: int, n_factors: int, ranks: Ranks) -> AdaptivePrior | None:
     """Of the covariates and of so many factors; None where there are none of either."""
     covariates = [block.stop - block.start for block in level_blocks(model)] + [1] * model.n_continuous_cov
     likelihood = LIKELIHOODS[model.blocks[0].gene_likelihood]
-    return AdaptivePrior(likelihood, n_training, n_factors, covariates) if n_factors or covariates else None
+    return AdaptivePrior(likelihood, n_training, n_factors, covariates, ranks) if n_factors or covariates else None
 
 
 @undisturbed(torch.device("cpu"))

@@ -75,11 +75,11 @@ class Rounds:
         return round(self.epoch_after(n_rounds) * self.steps_per_epoch)
 
 
-def rounds_of(schedule: Schedule, n_training: int) -> Rounds:
-    """For so many training cells."""
+def rounds_of(schedule: Schedule, n_training: int, n_ranks: int = 1) -> Rounds:
+    """For so many training cells, of which each of `n_ranks` processes has its minibatches."""
     more = 1.0 if schedule.loadings_prior is None else MORE_FOR_SELECTING
-    n_epochs = schedule.max_epochs or default_max_epochs(n_training, schedule.batch_size, more)
-    return Rounds(n_epochs, n_minibatches(n_training, schedule.batch_size))
+    n_epochs = schedule.max_epochs or default_max_epochs(n_training, n_ranks * schedule.batch_size, more)
+    return Rounds(n_epochs, n_minibatches(n_training, schedule.batch_size, n_ranks))
 
 
 def default_max_epochs(n_cells: int, batch_size: int, more: float = 1.0) -> int:
