@@ -9,7 +9,7 @@ from scipy import sparse
 from sc_ldvae.counts import Cells, InMemory
 from sc_ldvae.counts._order import buffered, buffers_of
 
-N, AT_ONCE, BATCH = 40_000, 4_096, 128
+N, AT_ONCE, BATCH = 400_000, 32_768, 128
 
 
 def order_of(seed: int, n_cells: int = N, at_once: int = AT_ONCE) -> list[np.ndarray]:
@@ -17,10 +17,10 @@ def order_of(seed: int, n_cells: int = N, at_once: int = AT_ONCE) -> list[np.nda
 
 
 def test_every_cell_comes_once_in_minibatches_of_equal_size() -> None:
-    buffers = buffers_of(N + 77, 313, AT_ONCE, np.random.default_rng(0))
+    buffers = buffers_of(N + 77, 3125, AT_ONCE, np.random.default_rng(0))
     np.testing.assert_array_equal(np.sort(np.concatenate([order for order, _ in buffers])), np.arange(N + 77))
     sizes = np.concatenate([sizes for _, sizes in buffers])
-    assert len(sizes) == 313
+    assert len(sizes) == 3125
     assert sizes.max() - sizes.min() <= 1
     assert [len(order) for order, _ in buffers] == [sizes.sum() for _, sizes in buffers]
 
@@ -69,7 +69,14 @@ def test_blocks_begin_elsewhere_in_every_epoch() -> None:
 def test_cells_with_fewer_nonzeros_fill_larger_buffers_within_limits() -> None:
     assert buffered(0.0) == buffered(100.0) == 65_536
     assert buffered(400.0) == 2**27 // 3200
-    assert buffered(5000.0) == 32_768
+    assert buffered(5000.0) == 8_192
+
+
+def test_small_buffers_are_filled_with_small_blocks() -> None:
+    """There have to be many of them, for what is next to each other is alike."""
+    (order, *_) = order_of(0, at_once=8192)
+    read = np.sort(order)
+    assert np.flatnonzero(np.diff(read) > 1).size > 0.7 * 512
 
 
 @pytest.mark.parametrize("n_cells", [70_001])

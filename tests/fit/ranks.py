@@ -111,5 +111,5 @@ def differing(folder: Path) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    _order._BLOCK = 8
+    _order._LARGEST_BLOCK = 8
     globals()[sys.argv[1]](Path(sys.argv[2]))

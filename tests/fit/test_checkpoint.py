@@ -110,7 +110,7 @@ def test_it_may_be_interrupted_again_and_again(
 def test_in_an_epoch_of_several_buffers(
     counts: AnnData, interrupted: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in (("_BLOCK", 8), ("_FEWEST", 64), ("_MOST", 64)):
+    for name, value in (("_BLOCKS", 8), ("_FEWEST", 64), ("_MOST", 64)):
         monkeypatch.setattr(_order, name, value)
     expected, path = fit(counts, "every-factor"), tmp_path / "state.npz"
     for at in (1, 3, 8):

@@ -109,7 +109,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
 
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_order, "_BLOCK", 8)
+    monkeypatch.setattr(_order, "_LARGEST_BLOCK", 8)
 
 
 @pytest.mark.parametrize("mode", program.MODES)

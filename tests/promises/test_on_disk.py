@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anndata as ad
@@ -22,7 +25,6 @@ from sc_ldvae.stores import _survey
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 N_OBS, N_VARS = 300, 40
 
@@ -143,7 +145,7 @@ def test_every_store_gives_the_bits_of_memory(stored: ad.AnnData, fitted: ad.Ann
 def several_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if there were millions of cells: nothing is kept in memory, and a buffer holds some of them."""
     monkeypatch.setattr(_survey, "_FEW", 1000)
-    monkeypatch.setattr(_order, "_BLOCK", 8)
+    monkeypatch.setattr(_order, "_BLOCKS", 12)
     monkeypatch.setattr(_order, "_FEWEST", 100)
     monkeypatch.setattr(_order, "_MOST", 100)
 
@@ -352,3 +354,46 @@ def test_a_result_replaces_another_one(suffix: str, fitted: ad.AnnData, tmp_path
     back = ad.read_h5ad(path) if suffix == "h5ad" else ad.read_zarr(path)
     check_same(back, fitted)
     assert [one.name for one in tmp_path.iterdir()] == [path.name]
+
+
+LARGE = """
+import sys
+from pathlib import Path
+import anndata as ad
+import sc_ldvae
+from sc_ldvae.assess import _deviance
+from sc_ldvae.counts import _order, _source
+from sc_ldvae.fit import _canonical, _course, _fit
+from sc_ldvae.stores import _backed, _on_disk, _survey
+
+def megabytes(field):
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1]) / 1024
+
+# As small beside these cells as they are beside millions: what is kept in memory, and what is looked at at once.
+_survey._FEW, _order._FEWEST, _order._MOST, _backed._NUMBERS, _on_disk._MOST = 2**20, 2**12, 2**12, 2**18, 2**18
+_fit.MAX_CELLS = _canonical._CELLS_FOR_ELBO = _canonical._CELLS_FOR_ERRORS = _deviance._CELLS_FOR_NULL = 1000
+_deviance._CELLS_FOR_MEAN = _course._WATCHED = _source._READ = 1000
+options = {"n_hidden": 16, "max_epochs": 1, "batch_size": 512, "progress": False}
+adata = sc_ldvae.datasets.simulate(1000, 400, 3)
+sc_ldvae.tl.ldvae(adata, 3, **options)
+adata = ad.read_h5ad(sys.argv[1], backed="r")
+Path("/proc/self/clear_refs").write_text("5")
+before = megabytes("VmRSS")
+sc_ldvae.tl.ldvae(adata, 3, **options)
+print(megabytes("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux tells how much memory was used")
+def test_memory_does_not_grow_with_the_counts(tmp_path: Path) -> None:
+    n_obs, n_vars, of_cell = 100_000, 400, 160
+    rng = np.random.default_rng(0)
+    genes = (np.arange(of_cell) * 2 + np.arange(n_obs)[:, None] % 80).astype(np.int32)
+    values = rng.integers(1, 4, genes.size).astype(np.float32)
+    counts = sparse.csr_matrix((values, genes.ravel(), np.arange(n_obs + 1) * of_cell), shape=(n_obs, n_vars))
+    ad.AnnData(counts).write_h5ad(tmp_path / "counts.h5ad")
+    command = [sys.executable, "-W", "ignore", "-c", LARGE, str(tmp_path / "counts.h5ad")]
+    used = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    # The counts take 122 MB, and what is left of each cell in the object 4.
+    assert used < 9

@@ -9,10 +9,11 @@ import numpy as np
 if TYPE_CHECKING:
     from sc_ldvae._typing import Positions
 
-# Neighbours that are read together. What a full shuffle does for the training needs about 512 places in a buffer.
-_BLOCK = 64
+# The most neighbours that are read together, and how many such blocks there have to be in a buffer, at least, for the
+# training to do as well as with a full shuffle.
+_LARGEST_BLOCK, _BLOCKS = 64, 512
 # Cells of which all orders are equally probable: as many as this memory holds, within these limits.
-_BYTES, _FEWEST, _MOST = 2**27, 2**15, 2**16
+_BYTES, _FEWEST, _MOST = 2**27, 2**13, 2**16
 _BYTES_PER_NONZERO = 8
 
 
@@ -54,7 +55,8 @@ def buffers_of(n_cells: int, n_minibatches: int, at_once: int, rng: Permuting, s
     same `rng` get every one buffers of its own, with `n_minibatches` in all.
     """
     n_buffers = min(-(-n_cells // (at_once * share.n)), n_minibatches)
-    order = np.arange(n_cells) if n_buffers * share.n == 1 else _of_blocks(n_cells, rng)
+    block = max(1, min(_LARGEST_BLOCK, at_once // _BLOCKS))
+    order = np.arange(n_cells) if n_buffers * share.n == 1 else _of_blocks(n_cells, block, rng)
     sizes = np.full(n_minibatches * share.n, n_cells // (n_minibatches * share.n))
     sizes[: n_cells % len(sizes)] += 1
     buffers, start, first = [], 0, 0
@@ -69,10 +71,10 @@ def buffers_of(n_cells: int, n_minibatches: int, at_once: int, rng: Permuting, s
     return buffers
 
 
-def _of_blocks(n_cells: int, rng: Permuting) -> Positions:
-    """Blocks of neighbours in random order."""
-    offset = int(rng.permutation(_BLOCK)[0])
-    edges = np.unique(np.concatenate([[0], np.arange(offset, n_cells, _BLOCK), [n_cells]]))
+def _of_blocks(n_cells: int, size: int, rng: Permuting) -> Positions:
+    """Blocks of so many neighbours in random order."""
+    offset = int(rng.permutation(size)[0])
+    edges = np.unique(np.concatenate([[0], np.arange(offset, n_cells, size), [n_cells]]))
     chosen = rng.permutation(len(edges) - 1)
     starts, sizes = edges[chosen], np.diff(edges)[chosen]
     ends = np.cumsum(sizes)

@@ -8,6 +8,7 @@ from functools import cache
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import torch
 from torch import distributed
 from torch.distributed.rendezvous import rendezvous
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from sc_ldvae.nn import LDVAE
 
 _Made = TypeVar("_Made")
+# Not all of it has types.
+_c10d: Any = distributed
 # Groups so far, of which all processes make the same.
 _count = count()
 
@@ -60,7 +63,7 @@ class Together(Ranks):
 
     def average(self, *values: Tensor | NDArray[Any]) -> None:
         """Replace the values by their means over all processes, in one message."""
-        tensors = [torch.as_tensor(one) for one in values]
+        tensors = [torch.from_numpy(one) if isinstance(one, np.ndarray) else one for one in values]
         flat = torch.cat([one.detach().reshape(-1).to(self._device, torch.float64) for one in tensors])
         with _told():
             distributed.all_reduce(flat, group=self._group)
@@ -131,13 +134,13 @@ def ranks_of(device: torch.device) -> Iterator[Ranks]:
     backend = "nccl" if device.type == "cuda" else "gloo"
     with _told():
         if ready:
-            group = distributed.new_group(backend=backend)
+            group = _c10d.new_group(backend=backend)
         else:
             # Under a name of its own: what processes have left of a group before is no address any more.
-            store = distributed.PrefixStore(f"sc-ldvae-{next(_count)}", _store())
+            store = _c10d.PrefixStore(f"sc-ldvae-{next(_count)}", _store())
             rank, n = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE"))
             distributed.init_process_group(backend, store=store, rank=rank, world_size=n)
-            group = distributed.group.WORLD
+            group = _c10d.group.WORLD
     try:
         yield Together(group, device)
     finally:
@@ -145,10 +148,9 @@ def ranks_of(device: torch.device) -> Iterator[Ranks]:
 
 
 @cache
-def _store() -> distributed.Store:
+def _store() -> Any:  # noqa: ANN401  torch's stores have no public type
     """Where the processes of torchrun find each other."""
-    store: distributed.Store = next(rendezvous("env://"))[0]
-    return store
+    return next(rendezvous("env://"))[0]
 
 
 @contextmanager

@@ -97,7 +97,8 @@ def counts_of(adata: AnnData, layer: str | None, genes: Positions) -> Source:
 def _raw_holds_counts(adata: AnnData) -> bool:
     try:
         return adata.raw is not None and bool(source_of(adata.raw.X[:_LOOK], "raw").n_obs)
-    except (TypeError, ValueError):
+    # A backed object may say that there is one, and not find it.
+    except (TypeError, ValueError, AttributeError, KeyError):
         return False
 
 

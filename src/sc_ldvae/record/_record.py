@@ -197,7 +197,7 @@ class Record:
 
     @property
     def history(self) -> dict[str, NDArray[Any]]:
-        """One value per epoch, by name."""
+        """One value per round, by name."""
         return dict(self.content["history"])
 
     @property

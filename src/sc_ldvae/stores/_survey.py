@@ -70,7 +70,8 @@ def surveyed(
             if n_bytes > _FEW:
                 if not in_place:
                     scratch = scratch or Scratch(n_bytes / start * n_obs, name, beside)
-                    scratch.append(sparse.vstack(few, format="csr"))
+                    for one in few:
+                        scratch.append(one)
                 few = []
         _check_complete(start, n_obs, name)
         group = plain if scratch is None else scratch.group()
