@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -41,6 +42,7 @@ class Clock:
         self._folder, self._every = folder, every
         self._start, self._paused = time.perf_counter(), 0.0
         self.rounds: list[Round] = []
+        self._begun = math.nan
         self.states: list[tuple[int, float, Path, torch.nn.Module]] = []
         self.module: torch.nn.Module | None = None
         self.seconds = 0.0
@@ -56,6 +58,10 @@ class Clock:
     def now(self) -> float:
         """Seconds since the start, without pauses."""
         return time.perf_counter() - self._start - self._paused
+
+    def begin_training(self) -> None:
+        """Note that the first step comes now, where somebody sees it come."""
+        self._begun = self.now()
 
     def round_done(self, epochs: float, trained: float, module: torch.nn.Module) -> None:
         """Note that a round ended: after so many epochs, its last step at `trained` seconds, all else now."""
@@ -76,7 +82,7 @@ class Clock:
     def epoch_seconds(self) -> list[float]:
         """Seconds of the steps of each whole epoch but the first one, whose beginning nobody saw."""
         seconds, epoch = [], 0.0
-        for before, this in zip(self.rounds, self.rounds[1:], strict=False):
+        for before, this in pairwise(self.rounds):
             if before.epochs >= 1:
                 epoch += this.trained - before.done
                 if _is_whole(this.epochs):
@@ -85,11 +91,12 @@ class Clock:
         return seconds
 
     def seconds_per_epoch(self) -> float:
-        """Seconds of all steps but those of the first round, over the epochs that they are; for fits of one epoch."""
-        if len(self.rounds) == 1:
+        """Seconds of the steps of all rounds whose beginning was seen, over the epochs that they are."""
+        seen = self.rounds if math.isnan(self._begun) else [Round(0, self._begun, self._begun), *self.rounds]
+        if len(seen) == 1:
             return math.nan
-        seconds = sum(this.trained - before.done for before, this in zip(self.rounds, self.rounds[1:], strict=False))
-        return seconds / (self.rounds[-1].epochs - self.rounds[0].epochs)
+        seconds = sum(this.trained - before.done for before, this in pairwise(seen))
+        return seconds / (seen[-1].epochs - seen[0].epochs)
 
 
 class ClockWatcher:

@@ -143,10 +143,13 @@ NAMES = {
 
 
 def lightning_callback(clock: Clock) -> Any:  # noqa: ANN401  lightning may be missing
-    """Tells a clock of scvi-tools' epochs."""
+    """What tells a clock of scvi-tools' epochs."""
     from lightning.pytorch.callbacks import Callback
 
     class Watch(Callback):
+        def on_train_start(self, _trainer: Any, _plan: Any) -> None:  # noqa: ANN401
+            clock.begin_training()
+
         def on_train_epoch_end(self, _trainer: Any, plan: Any) -> None:  # noqa: ANN401
             clock.round_done(len(clock.rounds) + 1, clock.now(), plan.module)
 
