@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from benchmarks import fit, scale, step
+from benchmarks import fit, large, scale, step
 from benchmarks.calibration import calibration
 from benchmarks.data import DATA_SETS
 from benchmarks.first_call import first_call
@@ -42,6 +42,10 @@ COMMANDS = {
     ),
     "gpu": Command(lambda session, _: gpu(session), "steps and fits on a CUDA device, if there is one"),
     "scale": Command(lambda session, _: scale.scale(session), "seconds and memory against cells and genes"),
+    "large": Command(
+        lambda session, asked: large.large(session, asked.cells or large.SIZES, repeats=asked.repeats),
+        "fits of up to a million cells, in memory and on disk, beside LinearSCVI's first epoch",
+    ),
     "first-call": Command(
         lambda session, asked: first_call(session, asked.repeats), "the first call in a fresh process"
     ),
@@ -83,7 +87,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder of tables, figures and finished runs")
     parser.add_argument("--data", type=Path, help="folder of the data files; what is missing is left out")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of every method")
-    parser.add_argument("--repeats", type=int, default=3, help="seeds of fit, processes of first-call")
+    parser.add_argument("--repeats", type=int, default=3, help="seeds of fit, processes of first-call and large")
+    parser.add_argument("--cells", nargs="+", type=int, help="numbers of cells of large")
     parser.add_argument("--only", nargs="+", choices=DATA_SETS, help="data sets of fit and step")
     parser.add_argument("--methods", nargs="+", choices=METHODS, help="methods of fit")
     return parser

@@ -7,19 +7,29 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import anndata as ad
+import h5py
 import numpy as np
+import pandas as pd
 import scanpy as sc
+from anndata.io import sparse_dataset, write_elem
 from scipy.sparse import csr_matrix, vstack
+from scipy.special import softmax
 
 import sc_ldvae
 from benchmarks.counts import counts_of
+from sc_ldvae.likelihoods import LIKELIHOODS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 _MIN_CELLS = 3
 # Values of the largest dense array that the simulation holds.
 _CHUNK = 10_000_000
+# Of the large simulation: factors; counts per cell and gene, such that one of twenty is not zero; spread of log totals.
+_FACTORS, _COUNTS_PER_GENE, _LIBRARY_SD = 10, 0.06, 0.3
+# Values in a piece of its file, about as many as in files that are written as a whole.
+_PIECE = 2**14
 
 
 @dataclass(frozen=True)
@@ -87,6 +97,53 @@ def simulated(n_obs: int, n_vars: int, out: Path) -> Path:
     return path
 
 
+def large(n_obs: int, n_vars: int, out: Path, compression: str | None = None) -> Path:
+    """File with simulated cells of one model, one of twenty counts not zero: never as a whole in memory."""
+    path = _path(out, f"large_{n_obs}x{n_vars}{f'_{compression}' if compression else ''}")
+    if path.exists():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".unfinished")
+    genes = pd.DataFrame(index=[f"gene{i}" for i in range(n_vars)])
+    options = {"chunks": (_PIECE,)} | ({"compression": compression} if compression else {})
+    ad.AnnData(var=genes).write_h5ad(unfinished)
+    n_written = 0
+    with h5py.File(unfinished, "r+") as file:
+        for block in _blocks(n_obs, n_vars):
+            if n_written:
+                sparse_dataset(file["X"]).append(block)
+            else:
+                write_elem(file, "X", block, dataset_kwargs=options)
+            n_written += block.shape[0]
+        write_elem(file, "obs", _split(n_written))
+    unfinished.replace(path)
+    return path
+
+
+def _blocks(n_obs: int, n_vars: int) -> Iterator[csr_matrix]:
+    """Counts of some cells after the others, drawn from the same factors."""
+    truth = sc_ldvae.datasets.simulate(1, n_vars, _FACTORS)
+    loadings, intercept = truth.varm["true_loadings"], truth.var["true_intercept"].to_numpy()
+    dispersion = {"theta": truth.var["true_theta"].to_numpy()}
+    draw, rows = np.random.default_rng(0), max(1, _CHUNK // n_vars)
+    for start in range(0, n_obs, rows):
+        latent = draw.normal(size=(min(rows, n_obs - start), _FACTORS))
+        library = _COUNTS_PER_GENE * n_vars * np.exp(draw.normal(0, _LIBRARY_SD, (len(latent), 1)))
+        mean = library * softmax(latent @ loadings.T + intercept, axis=1)
+        counts = csr_matrix(LIKELIHOODS["nb"].draw(mean, dispersion, [draw] * 3).astype(np.float32))
+        # A cell without counts has no library; of few genes some may be such.
+        counts = counts[np.diff(counts.indptr) > 0]
+        # In 32 bits, pointers would not reach beyond the first two billion counts.
+        counts.indptr = counts.indptr.astype(np.int64)
+        yield counts
+
+
+def _split(n_obs: int) -> pd.DataFrame:
+    """Which nine tenths of the cells are for training."""
+    held_out = np.random.default_rng(0).permutation(n_obs)[: n_obs // 10]
+    return pd.DataFrame({"train": ~np.isin(np.arange(n_obs), held_out)}, index=[f"cell{i}" for i in range(n_obs)])
+
+
 def _path(out: Path, name: str) -> Path:
     return out / "prepared" / f"{name}.h5ad"
 
@@ -102,8 +159,7 @@ def _read(path: Path) -> ad.AnnData:
 def _write(adata: ad.AnnData, label: str | None, path: Path) -> None:
     """Counts, labels and which nine tenths of the cells are for training."""
     bare = ad.AnnData(counts_of(adata).astype(np.float32), obs=adata.obs[[]].copy(), var=adata.var[[]].copy())
-    held_out = np.random.default_rng(0).permutation(bare.n_obs)[: bare.n_obs // 10]
-    bare.obs["train"] = ~np.isin(np.arange(bare.n_obs), held_out)
+    bare.obs["train"] = _split(bare.n_obs)["train"].to_numpy()
     if label is not None:
         bare.obs["label"] = adata.obs[label].astype(str).to_numpy()
     # A cell without counts has no library. None of the data sets here loses one, small simulations may.

@@ -10,7 +10,18 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-_PACKAGES = ("torch", "numba", "scvi-tools", "lightning", "scanpy", "scikit-learn", "numpy")
+_PACKAGES = (
+    "torch",
+    "numba",
+    "scvi-tools",
+    "lightning",
+    "scanpy",
+    "scikit-learn",
+    "numpy",
+    "anndata",
+    "h5py",
+    "annbatch",
+)
 _STATUS = Path("/proc/self/status")
 
 

@@ -45,9 +45,17 @@ class Fitted:
 
 def ldvae(adata: ad.AnnData, clock: Clock, seed: int, epochs: int | None) -> Fitted:
     """What `sc_ldvae.tl.ldvae` does, watched by the clock; the held-out cells choose the epoch."""
+    clock.start()
+    fit_ldvae(adata, clock, seed, epochs)
+    clock.stop()
+    model = exchange.from_record(adata.uns["ldvae"])
+    return Fitted(adata.obsm["X_ldvae"][adata.obs["train"]], model, exchange.from_ldvae)
+
+
+def fit_ldvae(adata: ad.AnnData, clock: Clock, seed: int, epochs: int | None = None) -> None:
+    """The call, in place; the clock runs already."""
     asked = inputs.Options()
     asked = asked._replace(schedule=replace(asked.schedule, max_epochs=epochs))
-    clock.start()
     inputs.check_object(adata)
     # The prepared files hold the chosen genes alone.
     mask, generator = inputs.gene_mask(adata, None), np.random.default_rng(seed)
@@ -56,9 +64,6 @@ def ldvae(adata: ad.AnnData, clock: Clock, seed: int, epochs: int | None) -> Fit
     new = fit.fit(request, held_out, generator, ClockWatcher(clock))
     arguments = {**vars(asked.columns), **vars(asked.model), **vars(asked.schedule), "train_size": "train"}
     record.write_fit(adata, record.Keys.named(None), new, annotations.asked(mask, arguments))
-    clock.stop()
-    model = exchange.from_record(adata.uns["ldvae"])
-    return Fitted(adata.obsm["X_ldvae"][adata.obs["train"]], model, exchange.from_ldvae)
 
 
 def linear_scvi(
@@ -68,11 +73,11 @@ def linear_scvi(
     from scvi.model import LinearSCVI
 
     training = adata[adata.obs["train"]].copy()
-    _quiet(seed)
+    quiet(seed)
     LinearSCVI.setup_anndata(training)
     model = LinearSCVI(training)
     arguments = (recipe or {}) | ({} if epochs is None else {"max_epochs": epochs})
-    callback = _lightning_callback(clock)
+    callback = lightning_callback(clock)
     clock.start()
     # The held-out cells are not in this object, so all that it sees are training cells.
     model.train(train_size=1.0, accelerator="cpu", enable_progress_bar=False, callbacks=[callback], **arguments)
@@ -137,12 +142,16 @@ NAMES = {
 }
 
 
-def _lightning_callback(clock: Clock) -> Any:  # noqa: ANN401  lightning may be missing
+def lightning_callback(clock: Clock) -> Any:  # noqa: ANN401  lightning may be missing
+    """What tells a clock of scvi-tools' epochs."""
     from lightning.pytorch.callbacks import Callback
 
     class Watch(Callback):
+        def on_train_start(self, _trainer: Any, _plan: Any) -> None:  # noqa: ANN401
+            clock.begin_training()
+
         def on_train_epoch_end(self, _trainer: Any, plan: Any) -> None:  # noqa: ANN401
-            clock.epoch_done(clock.now(), plan.module)
+            clock.round_done(len(clock.rounds) + 1, clock.now(), plan.module)
 
     return Watch()
 
@@ -156,7 +165,8 @@ def _log_normalised(adata: ad.AnnData) -> ad.AnnData:
     return training
 
 
-def _quiet(seed: int) -> None:
+def quiet(seed: int) -> None:
+    """Let scvi-tools be seeded, and say nothing."""
     import scvi
 
     scvi.settings.seed = seed

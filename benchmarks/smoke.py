@@ -13,6 +13,7 @@ from benchmarks.data import prepared
 from benchmarks.first_call import first_call
 from benchmarks.fit import fit
 from benchmarks.gpu import gpu
+from benchmarks.large import large
 from benchmarks.runs import Session
 from benchmarks.scale import scale
 from benchmarks.step import step
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _DATA = ("pbmc68k",)
-_FILES = ("methods", "match", "cross_check", "step", "scaling", "first_call", "tasks")
+_FILES = ("methods", "match", "cross_check", "step", "scaling", "large", "first_call", "tasks")
 
 
 class _Here(Session):
@@ -47,6 +48,7 @@ def smoke(session: Session) -> None:
     step(session, _DATA, rounds=1)
     gpu(session, sizes=((300, 200),))
     scale(session, cells=(300,), genes=(), methods=("ldvae", "linear_scvi"))
+    large(session, sizes=(2000,), n_genes=200, ways=("memory", "disk"), repeats=1)
     first_call(session, repeats=1)
     tasks(session, "pbmc68k", repeats=1)
     path = str(file)

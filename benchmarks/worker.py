@@ -61,7 +61,7 @@ def fit(
         result = {
             "seconds": clock.seconds,
             "epoch_seconds": clock.epoch_seconds(),
-            "n_epochs": len(clock.epochs),
+            "n_epochs": clock.n_epochs,
             "peak_megabytes": peak,
             "ready_megabytes": ready,
             "counts_megabytes": megabytes(counts_of(adata)),
