@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("sc_ldvae")
 
-_NOT_FOR_TL = ("command", "counts", "output", "n_genes", "genome", "raw")
+_NOT_FOR_TL = ("command", "counts", "backed", "output", "n_genes", "genome", "raw")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,8 +44,11 @@ def _fit(asked: dict[str, Any]) -> None:
     if asked["n_genes"] < 1:
         msg = f"n_genes must be at least 1, but is {asked['n_genes']}."
         raise ValueError(msg)
-    data = datasets.pbmc68k_counts() if counts is None else io.read_counts(counts, genome=asked["genome"])
-    data = _of_raw(data) if asked["raw"] else data
+    if asked["backed"]:
+        data = _backed(counts, raw=asked["raw"])
+    else:
+        data = datasets.pbmc68k_counts() if counts is None else io.read_counts(counts, genome=asked["genome"])
+        data = _of_raw(data) if asked["raw"] else data
     _check_output(data, output)
     output.parent.mkdir(parents=True, exist_ok=True)
     given = {name: value for name, value in asked.items() if value is not None or name == "loadings_prior"}
@@ -63,7 +66,10 @@ def _fit(asked: dict[str, Any]) -> None:
         return
     where = {"key": asked["key_added"] or "ldvae", "modality": asked["modality"]}
     picture, table = (output.with_name(f"{output.stem}_{rest}") for rest in ("loadings.png", "top_genes.csv"))
-    _write(data, output)
+    if asked["backed"]:
+        io.write_result(data, output)
+    else:
+        _write(data, output)
     pl.loadings(data, n_genes=asked["n_genes"], show=False, save=picture, **where)
     get.top_genes(data, asked["n_genes"], **where).to_csv(table)
 
@@ -72,6 +78,22 @@ def _fit(asked: dict[str, Any]) -> None:
     logger.info("%d factors explain %.1f %% of the held-out deviance.", left, 100 * total)
     for path in (output, picture, table):
         logger.info("Wrote %s", path)
+
+
+def _backed(counts: str | None, *, raw: bool) -> AnnData:
+    """Counts that stay on disk."""
+    import anndata as ad
+
+    from sc_ldvae import io
+
+    if counts is None or raw or Path(counts).suffix not in {".h5ad", ".zarr"}:
+        msg = "--backed was given, but only X and layers of a .h5ad or .zarr file can stay on disk. Leave it out."
+        raise ValueError(msg)
+    if Path(counts).suffix == ".h5ad" and Path(counts).exists():
+        # Where it is plain, it is read in place.
+        return ad.read_h5ad(counts, backed="r")
+    opened: AnnData = io.open(counts)
+    return opened
 
 
 def _of_raw(data: Data) -> AnnData:
@@ -107,6 +129,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     fit.add_argument("counts", nargs="?", help=".h5ad, .zarr, .h5mu or 10x .h5 file; the embedded PBMC if left out")
+    fit.add_argument("--backed", action="store_true", help="leave the counts on disk, and write all but them")
     fit.add_argument("-o", "--output", default="fitted.h5ad", help="file to write; picture and table go beside it")
     fit.add_argument("--n-genes", type=int, default=10, help="genes per factor and direction in picture and table")
     _add_data_options(fit.add_argument_group("data"))

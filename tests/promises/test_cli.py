@@ -149,13 +149,36 @@ def test_every_option_reaches_the_fit(
     assert got == wanted
 
 
+@pytest.mark.parametrize("suffix", [".h5ad", ".zarr"])
+def test_counts_may_stay_on_disk(suffix: str, tmp_path: Path) -> None:
+    adata = sc_ldvae.datasets.simulate(60, 20, 2)
+    counts, output = tmp_path / f"counts{suffix}", tmp_path / "result.h5ad"
+    if suffix == ".zarr":
+        pytest.importorskip("dask")
+        adata.write_zarr(counts)
+    else:
+        adata.write_h5ad(counts)
+    arguments = ["fit", str(counts), "--backed", "-o", str(output), "--n-latent", "2", "--max-epochs", "2"]
+    assert main([*arguments, "--no-progress"]) == 0
+    result = ad.read_h5ad(output)
+    sc_ldvae.tl.ldvae(adata, 2, max_epochs=2, progress=False)
+    assert result.X is None
+    assert result.uns["ldvae"]["checksum"] == adata.uns["ldvae"]["checksum"]
+
+
+@pytest.mark.parametrize("given", [["--backed"], ["counts.h5ad", "--backed", "--raw"], ["counts.h5", "--backed"]])
+def test_what_can_not_stay_on_disk_is_refused(given: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    assert main(["fit", *given]) == 2
+    assert "--backed was given, but only X and layers of a .h5ad or .zarr file" in caplog.text
+
+
 def test_defaults_are_those_of_tl() -> None:
     options = vars(_parser().parse_args(["fit"]))
     parameters = inspect.signature(sc_ldvae.tl.ldvae).parameters
     expected = {name: parameter.default for name, parameter in parameters.items()}
     for name in ("data", "copy", "random_state"):
         del expected[name]
-    for name in ("command", "counts", "output", "n_genes", "genome", "raw"):
+    for name in ("command", "counts", "backed", "output", "n_genes", "genome", "raw"):
         del options[name]
     assert options.pop("rng") == 0
     assert isinstance(expected.pop("rng"), Unset)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sc_ldvae import __version__
 from sc_ldvae.counts import evenly, gene_totals
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from sc_ldvae.fit._request import Request
 
 # Packages whose other versions may give other bits.
-_PACKAGES = ("sc-ldvae", "torch", "numba", "numpy", "scipy")
+_PACKAGES = ("torch", "numba", "numpy", "scipy")
 _CELLS, _LONGEST_SHOWN = 2000, 40
 _FINGERPRINT = "fingerprint"
 _DAMAGE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
@@ -115,6 +116,7 @@ def fingerprint_of(request: Request, n_ranks: int) -> dict[str, str]:
         "kind of device": request.device.type,
         "processes": str(n_ranks),
         **{name: str(value) for name, value in asked.items()},
+        "version of sc-ldvae": __version__,
         **{f"version of {package}": version(package) for package in _PACKAGES},
     }
 

@@ -64,13 +64,13 @@ def fit(
     """
     device = own_device(request.device)
     with ranks_of(device) as ranks:
-        request, known = replace(request, device=device), fingerprint_of(request, ranks.n)
-        check_same(known, ranks)
-        # Where they were drawn anew, by each process its own.
-        held_out, rng = ranks.shared(lambda: (held_out, rng))
-        known |= fingerprint_of_draws(held_out, rng)
-        kept = None
+        request, kept = replace(request, device=device), None
+        if ranks.n > 1:
+            check_same(fingerprint_of(request, ranks.n), ranks)
+            # Each process may have drawn its own.
+            held_out, rng = ranks.shared(lambda: (held_out, rng))
         if checkpoint is not None:
+            known = fingerprint_of(request, ranks.n) | fingerprint_of_draws(held_out, rng)
             kept = ranks.shared(lambda: Checkpoint(checkpoint, known, resume=resume))
         training = trained(request, held_out, rng, watcher, kept, ranks)
         return ranks.shared(lambda: _finished(request, held_out, training))

@@ -107,8 +107,8 @@ def ldvae(
         Width, number and dropout of the encoder's hidden layers.
     loadings_prior
         ``'adaptive'``: the loadings of each factor, and the effects of each covariate, have a normal prior around zero
-        whose scale is learnt from the cells. Factors whose evidence is negative after 45 % of the training vanish: their
-        loadings and their latent are exactly zero. The others go on without the prior. Fits of less than 300 steps are
+        whose scale is learnt from the cells. Factors whose evidence is negative after 45 % of the training vanish:
+        their loadings and their latent are exactly zero. The others go on without the prior. Fits of less than 300 steps are
         too short for that, and factors that are shares of one (``'ln'``) do not vanish. None: all factors stay, as in
         the reference.
     max_epochs
