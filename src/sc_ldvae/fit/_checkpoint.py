@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sc_ldvae import __version__
+import sc_ldvae
 from sc_ldvae.counts import evenly, gene_totals
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def fingerprint_of(request: Request, n_ranks: int) -> dict[str, str]:
         "kind of device": request.device.type,
         "processes": str(n_ranks),
         **{name: str(value) for name, value in asked.items()},
-        "version of sc-ldvae": __version__,
+        "version of sc-ldvae": sc_ldvae.__version__,
         **{f"version of {package}": version(package) for package in _PACKAGES},
     }
 

@@ -66,7 +66,8 @@ def ldvae(
     Parameters
     ----------
     data
-        Annotated counts, cells x genes; or a MuData, of which `modality` is fitted.
+        Annotated counts, cells x genes, in memory or on disk (backed, or opened with :func:`sc_ldvae.io.open`); or a
+        MuData, of which `modality` is fitted.
     n_latent
         Number of factors; with an adaptive prior the most that there can be.
     modality
@@ -108,20 +109,20 @@ def ldvae(
     loadings_prior
         ``'adaptive'``: the loadings of each factor, and the effects of each covariate, have a normal prior around zero
         whose scale is learnt from the cells. Factors whose evidence is negative after 45 % of the training vanish:
-        their loadings and their latent are exactly zero. The others go on without the prior. Fits of less than 300 steps are
-        too short for that, and factors that are shares of one (``'ln'``) do not vanish. None: all factors stay, as in
-        the reference.
+        their loadings and their latent are exactly zero. The others go on without the prior. Fits of less than 300
+        steps are too short for that, and factors that are shares of one (``'ln'``) do not vanish. None: all factors
+        stay, as in the reference.
     max_epochs
         Passes over the training cells. By default as many as make 350 steps, or 6 times the square root of the number
-        of cells where that is more, and with a `loadings_prior` a tenth more; at least 2.
+        of cells where that is more, and with a `loadings_prior` a tenth more; at least 1.
     batch_size
-        Cells per step.
+        Cells per step, of each process where `torchrun` has started several.
     lr
         Peak learning rate of the one-cycle schedule, for the decoder. The encoders learn at 0.15 times this rate, the
         dispersions at 1.5 times.
     train_size
         Share of the cells to train on, drawn at random; or a boolean column of `obs`, true for them. The others are
-        held out: they decide which epoch's state is kept.
+        held out: at most 5,000 of them, evenly spaced, decide which state is kept.
     early_stopping
         Stop when the held-out ELBO has not improved for 40 % of `max_epochs`.
     device
