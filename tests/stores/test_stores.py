@@ -153,6 +153,25 @@ def test_many_counts_stay_on_disk(
 
 
 @pytest.mark.usefixtures("large")
+def test_zeros_and_repeated_genes_in_files_are_no_counts(dense: np.ndarray, tmp_path: Path) -> None:
+    """As subtractions and concatenations leave them: read in place, with the pointers that the file has."""
+    rows, genes = np.nonzero(np.ones_like(dense))
+    values = dense[rows, genes]
+    # Each count as two parts of it, in any order, and zeros where there is none.
+    parts = np.concatenate([np.floor(values / 2), values - np.floor(values / 2)])
+    order = np.lexsort((np.random.default_rng(0).random(len(parts)), np.tile(rows, 2)))
+    pointers = np.arange(N_OBS + 1) * 2 * N_VARS
+    untidy = sparse.csr_matrix((parts[order], np.tile(genes, 2)[order], pointers), shape=dense.shape)
+    stored = in_hdf5(untidy, tmp_path)
+    source = source_of(stored, "X")
+    assert isinstance(source, OnDisk)
+    assert source.scratch is None
+    check_same(source, dense)
+    check_same(source_of(stored, "X", GENES), dense[:, GENES])
+    close(stored)
+
+
+@pytest.mark.usefixtures("large")
 def test_a_reader_that_is_left_lets_go(dense: np.ndarray, tmp_path: Path) -> None:
     stored = in_hdf5(sparse.csr_matrix(dense), tmp_path)
     source = source_of(stored, "X")

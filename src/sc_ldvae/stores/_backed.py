@@ -12,7 +12,7 @@ from anndata.abc import CSCDataset, CSRDataset
 from scipy import sparse
 
 from sc_ldvae.counts import check_numbers, source_of
-from sc_ldvae.stores._survey import surveyed
+from sc_ldvae.stores._survey import Plain, surveyed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +31,7 @@ def _rows(dataset: Any, name: str, genes: Positions | None = None) -> Source:  #
     check_numbers(dataset, name)
     pointers = _pointers(dataset, name)
     blocks = (dataset[start:stop] for start, stop in _stretches(pointers, _NUMBERS))
-    plain = dataset.group if _is_plain(dataset.group) else None
+    plain = Plain(dataset.group, pointers) if _is_plain(dataset.group) else None
     return surveyed(blocks, dataset.shape, name, genes, plain=plain, beside=_folder(dataset.group))
 
 

@@ -28,8 +28,9 @@ class Found(NamedTuple):
     """What is known of all counts after a pass over them."""
 
     pointers: NDArray[np.int64]
-    """Where each cell's counts begin and end, n_obs + 1."""
+    """Where each cell's values begin and end, n_obs + 1: zeros and repeated genes among them, where there are some."""
     totals: NDArray[np.float64]
+    n_nonzeros: int
     n_vars: int
 
 
@@ -63,7 +64,7 @@ class OnDisk(Source):
     @property
     def nonzeros_per_cell(self) -> float:
         """How many genes a cell has counts of, on average."""
-        return int(self.found.pointers[-1]) / max(1, self.n_obs)
+        return self.found.n_nonzeros / max(1, self.n_obs)
 
     def rows(self, cells: Positions) -> sparse.csr_matrix:
         """Counts of the cells at these positions, in their order."""

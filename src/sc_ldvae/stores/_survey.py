@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -15,11 +15,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from sc_ldvae._typing import Positions
     from sc_ldvae.counts import Source
 
 # Bytes of counts that are rather kept in memory than read again.
 _FEW = 2**27
+
+
+class Plain(NamedTuple):
+    """Compressed rows in an uncompressed HDF5 file, from which any are read fast."""
+
+    group: Any
+    pointers: NDArray[np.int64]
+    """Where each cell's values begin and end, n_obs + 1."""
 
 
 def surveyed(
@@ -28,7 +38,7 @@ def surveyed(
     name: str,
     genes: Positions | None = None,
     *,
-    plain: Any = None,  # noqa: ANN401  h5py has no types
+    plain: Plain | None = None,
     beside: Path | None = None,
 ) -> Source:
     """Counts that come in `blocks` of cells: in memory if they are few, else where they are, or in a scratch file.
@@ -44,7 +54,7 @@ def surveyed(
     genes
         Positions of the genes to keep, in this order; all if None.
     plain
-        Where they are, if they are read fast there: the group of compressed rows in an uncompressed HDF5 file.
+        Where they are, if they are read fast there.
     beside
         Folder for the scratch file if there is no room for it among the temporary files.
 
@@ -57,9 +67,9 @@ def surveyed(
     """
     n_obs, n_vars = shape[0], shape[1] if genes is None else len(genes)
     totals, lengths = np.zeros(n_obs), np.zeros(n_obs + 1, np.int64)
+    in_place = plain if genes is None else None
     few, n_bytes, start = [], 0, 0
     scratch: Scratch | None = None
-    in_place = plain is not None and genes is None
     try:
         for block in blocks:
             counts = _checked(block, name, genes, start)
@@ -68,20 +78,20 @@ def surveyed(
             start, n_bytes = own.stop, n_bytes + counts.data.nbytes + counts.indices.nbytes
             few.append(counts)
             if n_bytes > _FEW:
-                if not in_place:
+                if in_place is None:
                     scratch = scratch or Scratch(n_bytes / start * n_obs, name, beside)
                     for one in few:
                         scratch.append(one)
                 few = []
         _check_complete(start, n_obs, name)
-        group = plain if scratch is None else scratch.group()
+        place = in_place if scratch is None else Plain(scratch.group(), np.cumsum(lengths))
     except BaseException:
         if scratch is not None:
             scratch.close()
         raise
-    if n_bytes <= _FEW:
+    if n_bytes <= _FEW or place is None:
         return InMemory(sparse.vstack(few, format="csr") if few else sparse.csr_matrix((0, n_vars), dtype=np.float32))
-    return OnDisk(group, name, Found(np.cumsum(lengths), totals, n_vars), scratch)
+    return OnDisk(place.group, name, Found(place.pointers, totals, int(lengths.sum()), n_vars), scratch)
 
 
 def _check_complete(n_read: int, n_obs: int, name: str) -> None:
