@@ -94,7 +94,7 @@ def _check_copy(arguments: Mapping[str, Any]) -> None:
     name, data = next(iter(arguments.items()), ("", None))
     if arguments.get("copy") and getattr(data, "isbacked", False):
         msg = (
-            f"copy=True was given, but {name} is backed by a file, of which there would have to be a copy, too. Leave "
+            f"copy=True was given, but {name} is backed by a file, whose counts would have to be copied, too. Leave "
             f"it out, or pass {name}.copy('some.h5ad'), or {name}.to_memory()."
         )
         raise ValueError(msg)

@@ -199,6 +199,7 @@ RIGHT: dict[str, tuple[Any, ...]] = {
     "copy": (True, False),
     "save": (None, "gone/picture.png", "picture.odd"),
     "path": ("gone.h5", "/", "gone"),
+    "paths": ("gone.h5ad", [], ["gone.h5ad"], "/"),
     "genome": (None, "hg19"),
     "n_obs": (10, 0, -1),
     "n_vars": (6, 0, 1),

@@ -264,6 +264,18 @@ def test_a_full_disk_leaves_the_file_and_the_object_has_its_results(
     assert digest(path) == before
 
 
+def test_a_file_that_keeps_frames_in_another_way_is_told_of(
+    counts: ad.AnnData, fitted: ad.AnnData, tmp_path: Path
+) -> None:
+    backed(counts.copy(), tmp_path).file.close()
+    adata = ad.read_h5ad(tmp_path / "counts.h5ad", backed="r+")
+    del adata.file["obs"].attrs["column-order"]
+    with pytest.raises(OSError, match=r"^The results are in the object, but could not be written .*column-order"):
+        fit(adata)
+    check_same(adata, fitted)
+    adata.file.close()
+
+
 def test_a_result_that_can_not_be_written_leaves_nothing(
     fitted: ad.AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,8 @@ import numpy as np
 
 from sc_ldvae._arguments import door
 from sc_ldvae._lazy import frame_of
+from sc_ldvae._quiet import quiet
+from sc_ldvae.io._reading import reading
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -40,6 +42,10 @@ def open(paths: Any) -> AnnData:  # noqa: A001, ANN401  the name of what it does
     ------
     FileNotFoundError
         If there is no such file.
+    OSError
+        If it is none that anndata reads.
+    TypeError
+        If something else than files is named.
     ValueError
         If there are no files, or if they do not have the same genes. The sentence names some that are missing.
     ImportError
@@ -76,10 +82,17 @@ def _lazy(store: Any) -> AnnData:  # noqa: ANN401  a path, or a group of zarr
     except ImportError as error:
         msg = "To open files without reading them takes dask and xarray: pip install 'sc-ldvae[lazy]'."
         raise ImportError(msg) from error
-    if isinstance(store, str | PathLike) and not Path(store).exists():
-        msg = f"There is no file {fspath(store)}."
+    if not isinstance(store, str | PathLike):
+        if not hasattr(store, "attrs"):
+            msg = f"paths names {store!r}, which is neither a file nor a group of zarr. Give the names of files."
+            raise TypeError(msg)
+        return read_lazy(store)
+    path = Path(store)
+    if not path.exists():
+        msg = f"There is no file {path}."
         raise FileNotFoundError(msg)
-    return read_lazy(fspath(store) if isinstance(store, PathLike) else store)
+    with reading(path):
+        return read_lazy(str(path))
 
 
 def _name_of(store: Any) -> str:  # noqa: ANN401  a path, or a group of zarr
@@ -97,7 +110,9 @@ def _joined(parts: list[AnnData], names: list[str]) -> AnnData:
         ad.AnnData(obs=frame_of(part.obs), var=frame_of(part.var).iloc[own])
         for part, own in zip(parts, places, strict=True)
     ]
-    joined = ad.concat(annotations, merge="same")
+    # It says so if cells of two files have one name, as cells of two experiments have.
+    with quiet():
+        joined = ad.concat(annotations, merge="same")
 
     def stacked(arrays: list[Any]) -> Any:  # noqa: ANN401  dask's arrays
         ordered = [

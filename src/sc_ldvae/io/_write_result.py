@@ -73,9 +73,10 @@ def write_result(data: Data, path: str | PathLike[str], *, modality: str | None 
         msg = f"path: {path} exists and holds counts, which would be lost. Name another file."
         raise ValueError(msg)
     entries: dict[str, Any] = {name: dict(getattr(adata, name)) for name in ("obsm", "varm", "obsp", "varp", "uns")}
-    lean = ad.AnnData(obs=frame_of(adata.obs), var=frame_of(adata.var), **entries).to_memory()
+    # It has something to say of names that repeat, and of the format of zarr that it has by default.
+    with quiet():
+        lean = ad.AnnData(obs=frame_of(adata.obs), var=frame_of(adata.var), **entries).to_memory()
     try:
-        # It has something to say of the format of zarr that it has by default.
         with quiet(), tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder:
             written = Path(folder) / path.name
             (lean.write_h5ad if path.suffix == ".h5ad" else lean.write_zarr)(written)

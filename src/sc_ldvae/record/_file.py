@@ -57,7 +57,8 @@ def write_to_file(adata: AnnData, entries: Mapping[str, Mapping[str, Any]]) -> N
                 else:
                     _write(root, attribute, key, value)
         root.flush()
-    except (OSError, RuntimeError) as error:
+    # Full disks, but also files of versions of anndata that kept frames in another way.
+    except Exception as error:
         msg = (
             f"The results are in the object, but could not be written to its file {path}: {error}. Make room, and keep "
             "them with sc_ldvae.io.write_result(adata, 'result.h5ad')."
