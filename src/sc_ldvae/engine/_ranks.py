@@ -143,6 +143,9 @@ def ranks_of(device: torch.device) -> Iterator[Ranks]:
             group = _c10d.group.WORLD
     try:
         yield Together(group, device)
+        # What the last message says has reached all before its connections are closed.
+        with _told():
+            _c10d.barrier(group)
     finally:
         distributed.destroy_process_group(group)
 
