@@ -5,7 +5,7 @@ from __future__ import annotations
 from sc_ldvae.counts._cells import Cells, Minibatch, evenly, n_minibatches
 from sc_ldvae.counts._check import NotCountsError, check_counts, check_no_empty_cell, check_numbers
 from sc_ldvae.counts._in_memory import InMemory
-from sc_ldvae.counts._order import Permuting, Share
+from sc_ldvae.counts._order import Share
 from sc_ldvae.counts._source import Source, gene_totals, in_chunks, source_of
 from sc_ldvae.counts._subset import Subset, WithColumns
 from sc_ldvae.counts._thin import thinned
@@ -15,7 +15,6 @@ __all__ = [
     "InMemory",
     "Minibatch",
     "NotCountsError",
-    "Permuting",
     "Share",
     "Source",
     "Subset",

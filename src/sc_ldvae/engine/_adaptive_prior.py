@@ -20,18 +20,8 @@ _EVERY = 4
 _WINDOW = 10
 _RATE = 0.3
 _TINY = np.float32(1e-8)
-_LEARNT = (
-    "n_steps",
-    "n_observed",
-    "effects",
-    "counted",
-    "divergence",
-    "slope",
-    "squared_scales",
-    "share",
-    "per_count",
-    "information",
-)
+# What a later step, or the choice of factors, goes on from.
+_LEARNT = ("n_steps", "n_observed", "effects", "counted", "divergence", "slope", "squared_scales", "information")
 
 
 # Of row i of the decoder (a factor's loadings, or the effects of a column of the covariates), with input u_i, the prior

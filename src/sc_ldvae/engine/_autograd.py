@@ -96,20 +96,17 @@ class AutogradEngine(Autograd):
             group["lr"] = lr * group["rate"]
 
     def state(self) -> Arrays:
-        """What steps depend on beside the model."""
+        """What steps depend on beside the model and its adaptive prior."""
         moments = {
             str(i): {name: value.cpu().numpy() for name, value in of_parameter.items()}
             for i, of_parameter in self._optimizer.state_dict()["state"].items()
         }
-        return joined(moments if self._adaptive_prior is None else moments | {"prior": self._adaptive_prior.state()})
+        return joined(moments)
 
     def load(self, state: Arrays) -> None:
         """Go on from what `state` has given, before the first step."""
-        tables = parted(state, "prior")
-        prior = tables.pop("prior")
-        if self._adaptive_prior is not None:
-            self._adaptive_prior.load(prior)
-        moments = {int(i): {name: torch.from_numpy(one) for name, one in t.items()} for i, t in tables.items()}
+        tables = parted(state).items()
+        moments = {int(i): {name: torch.from_numpy(one) for name, one in table.items()} for i, table in tables}
         self._optimizer.load_state_dict(self._optimizer.state_dict() | {"state": moments})
 
     def _prepared(

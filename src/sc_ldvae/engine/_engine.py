@@ -51,7 +51,7 @@ class Engine(Scorer, Protocol):
         """
 
     def state(self) -> Arrays:
-        """What steps depend on beside the model, as arrays by name."""
+        """What steps depend on beside the model and its adaptive prior, as arrays by name."""
 
     def load(self, state: Arrays) -> None:
         """Go on from what `state` of an engine of the same kind has given."""

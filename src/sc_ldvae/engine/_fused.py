@@ -72,7 +72,7 @@ class FusedEngine(Fused):
         self._ranks = ranks or Ranks()
         # With the running moments of BatchNorm: each process has moved them by its own minibatch.
         self._averaged = [self._fused.gradient, *moments_of(model)]
-        self._prior_weight, self._adaptive_prior, self._pace = prior_weight, adaptive_prior, Pace()
+        self._prior_weight, self._pace = prior_weight, Pace()
         sizes = {name: sum(p.numel() for p in group) for name, group in model.parameter_groups().items()}
         buffers = self._fused.values, self._fused.gradient
         stretches = [torch.split(buffer, list(sizes.values())) for buffer in buffers]
@@ -82,17 +82,13 @@ class FusedEngine(Fused):
         ]
 
     def state(self) -> Arrays:
-        """What steps depend on beside the model."""
-        moments = {str(i): adam.state() for i, (adam, _) in enumerate(self._adams)}
-        return joined(moments if self._adaptive_prior is None else moments | {"prior": self._adaptive_prior.state()})
+        """What steps depend on beside the model and its adaptive prior."""
+        return joined({str(i): adam.state() for i, (adam, _) in enumerate(self._adams)})
 
     def load(self, state: Arrays) -> None:
         """Go on from what `state` has given."""
-        tables = parted(state, "prior")
-        if self._adaptive_prior is not None:
-            self._adaptive_prior.load(tables["prior"])
-        for i, (adam, _) in enumerate(self._adams):
-            adam.load(tables[str(i)])
+        for i, moments in parted(state).items():
+            self._adams[int(i)][0].load(moments)
 
     def step(self, cells: Minibatch, lr: float, kl_weight: float, generator: torch.Generator) -> Elbo:
         """One step; the terms before it."""

@@ -126,8 +126,7 @@ def ranks_of(device: torch.device) -> Iterator[Ranks]:
     They talk through gloo, or through nccl where the model is on GPUs. At the end the connections are closed, so that
     where one process ends in an error, the others do not wait for it.
     """
-    ready = distributed.is_available() and distributed.is_initialized()
-    launched = distributed.is_available() and distributed.is_torchelastic_launched()
+    ready, launched = distributed.is_initialized(), distributed.is_torchelastic_launched()
     if (distributed.get_world_size() if ready else int(os.environ["WORLD_SIZE"]) if launched else 1) == 1:
         yield Ranks()
         return

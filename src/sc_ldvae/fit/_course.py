@@ -107,7 +107,7 @@ class Course:
         # What a model and its engine are still to be given.
         self._found: dict[str, dict[str, NDArray[Any]]] | None = None
         if checkpoint is not None and checkpoint.found is not None and checkpoint.attempt == attempt:
-            self._found = parted(checkpoint.found, "best", "engine", "selected")
+            self._found = parted(checkpoint.found, "best", "engine", "prior", "selected")
             self._take_up(self._found)
         self._minibatches = self._endlessly()
 
@@ -116,10 +116,10 @@ class Course:
         if self._found is not None and self._found["selected"]:
             prior.load(self._found["selected"])
         else:
-            self.run(model, engine, last)
+            self.run(model, engine, prior, last)
         self._selected, self.history.n_selecting = prior.state(), last
 
-    def run(self, model: LDVAE, engine: Engine, last: int | None = None) -> str:
+    def run(self, model: LDVAE, engine: Engine, prior: AdaptivePrior | None = None, last: int | None = None) -> str:
         """Maximise the ELBO of the training cells; leave the model in the state that was best on the others.
 
         Parameters
@@ -128,6 +128,8 @@ class Course:
             Changed in place; it ends in evaluation mode.
         engine
             What computes steps of this model.
+        prior
+            The adaptive prior that it learns with, if there is one.
         last
             Round after which to leave off in the midst of the schedule, with the model as it is then.
 
@@ -146,13 +148,16 @@ class Course:
         if self._found is not None:
             model.load_state_dict(_tensors(self._found["model"]))
             engine.load(self._found["engine"])
+            if prior is not None:
+                prior.load(self._found["prior"])
             self._found = None
         model.eval()
         reason = self._reason_to_stop(final=final)
+        if not history.epoch:
+            self._keep(model, engine, prior)
         while not reason and len(history.epoch) != last:
-            self._keep(model, engine, always=not history.epoch)
             model.train()
-            self._train_a_round(model, engine)
+            self._train_a_round(model, engine, prior)
             self._watcher.trained(model)
             model.eval()
             if self._watched is not None:
@@ -162,7 +167,7 @@ class Course:
                     self._best = {key: value.clone() for key, value in model.state_dict().items()}
             reason = self._reason_to_stop(final=final)
             self._watcher.scored(model, history, reason)
-            self._keep(model, engine, always=True)
+            self._keep(model, engine, prior)
 
         if final and self._best:
             model.load_state_dict(self._best)
@@ -172,19 +177,21 @@ class Course:
         """Let go of what is read ahead."""
         self._minibatches.close()
 
-    def _train_a_round(self, model: LDVAE, engine: Engine) -> None:
-        history, rounds = self.history, self._rounds
+    def _train_a_round(self, model: LDVAE, engine: Engine, prior: AdaptivePrior | None) -> None:
+        history, n_rounds = self.history, len(self.history.epoch) + 1
+        end = self._rounds.steps_after(n_rounds)
         if self._n_in_round == 0:
             history.lr.append(self._lr())
-        while self._n_steps < rounds.steps_after(len(history.epoch) + 1):
+        while self._n_steps < end:
             minibatch = next(self._minibatches)
             kl_weight = self._rising[min(self._n_steps, len(self._rising) - 1)]
             terms = engine.step(minibatch, self._lr(), kl_weight, self._draws)
             self._elbo += terms.per_cell().detach().sum()
             self._n_in_round += len(minibatch)
             self._n_steps += 1
-            self._keep(model, engine)
-        history.epoch.append(rounds.epoch_after(len(history.epoch) + 1))
+            if self._is_overdue():
+                self._keep(model, engine, prior)
+        history.epoch.append(self._rounds.epoch_after(n_rounds))
         history.kl_weight.append(self._rising[min(self._n_steps, len(self._rising)) - 1])
         history.elbo.append(self._ranks.mean(float(self._elbo) / self._n_in_round, self._n_in_round))
         self._elbo, self._n_in_round = torch.zeros_like(self._elbo), 0
@@ -228,11 +235,16 @@ class Course:
             return f"held-out ELBO best in epoch {history.epoch[best]:g}, not improved for {since:g} epochs"
         return f"max_epochs={self._rounds.n_epochs} reached" if n_rounds == self._rounds.n else ""
 
-    def _keep(self, model: LDVAE, engine: Engine, *, always: bool = False) -> None:
-        """Write the state, from which the same steps follow as from here."""
+    def _is_overdue(self) -> bool:
+        """Whether the state has not been kept for long."""
         # Clocks differ, and several processes have to do it together.
-        overdue = self._ranks.n == 1 and perf_counter() - self._last_written > _BETWEEN_CHECKPOINTS
-        if self._checkpoint is None or not (always or overdue):
+        if self._checkpoint is None or self._ranks.n > 1:
+            return False
+        return perf_counter() - self._last_written > _BETWEEN_CHECKPOINTS
+
+    def _keep(self, model: LDVAE, engine: Engine, prior: AdaptivePrior | None) -> None:
+        """Write the state, from which the same steps follow as from here."""
+        if self._checkpoint is None:
             return
         position = {name: np.array(getattr(self, f"_{name}")) for name in _POSITION}
         generator = {"now": self._generator.get_state(), "before_epoch": self._before_epoch}
@@ -245,6 +257,7 @@ class Course:
             "model": _arrays(model.state_dict()),
             "best": _arrays(self._best),
             "engine": engine.state(),
+            "prior": {} if prior is None else prior.state(),
             "selected": self._selected,
         }
         if self._ranks.rank == 0:

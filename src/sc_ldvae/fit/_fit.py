@@ -182,7 +182,7 @@ def _trained_at_once(
             model = without_vanished(model, kept, request.options, request.levels)
         lasting = _prior(model, n_training, 0 if request.selects else model.n_latent, ranks) if adaptive else None
         with engine_of(model, 1 / n_training, lasting, ranks) as engine:
-            reason = course.run(model, engine)
+            reason = course.run(model, engine, lasting)
     history = course.history
     ranks.shared(lambda: check_result(model, request.cells, held_out, history, request.schedule))
     if selecting is None:

@@ -9,6 +9,7 @@ import numpy as np
 from sc_ldvae._lazy import frame_of
 from sc_ldvae._typing import UNSET
 from sc_ldvae.counts import NotCountsError, check_no_empty_cell
+from sc_ldvae.inputs._modality import obs_of
 from sc_ldvae.inputs._truth import truth_of
 from sc_ldvae.record import check_view
 from sc_ldvae.stores import source_of
@@ -105,7 +106,7 @@ def _raw_holds_counts(adata: AnnData) -> bool:
 def split(adata: AnnData, train_size: float | str, rng: np.random.Generator) -> Mask:
     """Which cells are held out, n_obs: a random share, or those that a column of obs says are not for training."""
     if isinstance(train_size, str):
-        obs = frame_of(adata.obs)
+        obs = obs_of(adata)
         if train_size not in obs:
             msg = f"train_size={train_size!r} must name a boolean column of obs (True: train) or be a number up to 1."
             raise ValueError(msg)

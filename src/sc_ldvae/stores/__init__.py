@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +26,6 @@ def source_of(matrix: Any, name: str, genes: Positions | None = None) -> counts.
         If the file can't be read, or if there is no room for a copy that can be read fast.
     """
     room = _LATE.get(type(matrix).__module__.partition(".")[0])
-    if room is not None and room not in sys.modules:
+    if room is not None:
         import_module(room)
     return counts.source_of(matrix, name, genes)

@@ -12,7 +12,7 @@ from anndata.abc import CSCDataset, CSRDataset
 from scipy import sparse
 
 from sc_ldvae.counts import check_numbers, source_of
-from sc_ldvae.stores._survey import Plain, surveyed
+from sc_ldvae.stores._survey import Plain, stretches, surveyed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +30,7 @@ _NUMBERS, _SORTED = 2**22, 2**24
 def _rows(dataset: Any, name: str, genes: Positions | None = None) -> Source:  # noqa: ANN401  anndata's class is private
     check_numbers(dataset, name)
     pointers = _pointers(dataset, name)
-    blocks = (dataset[start:stop] for start, stop in _stretches(pointers, _NUMBERS))
+    blocks = (dataset[start:stop] for start, stop in stretches(pointers, _NUMBERS))
     plain = Plain(dataset.group, pointers) if _is_plain(dataset.group) else None
     return surveyed(blocks, dataset.shape, name, genes, plain=plain, beside=_folder(dataset.group))
 
@@ -73,22 +73,13 @@ def _pointers(dataset: Any, name: str) -> NDArray[np.int64]:  # noqa: ANN401  an
     return pointers
 
 
-def _stretches(pointers: NDArray[np.int64], most: int) -> Iterator[tuple[int, int]]:
-    """Consecutive rows with so many nonzeros at most; one row at least."""
-    start, n = 0, len(pointers) - 1
-    while start < n:
-        stop = max(start + 1, int(np.searchsorted(pointers, pointers[start] + most, "right")) - 1)
-        yield start, stop
-        start = stop
-
-
 def _turned(dataset: Any, pointers: NDArray[np.int64], genes: Positions) -> Iterator[sparse.csr_matrix]:  # noqa: ANN401
     """Some rows after the others of compressed columns, each from one pass over the `genes` (ascending)."""
     n_obs, n_nonzeros = dataset.shape[0], int(np.diff(pointers)[genes].sum())
     edges = np.linspace(0, n_obs, -(-n_nonzeros // _SORTED) + 1 if n_nonzeros else 2, dtype=int)
     for begin, end in pairwise(edges.tolist()):
         pieces = []
-        for start, stop in _stretches(pointers, _NUMBERS):
+        for start, stop in stretches(pointers, _NUMBERS):
             wanted = genes[slice(*np.searchsorted(genes, [start, stop]))] - start
             if len(wanted):
                 pieces.append(dataset[:, start:stop][:, wanted].tocsr()[begin:end])

@@ -6,13 +6,12 @@ import math
 from typing import TYPE_CHECKING
 
 import dask.array as da
+import numpy as np
 
 from sc_ldvae.counts import check_numbers, source_of
-from sc_ldvae.stores._survey import surveyed
+from sc_ldvae.stores._survey import stretches, surveyed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from sc_ldvae._typing import Positions
     from sc_ldvae.counts import Source
 
@@ -26,17 +25,7 @@ def _of_dask(array: da.Array, name: str, genes: Positions | None = None) -> Sour
     if any(math.isnan(size) for size in array.shape):
         msg = f"{name} is a dask array of unknown size. Let dask find it out first: .compute_chunk_sizes()."
         raise ValueError(msg)
-    blocks = (array[start:stop].compute() for start, stop in _stretches(array.chunks[0]))
+    # Whole chunks.
+    edges = np.cumsum([0, *array.chunks[0]])
+    blocks = (array[edges[first] : edges[last]].compute() for first, last in stretches(edges, _CELLS))
     return surveyed(blocks, array.shape, name, genes)
-
-
-def _stretches(chunks: tuple[int, ...]) -> Iterator[tuple[int, int]]:
-    """Cells of some whole chunks."""
-    start = stop = 0
-    for size in chunks:
-        if stop > start and stop + size - start > _CELLS:
-            yield start, stop
-            start = stop
-        stop += size
-    if stop > start:
-        yield start, stop

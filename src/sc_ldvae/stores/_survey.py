@@ -12,7 +12,7 @@ from sc_ldvae.stores._on_disk import Found, OnDisk
 from sc_ldvae.stores._scratch import Scratch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -92,6 +92,15 @@ def surveyed(
     if n_bytes <= _FEW or place is None:
         return InMemory(sparse.vstack(few, format="csr") if few else sparse.csr_matrix((0, n_vars), dtype=np.float32))
     return OnDisk(place.group, name, Found(place.pointers, totals, int(lengths.sum()), n_vars), scratch)
+
+
+def stretches(ends: NDArray[np.int64], most: int) -> Iterator[tuple[int, int]]:
+    """Consecutive things, one at least, that have `most` of something at most; `ends` is what has been until each."""
+    start, n = 0, len(ends) - 1
+    while start < n:
+        stop = max(start + 1, int(np.searchsorted(ends, ends[start] + most, "right")) - 1)
+        yield start, stop
+        start = stop
 
 
 def _check_complete(n_read: int, n_obs: int, name: str) -> None:
