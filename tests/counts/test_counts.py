@@ -216,8 +216,15 @@ def test_gene_totals_are_exact() -> None:
 
 @pytest.mark.parametrize("share", [0.25, 0.9])
 def test_thinned_parts_are_a_binomial_share_and_the_rest(share: float, counts: InMemory, dense: np.ndarray) -> None:
-    judged, kept = thinned(counts, share, np.random.default_rng(0))
-    for part in (judged, kept):
+    everyone = np.arange(counts.n_obs)
+    sources = thinned(counts, share, np.random.default_rng(0))
+    judged, kept = (source.rows(everyone) for source in sources)
+    for source, part in zip(sources, (judged, kept), strict=True):
+        np.testing.assert_allclose(source.totals, part.toarray().astype(float).sum(1), rtol=1e-12)
+        assert (source.n_obs, source.n_vars) == part.shape
+        # Cells may be read in any order, and twice.
+        some = np.array([7, 3, 3, 12])
+        np.testing.assert_array_equal(source.rows(some).toarray(), part.toarray()[some])
         assert (part.dtype, part.shape, part.has_canonical_format) == (np.float32, dense.shape, True)
         assert (part.data > 0).all()
     np.testing.assert_array_equal(judged.data, np.rint(judged.data))
@@ -228,14 +235,14 @@ def test_thinned_parts_are_a_binomial_share_and_the_rest(share: float, counts: I
     at = stats.binom.cdf(drawn - 1, n, share)
     spread = at + np.random.default_rng(1).random(len(n)) * stats.binom.pmf(drawn, n, share)
     assert stats.kstest(spread, "uniform").pvalue > 0.01
-    again, other = (thinned(counts, share, np.random.default_rng(seed))[0] for seed in (0, 1))
+    again, other = (thinned(counts, share, np.random.default_rng(seed))[0].rows(everyone) for seed in (0, 1))
     np.testing.assert_array_equal(again.toarray(), judged.toarray())
     assert (other != judged).nnz > 0
 
 
 def test_thinning_leaves_the_counts(dense: np.ndarray) -> None:
     matrix = sparse.csr_matrix(dense)
-    thinned(InMemory(matrix), 0.5, np.random.default_rng(0))
+    thinned(InMemory(matrix), 0.5, np.random.default_rng(0))[0].rows(np.arange(len(dense)))
     np.testing.assert_array_equal(matrix.toarray(), dense)
 
 

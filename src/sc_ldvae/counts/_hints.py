@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +21,7 @@ _CELLS, _LARGEST_RATIO, _RATIO_ERROR = 200, 20.0, 2e-3
 # Logs of single cells stay below this.
 _LARGEST_LOG = 20.0
 # Bases of the logs that people take.
-_BASES = (np.e, 2.0, 10.0)
+_BASES = (math.e, 2.0, 10.0)
 
 
 def advice(matrix: csr_matrix, what: str, name: str) -> str:

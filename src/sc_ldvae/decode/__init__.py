@@ -9,7 +9,7 @@ from sc_ldvae.decode._draws import Posteriors
 from sc_ldvae.decode._expression import CHUNK, Expression, draw_latent
 from sc_ldvae.decode._factors import with_factors
 from sc_ldvae.decode._log_proportions import LogProportions
-from sc_ldvae.decode._normalized import Normalized
+from sc_ldvae.decode._normalized import GeneColumns, Normalized
 from sc_ldvae.decode._ranking import Mode, ranking
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Comparison",
     "CountDistribution",
     "Expression",
+    "GeneColumns",
     "LogProportions",
     "Mode",
     "Normalized",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -20,8 +20,19 @@ if TYPE_CHECKING:
     from sc_ldvae._typing import Bar, Floats, Positions
     from sc_ldvae.record import Record, State
 
-_ADVICE = "Ask for some genes only (genes), for small values to be left out (threshold), or for fewer cells."
+_ADVICE = "Ask for some genes only (genes), for small values to be left out (threshold), or for a file (path)."
 _FEWER = "Ask for fewer draws (n_samples)."
+
+
+class GeneColumns(NamedTuple):
+    """Where genes of the fit stand in a result."""
+
+    genes: Positions
+    """Positions among those of the fit."""
+    places: Positions
+    """Their columns."""
+    width: int
+    """Number of columns."""
 
 
 @dataclass(frozen=True)
@@ -39,31 +50,36 @@ class Normalized:
     n_samples: int | None
     rng: np.random.Generator
 
-    def dense(self, genes: Positions, places: Positions, width: int, bar: Bar) -> Floats:
-        """Genes of the fit at their places among `width` columns, n_obs x width."""
-        n_bytes = len(self.state) * width * 4
-        check_memory(n_bytes, f"A dense array of {len(self.state)} cells x {width} genes", _ADVICE)
-        values = np.zeros((len(self.state), width), dtype=np.float32)
+    def dense(self, asked: GeneColumns, bar: Bar) -> Floats:
+        """Values of all cells, n_obs x width."""
+        n_bytes = len(self.state) * asked.width * 4
+        check_memory(n_bytes, f"A dense array of {len(self.state)} cells x {asked.width} genes", _ADVICE)
+        values = np.zeros((len(self.state), asked.width), dtype=np.float32)
         for cells in self._chunks(bar):
-            self._add(cells, genes, places, values[cells])
+            self._add(cells, asked, values[cells])
         return values
 
-    def sparse(self, genes: Positions, places: Positions, width: int, threshold: float, bar: Bar) -> csr_matrix:
+    def sparse(self, asked: GeneColumns, threshold: float, bar: Bar) -> csr_matrix:
         """The same without values below a threshold."""
-        parts = []
-        # Decoded in the order of the columns, so that the rows come out sorted.
-        order = np.argsort(places)
-        for cells in self._chunks(bar):
-            values = np.zeros((cells.stop - cells.start, len(genes)), dtype=np.float32)
-            self._add(cells, genes[order], np.arange(len(genes)), values)
-            values[values < threshold] = 0
-            part = sparse.csr_matrix(values)
-            columns = places[order].astype(np.int32)[part.indices]
-            parts.append(sparse.csr_matrix((part.data, columns, part.indptr), shape=(len(values), width)))
+        parts: list[csr_matrix] = []
+        for part in self.blocks(asked, threshold, bar):
+            parts.append(part)
             if len(parts) == 1:
-                n_bytes = part.nnz * 16 * len(self.state) // len(values)
-                check_memory(n_bytes, f"A sparse matrix of {len(self.state)} cells x {len(genes)} genes", _ADVICE)
+                n_bytes = part.nnz * 16 * len(self.state) // part.shape[0]
+                what = f"A sparse matrix of {len(self.state)} cells x {len(asked.genes)} genes"
+                check_memory(n_bytes, what, _ADVICE)
         return sparse.vstack(parts, format="csr")
+
+    def blocks(self, asked: GeneColumns, threshold: float | None, bar: Bar) -> Iterator[Any]:
+        """Values of some cells after the others: arrays, or with a threshold sparse matrices."""
+        for cells in self._chunks(bar):
+            values = np.zeros((cells.stop - cells.start, asked.width), dtype=np.float32)
+            self._add(cells, asked, values)
+            if threshold is None:
+                yield values
+            else:
+                values[values < threshold] = 0
+                yield sparse.csr_matrix(values)
 
     def _chunks(self, bar: Bar) -> Iterator[slice]:
         for start in range(0, len(self.state), CHUNK):
@@ -71,7 +87,7 @@ class Normalized:
             yield cells
             bar.update(cells.stop - cells.start)
 
-    def _add(self, cells: slice, genes: Positions, places: Positions, out: Floats) -> None:
+    def _add(self, cells: slice, asked: GeneColumns, out: Floats) -> None:
         state, composition = self.state.rows(cells), self.stored.composition
         latents = [state.latent]
         if self.n_samples is not None:
@@ -82,5 +98,5 @@ class Normalized:
             with_factors(latent, self.factor_values, composition=composition, rotation=self.stored.rotation)
             for latent in latents
         ]
-        expression = Expression(self.stored.decoder.log_proportion, genes, places)
+        expression = Expression(self.stored.decoder.log_proportion, asked.genes, asked.places)
         expression.add(latents, self.designs(cells), self.scale[cells], out)

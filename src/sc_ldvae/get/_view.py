@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
@@ -84,7 +85,7 @@ class View:
 
     def _unit(self) -> Floats | float:
         """What one unit of the factors is multiplied by, n_latent or a number."""
-        base = np.log2(np.e) if self.log2 else 1.0
+        base = np.log2(math.e) if self.log2 else 1.0
         return base if self.per == "unit" else base * self.latent().std(axis=0, dtype=np.float64)
 
     def _fitted(self) -> Mask:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sc_ldvae.inputs._annotations import Annotations, Columns
 from sc_ldvae.inputs._columns import columns_of
 from sc_ldvae.inputs._counts import check_genes, check_object, counts_of, gene_mask, split
+from sc_ldvae.inputs._files import checkpoint_of, new_file
 from sc_ldvae.inputs._groups import grouped, tests_of
 from sc_ldvae.inputs._modality import changed, copied, is_mudata, obs_of, pick_modality
 from sc_ldvae.inputs._names import (
@@ -20,7 +21,6 @@ from sc_ldvae.inputs._numbers import (
     check_key,
     check_n_latent,
     check_whole,
-    checkpoint_of,
     device_of,
     generator_of,
     torch_seed,
@@ -73,6 +73,7 @@ __all__ = [
     "generator_of",
     "grouped",
     "is_mudata",
+    "new_file",
     "obs_of",
     "pick_modality",
     "request_of",

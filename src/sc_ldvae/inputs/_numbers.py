@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 import numpy as np
@@ -11,8 +10,6 @@ from sc_ldvae._options import LoadingsPrior
 from sc_ldvae._typing import UNSET
 
 if TYPE_CHECKING:
-    from os import PathLike
-
     import torch
 
     from sc_ldvae._typing import Seed, Unset
@@ -66,26 +63,6 @@ def check_key(key_added: str | None) -> None:
     if key_added is not None and (not key_added or "/" in key_added):
         msg = f"key_added={key_added!r} can't name an entry of a file. Give a name without '/'."
         raise ValueError(msg)
-
-
-def checkpoint_of(checkpoint: str | PathLike[str] | None, *, resume: bool) -> Path | None:
-    """The file that keeps the state of a training.
-
-    Raises
-    ------
-    ValueError
-        If there is no such folder, or nothing to resume from.
-    """
-    if checkpoint is None:
-        if resume:
-            msg = "resume=True was given without a checkpoint. Name the file that has the state of the training."
-            raise ValueError(msg)
-        return None
-    path = Path(checkpoint)
-    if path.is_dir() or not path.parent.is_dir():
-        msg = f"checkpoint: {path} is no file in an existing folder. Name one, such as 'fit.npz'."
-        raise ValueError(msg)
-    return path
 
 
 def generator_of(rng: Seed | Unset, random_state: Seed | Unset) -> np.random.Generator:

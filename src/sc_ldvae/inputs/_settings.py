@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from sc_ldvae.decode import GeneColumns
 from sc_ldvae.inputs._names import factor_positions, fitted_places, gene_positions
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from sc_ldvae._typing import Positions
     from sc_ldvae.record import Record
 
 Covariates: TypeAlias = Mapping[str, str | float]
@@ -48,15 +48,10 @@ def factor_values(stored: Record, factors: Factors | None) -> dict[int, float]:
     return {k: 0.0 for k in range(stored.n_latent) if k not in kept}
 
 
-def gene_columns(
-    adata: AnnData, stored: Record, genes: Sequence[str] | str | None, *, as_layer: bool
-) -> tuple[Positions, Positions, int]:
-    """Positions of genes among those of the fit, the columns of the result that they fill, and its width.
-
-    The columns are the genes as they are asked for, or with `as_layer` all of `adata`.
-    """
+def gene_columns(adata: AnnData, stored: Record, genes: Sequence[str] | str | None, *, as_layer: bool) -> GeneColumns:
+    """Which columns of a result genes fill: those as they are asked for, or with `as_layer` those of `adata`."""
     chosen = gene_positions(stored, genes)
     if not as_layer:
-        return chosen, np.arange(len(chosen)), len(chosen)
+        return GeneColumns(chosen, np.arange(len(chosen)), len(chosen))
     places = fitted_places(adata, stored)[chosen]
-    return chosen[places >= 0], places[places >= 0], adata.n_vars
+    return GeneColumns(chosen[places >= 0], places[places >= 0], adata.n_vars)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sc_ldvae import inputs
+from sc_ldvae import inputs, record
 from sc_ldvae._arguments import door
 from sc_ldvae._lazy import frame_of
 from sc_ldvae._quiet import quiet
@@ -17,8 +14,6 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from sc_ldvae._typing import Data
-
-_WRITTEN = ".h5ad", ".zarr"
 
 
 @door
@@ -66,42 +61,21 @@ def write_result(data: Data, path: str | PathLike[str], *, modality: str | None 
     import anndata as ad
 
     adata, path = inputs.pick_modality(data, modality), Path(path)
-    if path.suffix not in _WRITTEN:
-        msg = f"path: {path.name} has another suffix than {' or '.join(_WRITTEN)}."
-        raise ValueError(msg)
+    record.check_suffix(path)
     if path.exists() and _has_counts(path):
         msg = f"path: {path} exists and holds counts, which would be lost. Name another file."
         raise ValueError(msg)
     entries: dict[str, Any] = {name: dict(getattr(adata, name)) for name in ("obsm", "varm", "obsp", "varp", "uns")}
-    # It has something to say of names that repeat, and of the format of zarr that it has by default.
     with quiet():
         lean = ad.AnnData(obs=frame_of(adata.obs), var=frame_of(adata.var), **entries).to_memory()
-    try:
-        with quiet(), tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder:
-            written = Path(folder) / path.name
-            (lean.write_h5ad if path.suffix == ".h5ad" else lean.write_zarr)(written)
-            if path.is_dir():
-                shutil.rmtree(path)
-            written.replace(path)
-    except OSError as error:
-        msg = f"The result could not be written to {path}: {error}."
-        raise OSError(msg) from error
+    with record.written_whole(path, "The result") as written:
+        record.write_object(lean, written)
 
 
 def _has_counts(path: Path) -> bool:
     try:
-        with _opened(path) as root:
+        with record.opened(path, "r") as root:
             return any(name in root and root[name].attrs.get("encoding-type") != "null" for name in ("X", "raw"))
     except OSError:
         # It is no such file at all: nobody meant it to be replaced.
         return True
-
-
-def _opened(path: Path) -> Any:  # noqa: ANN401  h5py and zarr have no types
-    if path.is_dir():
-        import zarr
-
-        return nullcontext(zarr.open_group(path, mode="r"))
-    import h5py
-
-    return h5py.File(path)

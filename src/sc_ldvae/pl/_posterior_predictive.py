@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from itertools import count, takewhile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy import sparse
 
 from sc_ldvae import record
 from sc_ldvae._typing import UNSET
+from sc_ldvae.counts import in_chunks
 from sc_ldvae.inputs import fitted_counts, pick_modality
 from sc_ldvae.pl._figure import finish, panels, plot
+from sc_ldvae.stores import source_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,15 +20,40 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
     from matplotlib.axes import Axes
-    from scipy.sparse import csr_matrix
 
     from sc_ldvae._typing import Ax, Data, Floats, Unset
+    from sc_ldvae.counts import Source
 
 SAMPLES = "posterior_predictive"
 _OBSERVED, _PREDICTED = "0.5", "#b2182b"
 _N_BINS = 40
 # Of the histogram's height: above the highest bar stands the legend.
 _HEADROOM = 1.12
+# Cells that are summed at once.
+_AT_ONCE = 4096
+
+
+class _Summary(NamedTuple):
+    """What the panels show of counts."""
+
+    shares_of_zeros: Floats
+    means: Floats
+    variances: Floats
+    """Of each gene, n_genes."""
+    totals: Floats
+    """Of each cell, n_obs."""
+
+    @classmethod
+    def of(cls, source: Source) -> _Summary:
+        """From one pass over the cells."""
+        nonzeros, sums, squares = np.zeros((3, source.n_vars))
+        for _, counts in in_chunks(source, np.arange(source.n_obs), _AT_ONCE):
+            values = counts.data.astype(np.float64)
+            nonzeros += np.bincount(counts.indices, minlength=source.n_vars)
+            sums += np.bincount(counts.indices, values, source.n_vars)
+            squares += np.bincount(counts.indices, values**2, source.n_vars)
+        means = sums / source.n_obs
+        return cls(1 - nonzeros / source.n_obs, means, squares / source.n_obs - means**2, source.totals)
 
 
 @plot
@@ -90,8 +116,9 @@ def posterior_predictive(
     adata = pick_modality(data, modality)
     stored = record.read(adata, key)
     source, genes = fitted_counts(adata, stored, layer), stored.positions_in(adata.var_names)
-    drawn = [sparse.csr_matrix(adata.layers[name])[:, genes] for name in _layers(adata, samples)]
-    observed = source.rows(np.arange(source.n_obs))
+    layers = _layers(adata, samples)
+    drawn = [_Summary.of(source_of(adata.layers[name], f"layers[{name!r}]", genes)) for name in layers]
+    observed = _Summary.of(source)
     axes = panels(3, ax, ncols=3, width=3.2, height=3.1)
     _draw_zeros(axes[0], observed, drawn)
     _draw_variances(axes[1], observed, drawn)
@@ -120,16 +147,19 @@ def _layers(adata: AnnData, samples: str) -> list[str]:
     return names
 
 
-def _draw_zeros(axis: Axes, observed: csr_matrix, drawn: Sequence[csr_matrix]) -> None:
-    predicted = np.mean([_shares_of_zeros(counts) for counts in drawn], axis=0)
+def _draw_zeros(axis: Axes, observed: _Summary, drawn: Sequence[_Summary]) -> None:
+    predicted = np.mean([one.shares_of_zeros for one in drawn], axis=0)
     axis.axline((0, 0), slope=1, color="0.3", linewidth=0.8)
-    axis.scatter(_shares_of_zeros(observed), predicted, s=5, color=_PREDICTED, linewidths=0, rasterized=True)
+    axis.scatter(observed.shares_of_zeros, predicted, s=5, color=_PREDICTED, linewidths=0, rasterized=True)
     axis.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), box_aspect=1, title="share of zeros per gene")
     axis.set(xlabel="observed", ylabel="predicted")
 
 
-def _draw_variances(axis: Axes, observed: csr_matrix, drawn: Sequence[csr_matrix]) -> None:
-    own, predicted = _moments(observed), np.mean([_moments(counts) for counts in drawn], axis=0)
+def _draw_variances(axis: Axes, observed: _Summary, drawn: Sequence[_Summary]) -> None:
+    own, predicted = (
+        (observed.means, observed.variances),
+        np.mean([(one.means, one.variances) for one in drawn], axis=0),
+    )
     for (means, variances), color, label in ((own, _OBSERVED, "observed"), (predicted, _PREDICTED, "predicted")):
         # What is zero has no place on a logarithmic axis.
         shown = variances > 0
@@ -142,8 +172,8 @@ def _draw_variances(axis: Axes, observed: csr_matrix, drawn: Sequence[csr_matrix
     axis.legend(frameon=False, loc="lower right", fontsize=8, markerscale=2)
 
 
-def _draw_totals(axis: Axes, observed: csr_matrix, drawn: Sequence[csr_matrix]) -> None:
-    own, predicted = _totals(observed), np.concatenate([_totals(counts) for counts in drawn])
+def _draw_totals(axis: Axes, observed: _Summary, drawn: Sequence[_Summary]) -> None:
+    own, predicted = observed.totals, np.concatenate([one.totals for one in drawn])
     positive = np.concatenate([own, predicted[predicted > 0]])
     bins = np.geomspace(positive.min(), positive.max(), _N_BINS + 1).tolist()
     axis.hist(own, bins, weights=np.full(len(own), 1 / len(own)), color="0.75", label="observed")
@@ -152,18 +182,3 @@ def _draw_totals(axis: Axes, observed: csr_matrix, drawn: Sequence[csr_matrix]) 
     axis.set(xscale="log", title="total counts of a cell", xlabel="counts over fitted genes", ylabel="share of cells")
     axis.set_ylim(top=_HEADROOM * axis.get_ylim()[1])
     axis.legend(frameon=False, loc="upper center", ncols=2, fontsize=8)
-
-
-def _shares_of_zeros(counts: csr_matrix) -> Floats:
-    return 1 - counts.getnnz(axis=0) / counts.shape[0]
-
-
-def _moments(counts: csr_matrix) -> Floats:
-    """Mean and variance of each gene, 2 x genes."""
-    counts = counts.astype(np.float64)
-    means = np.asarray(counts.mean(0)).ravel()
-    return np.stack([means, np.asarray(counts.power(2).mean(0)).ravel() - means**2])
-
-
-def _totals(counts: csr_matrix) -> Floats:
-    return np.asarray(counts.sum(1, dtype=np.float64)).ravel()

@@ -11,6 +11,7 @@ from sc_ldvae.record._folded import Folded
 from sc_ldvae.record._keys import DEFAULT, Keys
 from sc_ldvae.record._marks import columns_in, held_out
 from sc_ldvae.record._moved import write_projected, write_rotated
+from sc_ldvae.record._new_file import check_suffix, opened, write_matrix, write_object, written_whole
 from sc_ldvae.record._new_fit import Asked, NewFit, storable, write_fit
 from sc_ldvae.record._obs import column_of, levels_of, numbers
 from sc_ldvae.record._read import fits_in, read
@@ -37,6 +38,7 @@ __all__ = [
     "Setting",
     "State",
     "check_cells",
+    "check_suffix",
     "check_view",
     "column_of",
     "columns_in",
@@ -44,6 +46,7 @@ __all__ = [
     "held_out",
     "levels_of",
     "numbers",
+    "opened",
     "plain_params",
     "read",
     "read_comparison",
@@ -56,8 +59,11 @@ __all__ = [
     "write",
     "write_comparison",
     "write_fit",
+    "write_matrix",
+    "write_object",
     "write_projected",
     "write_result",
     "write_rotated",
     "write_scores",
+    "written_whole",
 ]

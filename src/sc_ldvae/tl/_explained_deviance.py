@@ -128,7 +128,8 @@ def explained_deviance(
     codes, names = (np.full(adata.n_obs, -1), []) if groupby is None else inputs.grouped(adata, groupby)
     counts = inputs.fitted_counts(adata, stored, layer)
     decoded = _decoded(adata, stored, counts) if thinned is None else _thinned(adata, stored, counts, thinned, rng)
-    scored = scored & (decoded.source.totals > 0)
+    # Thinning may leave a cell without counts in either part.
+    scored = scored & (decoded.source.totals > 0) & (decoded.library > 0)
     _check_some(scored, codes, groupby, thinned)
     null = assess.null_proportions(counts, np.flatnonzero(others))
     with tqdm(total=int(scored.sum()), unit="cell", disable=not progress) as bar:
@@ -182,20 +183,18 @@ def _decoded(adata: AnnData, stored: record.Record, counts: Source) -> Decoded:
 def _thinned(adata: AnnData, stored: record.Record, counts: Source, share: float, rng: Seed) -> Decoded:
     """Cells with a share of their counts, and the latent that the encoder makes of the others."""
     from sc_ldvae.assess import Decoded
-    from sc_ldvae.counts import InMemory, thinned
+    from sc_ldvae.counts import thinned
     from sc_ldvae.fit import posterior
 
     if not 0 < share < 1:
         msg = f"thinned must be above 0 and below 1, but is {share}. Give the share of counts to judge by, such as 0.2."
         raise ValueError(msg)
     judged, kept = thinned(counts, share, np.random.default_rng(rng))
-    scorable = inputs.encoder_of(adata, stored, InMemory(kept))
+    scorable = inputs.encoder_of(adata, stored, kept)
     with scorable.scorer() as scorer:
         state = posterior(scorable.model, scorer, scorable.cells, scorable.everyone)
     latent, library = state.latent.astype(np.float64), state.library.astype(np.float64)
     if stored.rotation is not None:
         latent = product(latent, stored.rotation)
-    judged[library == 0] = 0
-    judged.eliminate_zeros()
     obs = inputs.obs_of(adata)
-    return Decoded(InMemory(judged), latent, stored.design.matrix(obs), share * library, stored.groups(obs))
+    return Decoded(judged, latent, stored.design.matrix(obs), share * library, stored.groups(obs))

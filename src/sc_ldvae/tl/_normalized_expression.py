@@ -12,6 +12,7 @@ from sc_ldvae._arguments import door
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from os import PathLike
 
     from scipy.sparse import csr_matrix
 
@@ -36,6 +37,7 @@ def normalized_expression(
     modality: str | None = None,
     rng: Seed = 0,
     key_added: str | None = None,
+    path: str | PathLike[str] | None = None,
     progress: bool = True,
 ) -> pd.DataFrame | csr_matrix | None:
     """Expression proportions by the decoder: denoised, and on request corrected, ablated or steered.
@@ -72,21 +74,27 @@ def normalized_expression(
         Seed or generator of the draws.
     key_added
         Layer to put the result into, with zeros for genes that are not asked for or were not fitted.
+    path
+        New ``.h5ad`` or ``.zarr`` file to write the result to, some cells after the others, for what does not fit into
+        memory: an AnnData whose X is the expression, with obs, obsm and var of `data`.
     progress
         Show a progress bar.
 
     Returns
     -------
     n_obs x genes, in single precision: a frame, or with `threshold` a sparse matrix whose columns are `genes` (by
-    default ``uns['ldvae']['genes']``). With `key_added` None, and ``layers[key_added]`` is n_obs x n_vars.
+    default ``uns['ldvae']['genes']``). With `key_added` None, and ``layers[key_added]`` is n_obs x n_vars; with `path`
+    None, and the file's X is n_obs x genes.
 
     Raises
     ------
     ValueError
-        If there is no such fit, or if genes, levels or factors are asked for that it does not know. `data` is not
-        changed.
+        If there is no such fit, if genes, levels or factors are asked for that it does not know, or if the file is
+        there already. `data` is not changed.
     MemoryError
         If the result would not fit into memory. The sentence names the needed bytes.
+    OSError
+        If there is no room for the file.
 
     Examples
     --------
@@ -105,10 +113,11 @@ def normalized_expression(
 
     inputs.check_whole(n_samples=n_samples)
     inputs.check_key(key_added)
+    file = inputs.new_file(path, key_added)
     _check_numbers(library, threshold)
     adata = inputs.pick_modality(data, modality)
     stored = record.read(adata, key)
-    chosen, places, width = inputs.gene_columns(adata, stored, genes, as_layer=key_added is not None)
+    columns = inputs.gene_columns(adata, stored, genes, as_layer=key_added is not None)
     state, settings = record.state_of(adata, stored), stored.covariate_settings(batch, covariates)
     obs = inputs.obs_of(adata)
 
@@ -119,16 +128,16 @@ def normalized_expression(
     values_of_factors, generator = inputs.factor_values(stored, factors), np.random.default_rng(rng)
     asked = decode.Normalized(stored, state, designs, values_of_factors, scale, n_samples, generator)
     with tqdm(total=adata.n_obs, unit="cell", disable=not progress) as bar:
-        if threshold is None:
-            values = asked.dense(chosen, places, width, bar)
-        else:
-            values = asked.sparse(chosen, places, width, threshold, bar)
+        if file is not None:
+            record.write_matrix(file, adata, stored.genes[columns.genes], asked.blocks(columns, threshold, bar))
+            return None
+        values = asked.dense(columns, bar) if threshold is None else asked.sparse(columns, threshold, bar)
     if key_added is not None:
         record.write(adata, {"layers": {key_added: values}})
         return None
     if threshold is not None:
         return values
-    return pd.DataFrame(values, index=adata.obs_names, columns=stored.genes[chosen])
+    return pd.DataFrame(values, index=adata.obs_names, columns=stored.genes[columns.genes])
 
 
 def _check_numbers(library: float | str, threshold: float | None) -> None:

@@ -12,12 +12,14 @@ from sc_ldvae._arguments import door
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from os import PathLike
 
     import pandas as pd
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
 
-    from sc_ldvae._typing import Data, Floats, Positions, Seed
+    from sc_ldvae._typing import Data, Floats, Seed
+    from sc_ldvae.decode import GeneColumns
 
 
 @door
@@ -32,6 +34,7 @@ def posterior_predictive(
     modality: str | None = None,
     rng: Seed = 0,
     key_added: str | None = None,
+    path: str | PathLike[str] | None = None,
     progress: bool = True,
 ) -> list[csr_matrix] | None:
     """Draw counts from the fitted model: for a check of the model, or as simulated data that look like the real ones.
@@ -62,21 +65,27 @@ def posterior_predictive(
         Layer to put the counts into, with zeros for genes that are not asked for or were not fitted; with more than one
         draw ``f"{key_added}_1"`` and so on. :func:`sc_ldvae.pl.posterior_predictive` looks for
         ``key_added="posterior_predictive"``.
+    path
+        New ``.h5ad`` or ``.zarr`` file to write the counts of one draw to, some cells after the others, for what does
+        not fit into memory: an AnnData whose X they are, with obs, obsm and var of `data`.
     progress
         Show a progress bar.
 
     Returns
     -------
     One matrix of counts for each draw: n_obs x genes (by default ``uns['ldvae']['genes']``), sparse, in single
-    precision. With `key_added` None, and ``layers[key_added]`` is n_obs x n_vars.
+    precision. With `key_added` None, and ``layers[key_added]`` is n_obs x n_vars; with `path` None, and the file's X is
+    n_obs x genes.
 
     Raises
     ------
     ValueError
         If there is no such fit, if genes or levels are asked for that it does not know, or the mean over the levels of
-        a covariate. `data` is not changed.
+        a covariate, or if the file is there already. `data` is not changed.
     MemoryError
         If the counts would not fit into memory. The sentence names the needed bytes.
+    OSError
+        If there is no room for the file.
 
     Examples
     --------
@@ -96,16 +105,23 @@ def posterior_predictive(
 
     inputs.check_whole(n_samples=n_samples)
     inputs.check_key(key_added)
+    file = inputs.new_file(path, key_added)
+    if file is not None and n_samples > 1:
+        msg = f"path was given with n_samples={n_samples}, but a file gets one draw. Call once for each, with its rng."
+        raise ValueError(msg)
     adata = inputs.pick_modality(data, modality)
     stored, obs = record.read(adata, key), inputs.obs_of(adata)
-    chosen, places, width = inputs.gene_columns(adata, stored, genes, as_layer=key_added is not None)
+    columns = inputs.gene_columns(adata, stored, genes, as_layer=key_added is not None)
     settings, state = stored.covariate_settings(batch, covariates), record.state_of(adata, stored)
     design, groups = _design(obs, stored, settings), _groups(obs, stored, settings)
     cells = decode.Posteriors(state, design, groups, stored.composition)
-    counts, rng = decode.CountDistribution.of_genes(stored.decoder, chosen), np.random.default_rng(rng)
+    counts, rng = decode.CountDistribution.of_genes(stored.decoder, columns.genes), np.random.default_rng(rng)
     with tqdm(total=adata.n_obs * n_samples, unit="draw", disable=not progress) as bar:
+        if file is not None:
+            record.write_matrix(file, adata, stored.genes[columns.genes], cells.blocks(counts, rng, bar))
+            return None
         drawn = (cells.draw(counts, n_left, rng, bar) for n_left in range(n_samples, 0, -1))
-        samples = [_at_columns(one, places, width) for one in drawn]
+        samples = [_at_columns(one, columns) for one in drawn]
     if key_added is None:
         return samples
     names = [key_added] if n_samples == 1 else [f"{key_added}_{i}" for i in range(1, n_samples + 1)]
@@ -135,9 +151,9 @@ def _groups(obs: pd.DataFrame, stored: record.Record, settings: Mapping[str, str
     return stored.groups(obs)
 
 
-def _at_columns(counts: csr_matrix, places: Positions, width: int) -> csr_matrix:
-    """The same columns at these places among `width` columns."""
-    columns = places.astype(counts.indices.dtype)[counts.indices]
-    placed = sparse.csr_matrix((counts.data, columns, counts.indptr), shape=(counts.shape[0], width))
+def _at_columns(counts: csr_matrix, columns: GeneColumns) -> csr_matrix:
+    """The genes at their places."""
+    places = columns.places.astype(counts.indices.dtype)[counts.indices]
+    placed = sparse.csr_matrix((counts.data, places, counts.indptr), shape=(counts.shape[0], columns.width))
     placed.sort_indices()
     return placed
