@@ -61,7 +61,7 @@ def _fit(asked: dict[str, Any]) -> None:
         msg = f"{error} Here: add --raw, if the counts are in raw."
         raise ValueError(msg) from error
 
-    if fit.rank() > 0:
+    if fit.place()[0] > 0:
         # Of several processes, the first writes.
         return
     where = {"key": asked["key_added"] or "ldvae", "modality": asked["modality"]}

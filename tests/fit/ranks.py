@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,9 +15,13 @@ import sc_ldvae
 from sc_ldvae.counts import _order
 from sc_ldvae.engine._fused import FusedEngine
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 MODES: dict[str, dict[str, Any]] = {
     "every-factor": {"loadings_prior": None, "max_epochs": 4},
-    "adaptive": {"max_epochs": 80, "batch_key": "batch"},
+    # Enough steps for factors to be chosen.
+    "adaptive": {"max_epochs": 22, "batch_key": "batch"},
     "uneven": {"loadings_prior": None, "max_epochs": 2, "train_size": 0.83, "batch_size": 17},
 }
 
@@ -73,40 +77,56 @@ def fits(folder: Path) -> None:
     assert not torch.distributed.is_initialized()
 
 
-def failing(folder: Path) -> None:
-    """The second process fails in the tenth step, which the others have to hear of."""
+def told(folder: Path, fit: Callable[[], Any]) -> None:
+    """Write down how the fit is refused; whoever ends at once is not heard any more, for torchrun ends the others."""
+    try:
+        fit()
+    except (OSError, ValueError) as error:
+        (folder / f"said.{os.environ['RANK']}").write_text(f"{type(error).__name__}: {error}")
+        until = time.monotonic() + 60
+        while not all((folder / f"said.{rank}").exists() for rank in range(2)) and time.monotonic() < until:
+            time.sleep(0.05)
+
+
+def in_the_tenth_step(happens: Callable[[], None]) -> None:
+    """Of the second process."""
     original, n = FusedEngine.step, 0
 
     def step(*args: Any, **kwargs: Any) -> Any:
         nonlocal n
         n += 1
         if n == 10 and os.environ["RANK"] == "1":
-            if "killed" in folder.name:
-                os.kill(os.getpid(), 9)
-            msg = "X is not on disk any more."
-            raise OSError(msg)
+            happens()
         return original(*args, **kwargs)
 
     FusedEngine.step = step
-    try:
-        fit("every-factor", checkpoint=folder / "state.npz")
-    except OSError as error:
-        (folder / f"said.{os.environ['RANK']}").write_text(f"{type(error).__name__}: {error}")
-        # Time for the others to say theirs before torchrun ends them.
-        time.sleep(5)
-        sys.exit(1)
 
 
-def differing(folder: Path) -> None:
-    """The second process was given other cells."""
+def failing(folder: Path) -> None:
+    """The second process is given other cells; then its file fails it; the other has to hear of both."""
     adata = counts()
     adata = adata[:300].copy() if os.environ["RANK"] == "1" else adata
-    try:
-        sc_ldvae.tl.ldvae(adata, 3, max_epochs=2, progress=False)
-    except (OSError, ValueError) as error:
-        (folder / f"said.{os.environ['RANK']}").write_text(f"{type(error).__name__}: {error}")
-        time.sleep(5)
-        sys.exit(1)
+    told(folder / "differing", lambda: sc_ldvae.tl.ldvae(adata, 3, max_epochs=2, progress=False))
+
+    def fail() -> None:
+        msg = "X is not on disk any more."
+        raise OSError(msg)
+
+    in_the_tenth_step(fail)
+    told(folder / "error", lambda: fit("every-factor", checkpoint=folder / "error" / "state.npz"))
+    sys.exit(1)
+
+
+def killed(folder: Path) -> None:
+    """The second process is killed, of which the other has to hear."""
+
+    def die() -> None:
+        (folder / "said.1").write_text("")
+        os.kill(os.getpid(), 9)
+
+    in_the_tenth_step(die)
+    told(folder, lambda: fit("every-factor", checkpoint=folder / "state.npz"))
+    sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -123,9 +123,8 @@ def test_with_autograd(
 ) -> None:
     monkeypatch.setattr("sc_ldvae.engine._engine.can_be_fused", lambda _: False)
     expected, path = fit(counts, "adaptive"), tmp_path / "state.npz"
-    for at in (200,):
-        interrupted(counts, "adaptive", at, checkpoint=path)
-        check_same(fit(counts, "adaptive", checkpoint=path, resume=True), expected)
+    interrupted(counts, "adaptive", 200, checkpoint=path)
+    check_same(fit(counts, "adaptive", checkpoint=path, resume=True), expected)
 
 
 def test_a_fit_that_is_done_is_only_finished(counts: AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,7 +271,7 @@ sc_ldvae.tl.ldvae(adata, 4, batch_size=32, n_hidden=8, progress=False, checkpoin
 
 
 def test_after_a_kill(counts: AnnData, tmp_path: Path) -> None:
-    path, options = tmp_path / "state.npz", MODES["every-factor"] | {"max_epochs": 400}
+    path, options = tmp_path / "state.npz", MODES["every-factor"] | {"max_epochs": 100}
     process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(path), repr(options)])
     while not path.exists() and process.poll() is None:
         time.sleep(0.01)
@@ -280,8 +279,8 @@ def test_after_a_kill(counts: AnnData, tmp_path: Path) -> None:
     process.kill()
     assert process.wait() != 0
     with np.load(path) as state:
-        assert 0 <= int(state["position/n_steps"]) < 2400
-        assert json.loads(str(state["fingerprint"]))["max_epochs"] == "400"
+        assert 0 <= int(state["position/n_steps"]) < 600
+        assert json.loads(str(state["fingerprint"]))["max_epochs"] == "100"
     adata, expected = counts.copy(), counts.copy()
     for one, more in ((adata, {"checkpoint": path, "resume": True}), (expected, {})):
         sc_ldvae.tl.ldvae(one, 4, batch_size=32, n_hidden=8, progress=False, **options, **more)

@@ -117,7 +117,7 @@ def module_parameters(model: LDVAE, cells: Cells) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize(
     ("options", "suffix"),
     [pytest.param(*mode.values, ".h5ad", id=f"{mode.id}-h5ad") for mode in MODES]
-    + [pytest.param(*mode.values, ".zarr", id=f"{mode.id}-zarr") for mode in MODES[:10:3] + MODES[12:14]],
+    + [pytest.param(*mode.values, ".zarr", id=f"{mode.id}-zarr") for mode in (MODES[1], MODES[13])],
 )
 def test_numpy_gives_the_modules_distribution_from_the_file(
     options: dict[str, Any], suffix: str, adata: ad.AnnData, trained: dict[str, Any], tmp_path: Path
@@ -181,14 +181,13 @@ def relu_network(encoder: dict[str, np.ndarray], h: np.ndarray) -> tuple[np.ndar
     return mean, np.exp(log_variance) + 1e-4
 
 
-@pytest.mark.parametrize("suffix", [".h5ad", ".zarr"])
 @pytest.mark.parametrize(
-    "options",
+    ("options", "suffix"),
     [
-        pytest.param({}, id="default"),
-        pytest.param({"n_layers_encoder": 3}, id="deep"),
-        pytest.param({"log_variational": False}, id="of-counts"),
-        pytest.param({"latent_distribution": "ln"}, id="ln"),
+        pytest.param({}, ".h5ad", id="default"),
+        pytest.param({"n_layers_encoder": 3}, ".zarr", id="deep"),
+        pytest.param({"log_variational": False}, ".h5ad", id="of-counts"),
+        pytest.param({"latent_distribution": "ln"}, ".h5ad", id="ln"),
     ],
 )
 def test_stored_encoders_give_the_latent_and_the_library(

@@ -151,33 +151,49 @@ def test_what_each_would_draw_is_drawn_once(n: int, together: dict[int, Path]) -
                 np.testing.assert_array_equal(other["held_out"], first["held_out"])
 
 
-@pytest.mark.parametrize("how", ["error", "killed"])
-def test_where_one_fails_none_waits(how: str, tmp_path: Path) -> None:
-    folder = tmp_path / how
-    folder.mkdir()
-    done = run("failing", folder, 2)
-    assert done.returncode != 0
+@pytest.fixture(scope="module")
+def failed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("failing")
+    for name in ("differing", "error"):
+        (folder / name).mkdir()
+    assert run("failing", folder, 2).returncode != 0
+    return folder
+
+
+def check_heard(folder: Path) -> None:
     said = (folder / "said.0").read_text()
     assert said.startswith("ConnectionError: Another process of this fit has failed, was killed or can't be reached")
-    assert (folder / "said.1").exists() == (how == "error")
-    # What was kept before is whole.
-    with np.load(folder / "state.npz") as state:
+
+
+def check_state(path: Path) -> None:
+    """What was kept before is whole."""
+    with np.load(path) as state:
         assert all(np.isfinite(state[name]).all() for name in state.files if state[name].dtype.kind == "f")
 
 
-def test_processes_with_other_counts_are_refused(tmp_path: Path) -> None:
-    done = run("differing", tmp_path, 2)
-    assert done.returncode != 0
-    said = (tmp_path / "said.1").read_text()
+def test_where_one_fails_none_waits(failed: Path) -> None:
+    check_heard(failed / "error")
+    assert (failed / "error" / "said.1").read_text() == "OSError: X is not on disk any more."
+    check_state(failed / "error" / "state.npz")
+
+
+def test_where_one_is_killed_none_waits(tmp_path: Path) -> None:
+    assert run("killed", tmp_path, 2).returncode != 0
+    check_heard(tmp_path)
+    check_state(tmp_path / "state.npz")
+
+
+def test_processes_with_other_counts_are_refused(failed: Path) -> None:
+    check_heard(failed / "differing")
+    said = (failed / "differing" / "said.1").read_text()
     assert said.startswith(
         "ValueError: Process 1 was asked for another fit than process 0. What differs: cells, counts"
     )
-    assert (tmp_path / "said.0").read_text().startswith("ConnectionError: Another process of this fit has failed")
 
 
 def test_alone_nothing_is_exchanged() -> None:
     alone, values = Ranks(), torch.arange(3.0)
     alone.average(values)
     assert values.tolist() == [0, 1, 2]
-    assert (alone.mean(0.1, 7), alone.shared(lambda: "made"), fit.rank()) == (0.1, "made", 0)
+    assert (alone.mean(0.1, 7), alone.shared(lambda: "made"), fit.place()) == (0.1, "made", (0, 1))
     assert alone.gathered(values).tolist() == [[0, 1, 2]]

@@ -9,7 +9,7 @@ from sc_ldvae.engine._captured import CapturedEngine
 from sc_ldvae.engine._elbo import FusedElbo
 from sc_ldvae.engine._engine import Engine, Scorer, engine_of, scorer_of
 from sc_ldvae.engine._pace import Pace
-from sc_ldvae.engine._ranks import Ranks, own_device, rank, ranks_of
+from sc_ldvae.engine._ranks import Ranks, own_device, place, ranks_of
 
 __all__ = [
     "Adam",
@@ -24,7 +24,7 @@ __all__ = [
     "Scorer",
     "engine_of",
     "own_device",
-    "rank",
+    "place",
     "ranks_of",
     "scorer_of",
 ]

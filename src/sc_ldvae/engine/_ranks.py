@@ -107,9 +107,13 @@ def moments_of(model: LDVAE) -> list[Tensor]:
     return [buffer for buffer in model.buffers() if buffer.is_floating_point()]
 
 
-def rank() -> int:
-    """Number of this process among those that torchrun has started, from 0; 0 where it has not."""
-    return int(os.environ["RANK"]) if distributed.is_torchelastic_launched() else 0
+def place() -> tuple[int, int]:
+    """Number of this process, from 0, among those that fit together, and how many they are."""
+    if distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    if distributed.is_torchelastic_launched():
+        return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    return 0, 1
 
 
 def own_device(device: torch.device) -> torch.device:
@@ -126,18 +130,17 @@ def ranks_of(device: torch.device) -> Iterator[Ranks]:
     They talk through gloo, or through nccl where the model is on GPUs. At the end the connections are closed, so that
     where one process ends in an error, the others do not wait for it.
     """
-    ready, launched = distributed.is_initialized(), distributed.is_torchelastic_launched()
-    if (distributed.get_world_size() if ready else int(os.environ["WORLD_SIZE"]) if launched else 1) == 1:
+    rank, n = place()
+    if n == 1:
         yield Ranks()
         return
     backend = "nccl" if device.type == "cuda" else "gloo"
     with _told():
-        if ready:
+        if distributed.is_initialized():
             group = _c10d.new_group(backend=backend)
         else:
             # Under a name of its own: what processes have left of a group before is no address any more.
             store = _c10d.PrefixStore(f"sc-ldvae-{next(_count)}", _store())
-            rank, n = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE"))
             distributed.init_process_group(backend, store=store, rank=rank, world_size=n)
             group = _c10d.group.WORLD
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sc_ldvae.engine import rank
+from sc_ldvae.engine import place
 from sc_ldvae.fit._canonical import DRAWS, Factors, canonical, decoded_cells
 from sc_ldvae.fit._course import Course
 from sc_ldvae.fit._fit import Training, fit, new_fit, trained
@@ -50,9 +50,9 @@ __all__ = [
     "marginals_of_cells",
     "mean_elbo",
     "new_fit",
+    "place",
     "posterior",
     "progress_bar",
-    "rank",
     "refits",
     "resampled",
     "rounds_of",

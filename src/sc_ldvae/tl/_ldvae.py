@@ -239,8 +239,9 @@ def ldvae(
         loadings_prior=loadings_prior,
     )
     request, annotations = inputs.request_of(adata, mask, inputs.Options(columns, model, schedule, layer, device))
-    n_training, shown = int((~held_out).sum()), progress and fit.rank() == 0
-    with fit.progress_bar(fit.rounds_of(schedule, n_training), shown=shown) as watcher:
+    rank, n_ranks = fit.place()
+    rounds = fit.rounds_of(schedule, int((~held_out).sum()), n_ranks)
+    with fit.progress_bar(rounds, shown=progress and rank == 0) as watcher:
         new = fit.fit(request, held_out, generator, watcher, state_file, resume=resume)
 
     others: dict[str, object] = {"modality": modality, "layer": layer, "train_size": train_size, "key_added": key_added}
