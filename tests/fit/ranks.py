@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MODES: dict[str, dict[str, Any]] = {
     "every-factor": {"loadings_prior": None, "max_epochs": 4},
     # Enough steps for factors to be chosen.
-    "adaptive": {"max_epochs": 22, "batch_key": "batch"},
+    "adaptive": {"max_epochs": 80, "batch_key": "batch"},
     "uneven": {"loadings_prior": None, "max_epochs": 2, "train_size": 0.83, "batch_size": 17},
 }
 

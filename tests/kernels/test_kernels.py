@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import sparse, special
 
-from sc_ldvae.kernels import _jit, gather_rows, matmul, matmul_transposed, n_slices, sparse_rows
+from sc_ldvae.kernels import _jit, first_other_row, gather_rows, matmul, matmul_transposed, n_slices, sparse_rows
 from sc_ldvae.kernels._rising import N_TABULATED, empty_tables, log_rising, tabulate_rising
 from sc_ldvae.kernels._sums import maximum
 
@@ -148,3 +148,26 @@ def test_rows_are_gathered_and_sorted_by_gene() -> None:
 def test_parts_are_a_power_of_two_and_grow_with_the_work() -> None:
     parts = [n_slices(work) for work in (0, 1, 65_535, 65_536, 256_000, 10**6, 10**12)]
     assert parts == [1, 1, 1, 2, 4, 16, 16]
+
+
+@pytest.mark.parametrize(
+    ("value", "gene", "row"),
+    [
+        pytest.param(2.0, 3, 5, id="sound"),
+        pytest.param(0.0, 3, 2, id="zero"),
+        pytest.param(-2.0, 3, 2, id="negative"),
+        pytest.param(2.5, 3, 2, id="decimals"),
+        pytest.param(3.0, 3, 2, id="another-total"),
+        pytest.param(np.nan, 3, 2, id="nan"),
+        pytest.param(np.inf, 3, 2, id="infinite"),
+        pytest.param(2.0**31, 3, 2, id="too-large"),
+        pytest.param(2.0, 1, 2, id="gene-twice"),
+        pytest.param(2.0, 0, 2, id="order"),
+        pytest.param(2.0, 6, 2, id="gene-beyond"),
+        pytest.param(2.0, -1, 2, id="gene-below"),
+    ],
+)
+def test_first_row_that_is_not_what_it_was(value: float, gene: int, row: int) -> None:
+    indptr = np.array([0, 1, 1, 3, 4, 5])
+    genes, values = np.array([4, 1, gene, 0, 5], dtype=np.int32), np.array([7, 1, value, 1, 2.0**30], np.float32)
+    assert first_other_row(indptr, genes, values, np.array([7.0, 0, 3, 1, 2.0**30]), 6) == row

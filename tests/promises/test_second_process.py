@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 SCRIPT = Path(__file__).with_name("second_process.py")
 SECOND = runpy.run_path(str(SCRIPT))
-# Each likelihood and each dispersion twice, for the file holds their parts beside each other; and every other option that
-# leaves something there, beside one of them.
+# Each likelihood and each dispersion twice, for the file holds their parts beside each other; beside one of them each
+# other option that leaves something there.
 MODES: dict[str, dict[str, Any]] = {
     f"{likelihood}-{dispersion}{name and f'-{name}'}": {"gene_likelihood": likelihood, "dispersion": dispersion}
     | options

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-import threading
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import anndata as ad
@@ -122,8 +120,8 @@ def check_same(source: Source, expected: np.ndarray) -> None:
         np.array([3, 3, n - 1, 0, 17]),
         np.array([], dtype=int),
     ]
-    for cells, part in zip(chosen, source.ahead(chosen), strict=True):
-        for rows in (source.rows(cells), part.rows(np.arange(len(cells)))):
+    for cells in chosen:
+        for rows in (source.rows(cells), source.kept(cells).rows(np.arange(len(cells)))):
             assert (rows.format, rows.dtype, rows.has_canonical_format) == ("csr", np.float32, True)
             np.testing.assert_array_equal(rows.toarray(), expected[cells], strict=True)
         some = np.arange(len(cells))[:5][::-1]
@@ -168,33 +166,6 @@ def test_zeros_and_repeated_genes_in_files_are_no_counts(dense: np.ndarray, tmp_
     assert source.scratch is None
     check_same(source, dense)
     check_same(source_of(stored, "X", GENES), dense[:, GENES])
-    close(stored)
-
-
-@pytest.mark.usefixtures("large")
-def test_a_reader_that_is_left_lets_go(dense: np.ndarray, tmp_path: Path) -> None:
-    stored = in_hdf5(sparse.csr_matrix(dense), tmp_path)
-    source = source_of(stored, "X")
-    parts = source.ahead(np.array_split(np.arange(N_OBS), 10))
-    next(parts)
-    assert [thread for thread in threading.enumerate() if thread.name.startswith("sc-ldvae-reader")]
-    parts.close()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("sc-ldvae-reader")]
-    close(stored)
-
-
-@pytest.mark.usefixtures("large")
-def test_the_next_part_is_read_while_one_is_in_use(dense: np.ndarray, tmp_path: Path) -> None:
-    stored, asked = in_hdf5(sparse.csr_matrix(dense), tmp_path), []
-
-    def parts() -> Iterator[np.ndarray]:
-        for first, last in pairwise(range(0, 500, 100)):
-            asked.append(first)
-            yield np.arange(first, last)
-
-    for n, part in enumerate(source_of(stored, "X").ahead(parts()), start=1):
-        assert len(asked) == min(n + 1, 4)
-        np.testing.assert_array_equal(part.rows(np.arange(100)).toarray(), dense[100 * (n - 1) : 100 * n])
     close(stored)
 
 

@@ -79,12 +79,14 @@ class Cells:
         buffers = buffers_of(len(cells), n_minibatches(len(cells), batch_size, share.n), at_once, rng, share)
         while buffers and skipped >= len(buffers[0].sizes):
             skipped -= len(buffers.pop(0).sizes)
-        sources = self.source.ahead(cells[order] for order, _ in buffers)
-        for (order, sizes), source in zip(buffers, sources, strict=True):
+        for order, sizes in buffers:
+            source = self.source.kept(cells[order])
             minibatches = np.split(np.arange(len(order)), np.cumsum(sizes)[:-1])
             for own in minibatches[skipped:]:
                 yield Minibatch(source.rows(own), self._annotations_of(cells[order[own]]))
             skipped = 0
+            # There is one at a time in memory.
+            del source
 
     def _annotations_of(self, cells: Positions) -> dict[str, NDArray[Any]]:
         return {name: values[cells] for name, values in self.annotations.items()}

@@ -14,8 +14,6 @@ from sc_ldvae.counts._source import Source, source_of
 from sc_ldvae.counts._subset import Subset
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
     from numpy.typing import NDArray
 
     from sc_ldvae._typing import Positions
@@ -67,10 +65,6 @@ class InMemory(Source):
     def kept(self, cells: Positions) -> Source:
         """The cells at these positions; memory reads all alike."""
         return Subset(self, cells)
-
-    def ahead(self, parts: Iterable[Positions]) -> Iterator[Source]:
-        """The cells of one part after the other."""
-        return (Subset(self, cells) for cells in parts)
 
     @cached_property
     def _pointers(self) -> NDArray[np.int64]:

@@ -6,7 +6,7 @@ from functools import singledispatch
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     import numpy as np
     from numpy.typing import NDArray
@@ -21,8 +21,8 @@ _READ = 8192
 class Source(Protocol):
     """Counts of cells x genes, checked, wherever they live.
 
-    A kind of source derives from this class. The last two members are for those that can do better than to read what
-    they are asked for into memory, when they are asked for it.
+    A kind of source derives from this class. The last member is for those that can do better than to read what they
+    are asked for into memory.
     """
 
     @property
@@ -49,11 +49,6 @@ class Source(Protocol):
         from sc_ldvae.counts._in_memory import InMemory
 
         return InMemory(self.rows(cells))
-
-    def ahead(self, parts: Iterable[Positions]) -> Iterator[Source]:
-        """The cells of one part after the other, each read, where that takes time, while the one before is in use."""
-        for cells in parts:
-            yield self.kept(cells)
 
 
 @singledispatch
@@ -91,7 +86,8 @@ def in_chunks(source: Source, cells: Positions, size: int) -> Iterator[tuple[sli
 
     at_once = max(1, _READ // size) * size
     starts = range(0, len(cells), at_once)
-    for begin, part in zip(starts, source.ahead(cells[start : start + at_once] for start in starts), strict=True):
+    for begin in starts:
+        part = source.kept(cells[begin : begin + at_once])
         for start in range(0, part.n_obs, size):
             own = np.arange(start, min(start + size, part.n_obs))
             yield slice(begin + start, begin + start + len(own)), part.rows(own)

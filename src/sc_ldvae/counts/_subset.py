@@ -10,8 +10,6 @@ from scipy.sparse import csr_matrix
 from sc_ldvae.counts._source import Source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
     import numpy as np
     from numpy.typing import NDArray
 
@@ -53,10 +51,6 @@ class Subset(Source):
         """The cells at these positions, as the source keeps them."""
         return self.source.kept(self.cells[cells])
 
-    def ahead(self, parts: Iterable[Positions]) -> Iterator[Source]:
-        """The cells of one part after the other, as the source reads them."""
-        return self.source.ahead(self.cells[cells] for cells in parts)
-
 
 @dataclass(frozen=True)
 class WithColumns(Source):
@@ -95,7 +89,3 @@ class WithColumns(Source):
     def kept(self, cells: Positions) -> Source:
         """The cells at these positions, as the source keeps them."""
         return WithColumns(self.source.kept(cells), self.places, self.n_columns)
-
-    def ahead(self, parts: Iterable[Positions]) -> Iterator[Source]:
-        """The cells of one part after the other, as the source reads them."""
-        return (WithColumns(part, self.places, self.n_columns) for part in self.source.ahead(parts))

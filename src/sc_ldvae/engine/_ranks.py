@@ -61,6 +61,10 @@ class Together(Ranks):
         self._group, self._device = group, device
         self.rank, self.n = distributed.get_rank(group), distributed.get_world_size(group)
 
+    def forget(self) -> None:
+        """Let go of the connections."""
+        self._group = None
+
     def average(self, *values: Tensor | NDArray[Any]) -> None:
         """Replace the values by their means over all processes, in one message."""
         tensors = [torch.from_numpy(one) if isinstance(one, np.ndarray) else one for one in values]
@@ -143,13 +147,17 @@ def ranks_of(device: torch.device) -> Iterator[Ranks]:
             store = _c10d.PrefixStore(f"sc-ldvae-{next(_count)}", _store())
             distributed.init_process_group(backend, store=store, rank=rank, world_size=n)
             group = _c10d.group.WORLD
+    together = Together(group, device)
     try:
-        yield Together(group, device)
+        yield together
         # What the last message says has reached all before its connections are closed.
         with _told():
             _c10d.barrier(group)
     finally:
         distributed.destroy_process_group(group)
+        # Frames of an error that somebody keeps would keep the connections open, and the others waiting.
+        together.forget()
+        del group
 
 
 @cache

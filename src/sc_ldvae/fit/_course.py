@@ -173,10 +173,6 @@ class Course:
             model.load_state_dict(self._best)
         return reason
 
-    def close(self) -> None:
-        """Let go of what is read ahead."""
-        self._minibatches.close()
-
     def _train_a_round(self, model: LDVAE, engine: Engine, prior: AdaptivePrior | None) -> None:
         history, n_rounds = self.history, len(self.history.epoch) + 1
         end = self._rounds.steps_after(n_rounds)

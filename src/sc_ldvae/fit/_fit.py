@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -174,15 +173,15 @@ def _trained_at_once(
     adaptive = request.schedule.loadings_prior is not None and last > 0 and not request.options.composition
     selecting = _prior(model, n_training, model.n_latent, ranks) if adaptive and request.selects else None
     arguments = request.cells, held_out, request.schedule, generator, watcher, checkpoint, attempt, ranks
-    with closing(Course(*arguments)) as course:
-        if selecting is not None:
-            with engine_of(model, 1 / n_training, selecting, ranks) as engine:
-                course.select(model, engine, selecting, last)
-            kept = selecting.supported()
-            model = without_vanished(model, kept, request.options, request.levels)
-        lasting = _prior(model, n_training, 0 if request.selects else model.n_latent, ranks) if adaptive else None
-        with engine_of(model, 1 / n_training, lasting, ranks) as engine:
-            reason = course.run(model, engine, lasting)
+    course = Course(*arguments)
+    if selecting is not None:
+        with engine_of(model, 1 / n_training, selecting, ranks) as engine:
+            course.select(model, engine, selecting, last)
+        kept = selecting.supported()
+        model = without_vanished(model, kept, request.options, request.levels)
+    lasting = _prior(model, n_training, 0 if request.selects else model.n_latent, ranks) if adaptive else None
+    with engine_of(model, 1 / n_training, lasting, ranks) as engine:
+        reason = course.run(model, engine, lasting)
     history = course.history
     ranks.shared(lambda: check_result(model, request.cells, held_out, history, request.schedule))
     if selecting is None:

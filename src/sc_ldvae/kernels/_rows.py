@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 # Log factorials up to here come from a table.
 _LOG_FACTORIALS = np.array([math.lgamma(x + 1.0) for x in range(1024)])
 
+# Those of 2**31 in single precision; of smaller positive numbers they are smaller.
+_BITS_OF_TOO_LARGE = 0x4F000000
+
 
 class SparseRows(NamedTuple):
     """Counts of some cells. Nonzeros of a cell, or of a gene, are those between two consecutive pointers."""
@@ -45,6 +48,17 @@ def gather_rows(
     columns, own = np.empty(pointers[-1], np.int32), np.empty(pointers[-1], values.dtype)
     _gather(indptr, indices, values, chosen, pointers, columns, own)
     return pointers, columns, own
+
+
+def first_other_row(
+    indptr: NDArray[np.integer[Any]],
+    genes: NDArray[np.int32],
+    values: NDArray[np.float32],
+    totals: NDArray[np.float64],
+    n_vars: int,
+) -> int:
+    """First row that holds anything but counts of ascending genes with this total; their number if there is none."""
+    return int(_first_other(indptr, genes, values, values.view(np.int32), totals, n_vars))
 
 
 def sparse_rows(
@@ -80,6 +94,24 @@ def _gather(indptr, indices, values, chosen, pointers, columns, own):
         for to in range(pointers[i], pointers[i + 1]):
             columns[to] = indices[to + shift]
             own[to] = values[to + shift]
+
+
+@kernel
+def _first_other(indptr, genes, values, bits, totals, n_vars):
+    for i in range(len(totals)):
+        total, before = 0, -1
+        for j in range(indptr[i], indptr[i + 1]):
+            # What is infinite or no number is told by its bits: kernels are compiled as if there were none.
+            if not 0 < bits[j] < _BITS_OF_TOO_LARGE or not before < genes[j] < n_vars:
+                return i
+            count = int(values[j])
+            if count != values[j]:
+                return i
+            total += count
+            before = genes[j]
+        if total != totals[i]:
+            return i
+    return len(totals)
 
 
 @kernel
