@@ -85,8 +85,7 @@ def in_chunks(source: Source, cells: Positions, size: int) -> Iterator[tuple[sli
     import numpy as np
 
     at_once = max(1, _READ // size) * size
-    starts = range(0, len(cells), at_once)
-    for begin in starts:
+    for begin in range(0, len(cells), at_once):
         part = source.kept(cells[begin : begin + at_once])
         for start in range(0, part.n_obs, size):
             own = np.arange(start, min(start + size, part.n_obs))

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import anndata as ad
 import numpy as np
 import pandas as pd
-from anndata.io import sparse_dataset, write_elem
+from anndata.io import write_elem
 from scipy import sparse
 
 from sc_ldvae._lazy import array_of, frame_of
 from sc_ldvae._quiet import quiet
+from sc_ldvae.stores import append_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -121,14 +122,7 @@ def _check_room(folder: Path, block: Floats | csr_matrix, n_obs: int) -> None:
 
 def _append(root: Any, block: Floats | csr_matrix, start: int) -> None:  # noqa: ANN401  h5py and zarr have no types
     if sparse.issparse(block):
-        if start:
-            written: Any = sparse_dataset(root["X"])
-            written.append(block)
-        else:
-            # In 32 bits, pointers would not reach beyond the first two billion values.
-            block = sparse.csr_matrix(block)
-            block.indptr = block.indptr.astype(np.int64)
-            write_elem(root, "X", block)
+        append_rows(root, block)
         return
     n_genes = block.shape[1]
     if not start:

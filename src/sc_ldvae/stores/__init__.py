@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from sc_ldvae import counts
 from sc_ldvae.stores import _backed  # noqa: F401  registers what anndata leaves on disk
+from sc_ldvae.stores._scratch import append_rows
 
 if TYPE_CHECKING:
     from sc_ldvae._typing import Positions
 
-__all__ = ["source_of"]
+__all__ = ["append_rows", "source_of"]
 
 # Who registers the arrays of packages that take time to import, or that need not be installed.
 _LATE = {"dask": "sc_ldvae.stores._dask", "zarr": "sc_ldvae.stores._zarr"}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 from anndata.io import sparse_dataset, write_elem
+from scipy import sparse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,14 +55,7 @@ class Scratch:
     def append(self, counts: csr_matrix) -> None:
         """Further cells."""
         with self._writing():
-            if "X" in self._file:
-                written: Any = sparse_dataset(self._file["X"])
-                written.append(counts)
-            else:
-                # In 32 bits, pointers would not reach beyond the first two billion counts.
-                counts = counts.copy()
-                counts.indptr = counts.indptr.astype(np.int64)
-                write_elem(self._file, "X", counts)
+            append_rows(self._file, counts)
 
     def group(self) -> Any:  # noqa: ANN401  h5py has no types
         """The counts, once they are all there."""
@@ -80,6 +74,18 @@ class Scratch:
                 "a folder with more in the environment variable TMPDIR."
             )
             raise OSError(msg) from error
+
+
+def append_rows(root: Any, rows: csr_matrix) -> None:  # noqa: ANN401  h5py and zarr have no types
+    """Further rows of X, or the first ones."""
+    if "X" in root:
+        written: Any = sparse_dataset(root["X"])
+        written.append(rows)
+    else:
+        # In 32 bits, pointers would not reach beyond the first two billion values.
+        first = sparse.csr_matrix(rows)
+        first.indptr = first.indptr.astype(np.int64)
+        write_elem(root, "X", first)
 
 
 def _with_room(n_bytes: float, name: str, folders: list[Path]) -> Path:
