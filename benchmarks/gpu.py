@@ -21,7 +21,7 @@ from benchmarks.data import simulated
 from benchmarks.methods import N_LATENT
 from benchmarks.step import KL_WEIGHT, LR, linear_scvi_step, started
 from sc_ldvae.counts import Cells, InMemory
-from sc_ldvae.engine import AdaptivePrior, AutogradEngine, engine_of
+from sc_ldvae.engine import AdaptivePrior, AdaptivePriors, AutogradEngine, engine_of
 from sc_ldvae.likelihoods import LIKELIHOODS
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _kinds(counts: csr_matrix, batch_size: int) -> Iterator[tuple[str, Step]]:
     kinds: dict[str, Callable[..., Any]] = {
         "captured": lambda model: engine_of(model, weight),
         "captured, with the adaptive prior": lambda model: engine_of(
-            model, weight, AdaptivePrior(LIKELIHOODS["nb"], counts.shape[0], N_LATENT)
+            model, weight, AdaptivePriors([AdaptivePrior(LIKELIHOODS["nb"], counts.shape[0], N_LATENT)])
         ),
         "kernel by kernel": lambda model: nullcontext(AutogradEngine(model, weight)),
     }

@@ -18,7 +18,7 @@ from benchmarks.counts import counts_of
 from benchmarks.data import prepared
 from benchmarks.methods import METHODS, N_LATENT
 from sc_ldvae.counts import Cells, InMemory, n_minibatches
-from sc_ldvae.engine import AdaptivePrior, engine_of
+from sc_ldvae.engine import AdaptivePrior, AdaptivePriors, engine_of
 from sc_ldvae.fit import start_from_data
 from sc_ldvae.likelihoods import LIKELIHOODS
 from sc_ldvae.nn import LDVAE
@@ -74,7 +74,7 @@ def measure(path: str, rounds: int, threads: int) -> dict[str, float]:
     generator = torch.Generator().manual_seed(0)
     cells = Cells(InMemory(counts))
     model, selecting = (started(cells, counts, generator) for _ in range(2))
-    prior = AdaptivePrior(LIKELIHOODS["nb"], counts.shape[0], N_LATENT)
+    prior = AdaptivePriors([AdaptivePrior(LIKELIHOODS["nb"], counts.shape[0], N_LATENT)])
     floor = _floor(counts, sum(parameter.numel() for parameter in model.parameters()))
     weight = 1 / counts.shape[0]
     with engine_of(model, weight) as engine, engine_of(selecting, weight, prior) as with_prior:
@@ -106,7 +106,7 @@ def started(cells: Cells, counts: csr_matrix, generator: torch.Generator) -> LDV
     """A model of the cells that begins as fits do, from these counts."""
     model = LDVAE(counts.shape[1], n_latent=N_LATENT, generator=generator)
     model.set_library_prior(torch.from_numpy(cells.source.totals).float())
-    start_from_data(model, counts)
+    start_from_data(model, Cells(InMemory(counts)))
     return model
 
 

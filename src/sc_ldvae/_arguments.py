@@ -225,7 +225,11 @@ _KINDS: dict[str, Kind] = {
     "Iterable[int]": _several("a list of whole numbers", _is_whole),
     "Iterable[str | float]": _several("a list of text and numbers", _is_level),
     "torch.device": Kind("a torch.device", _is_device),
+    "inputs.PerModality": Kind("a dict by modality", lambda value: isinstance(value, Mapping), dict),
     "inputs.Covariates": Kind("a dict (numbers to 1e308)", _is_dict),
 }
 # Names of several alternatives.
-_UNIONS = {"inputs.Factors": "Sequence[int | str] | inputs.Covariates | int | str"}
+_UNIONS = {
+    "inputs.Factors": "Sequence[int | str] | inputs.Covariates | int | str",
+    "inputs.Modalities": "inputs.PerModality | Sequence[str]",
+}

@@ -83,7 +83,7 @@ def test_explained_deviance_of_known_factors(gene_likelihood: str) -> None:
     x = sparse.csr_matrix(rng.poisson(rng.gamma(theta, mean / theta)))
     cells = Decoded(InMemory(x), latent, np.zeros((600, 0)), library, np.zeros(600, dtype=int))
     null = np.asarray(x.sum(0)).ravel() / x.sum()
-    total, shares = explained_deviance(decoder, cells, null, np.zeros(3))
+    total, shares, _ = explained_deviance(decoder, cells, null, np.zeros(3))
 
     dense, spread = x.toarray().astype(float), np.exp(2.0) if parts else None
     null_deviance = total_deviance(dense, np.outer(library, null), spread)

@@ -12,7 +12,7 @@ import torch
 from scipy import sparse, stats
 
 from sc_ldvae.counts import Minibatch
-from sc_ldvae.engine import AdaptivePrior, AutogradEngine, FusedElbo, engine_of
+from sc_ldvae.engine import AdaptivePrior, AdaptivePriors, AutogradEngine, FusedElbo, Shown, engine_of
 from sc_ldvae.kernels import sparse_rows
 from sc_ldvae.likelihoods import LIKELIHOODS
 from sc_ldvae.nn import LDVAE, Grouped
@@ -103,9 +103,10 @@ def test_gradients_are_those_of_autograd(mode: dict[str, Any], of_factors: bool)
     model, prior = deepcopy(reference), prior_of(mode, of_factors=of_factors)
     matrix = sparse.csr_matrix(counts().numpy())
     pointers, genes = matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32)
-    FusedElbo(model, prior)(
-        sparse_rows(pointers, genes, matrix.data, N_GENES, log_variational=model.log_variational),
-        {name: values.numpy() for name, values in annotations().items()},
+    rows = sparse_rows(pointers, genes, matrix.data, N_GENES, log_variational=model.log_variational)
+    FusedElbo(model, AdaptivePriors([prior]))(
+        N_CELLS,
+        [Shown.all(rows, {name: values.numpy() for name, values in annotations().items()})],
         kl_weight=KL_WEIGHT,
         prior_weight=PRIOR_WEIGHT,
         generator=torch.Generator().manual_seed(3),
@@ -122,7 +123,7 @@ def test_gradients_are_those_of_autograd(mode: dict[str, Any], of_factors: bool)
 
 
 def test_one_step_of_four_has_the_prior() -> None:
-    prior = prior_of(MODES[0])
+    prior = AdaptivePriors([prior_of(MODES[0])])
     assert [prior.begin_step() for _ in range(9)] == [True, False, False, False] * 2 + [True]
 
 
@@ -131,7 +132,7 @@ def test_the_steps_between_are_those_without_it(autograd: bool) -> None:
     own = {name: values.numpy() for name, values in annotations(torch.float32).items()}
     minibatch = Minibatch(sparse.csr_matrix(counts(torch.float32).numpy()), own)
     weights = []
-    for prior in (None, prior_of(MODES[0])):
+    for prior in (None, AdaptivePriors([prior_of(MODES[0])])):
         model = model_of(MODES[0], torch.float32)
         if prior is not None:
             prior.begin_step()
@@ -161,11 +162,11 @@ def test_both_engines_learn_the_same(mode: dict[str, Any], of_factors: bool) -> 
         model, prior = model_of(mode, float32), prior_of(mode, of_factors=of_factors)
         generator = torch.Generator().manual_seed(5)
         if autograd:
-            engine = AutogradEngine(model, PRIOR_WEIGHT, prior)
+            engine = AutogradEngine(model, PRIOR_WEIGHT, AdaptivePriors([prior]))
             for _ in range(2 * EVERY + 1):
                 engine.step(minibatch, 0.01, KL_WEIGHT, generator)
         else:
-            with engine_of(model, PRIOR_WEIGHT, prior) as fused:
+            with engine_of(model, PRIOR_WEIGHT, AdaptivePriors([prior])) as fused:
                 for _ in range(2 * EVERY + 1):
                     fused.step(minibatch, 0.01, KL_WEIGHT, generator)
         priors.append(prior)
@@ -215,7 +216,7 @@ def test_at_least_one_factor_is_supported() -> None:
     prior.observe(1e-4 * rng.standard_normal((3, 50)), np.ones((4, 50)), np.array([0.3, 0.1, 0.2]), {})
     prior.observe_slope(np.zeros(3))
     assert (prior.evidence() < 0).all()
-    np.testing.assert_array_equal(prior.supported(), [False, True, False])
+    np.testing.assert_array_equal(AdaptivePriors([prior]).supported(), [False, True, False])
 
 
 def test_what_overflows_keeps_a_factor_and_warns_of_nothing() -> None:
@@ -224,4 +225,4 @@ def test_what_overflows_keeps_a_factor_and_warns_of_nothing() -> None:
     linear = {"log_theta": np.zeros(5, np.float32)}
     prior.observe(huge, np.full((3, 5), np.inf, np.float32), np.full(2, np.nan, np.float32), linear)
     prior.observe_slope(np.full(2, np.nan, np.float32))
-    assert prior.supported().any()
+    assert AdaptivePriors([prior]).supported().any()

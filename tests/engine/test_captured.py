@@ -11,7 +11,7 @@ from scipy import sparse
 
 import sc_ldvae
 from sc_ldvae.counts import Minibatch
-from sc_ldvae.engine import AdaptivePrior, Autograd, AutogradEngine, CapturedEngine, engine_of
+from sc_ldvae.engine import AdaptivePrior, AdaptivePriors, Autograd, AutogradEngine, CapturedEngine, engine_of
 from sc_ldvae.likelihoods import LIKELIHOODS
 from sc_ldvae.nn import LDVAE, Normal, _log_probs
 
@@ -57,8 +57,9 @@ def model_of(mode: dict[str, Any], dtype: torch.dtype, **options: Any) -> LDVAE:
     return model.to(dtype).train()
 
 
-def prior_of(mode: dict[str, Any]) -> AdaptivePrior:
-    return AdaptivePrior(LIKELIHOODS[mode["gene_likelihood"]], 500, N_LATENT, (N_BATCH, 2, 1))
+def prior_of(mode: dict[str, Any]) -> AdaptivePriors:
+    prior = AdaptivePrior(LIKELIHOODS[mode["gene_likelihood"]], 500, N_LATENT, (N_BATCH, 2, 1))
+    return AdaptivePriors([prior])
 
 
 def steps(engine: Any, dtype: torch.dtype, generator: torch.Generator) -> list[torch.Tensor]:
@@ -95,7 +96,7 @@ def test_captured_steps_are_the_plain_ones(mode: dict[str, Any], again: list[Cal
     for one, other in zip(got, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
     assert_alike(captured, plain, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(priors[1].scale, priors[0].scale, rtol=1e-5)
+    np.testing.assert_allclose(*(prior.scales[0] for prior in priors), rtol=1e-5)
     np.testing.assert_allclose(priors[1].evidence(), priors[0].evidence(), rtol=1e-3, atol=1e-3)
     # Two halves of steps of two sizes, with the prior and without.
     assert len(again) == 8
@@ -143,7 +144,7 @@ def test_cuda_holds_the_values_of_the_cpu(
     for one, other in zip(got, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
     assert_alike(models[1], models[0], rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(priors[1].scale, priors[0].scale, rtol=1e-5)
+    np.testing.assert_allclose(*(prior.scales[0] for prior in priors), rtol=1e-5)
     np.testing.assert_allclose(priors[1].evidence(), priors[0].evidence(), rtol=1e-3, atol=1e-3)
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from scipy import sparse
 
-from sc_ldvae.engine import FusedElbo
+from sc_ldvae.engine import FusedElbo, Shown
 from sc_ldvae.kernels import SparseRows, sparse_rows
 from sc_ldvae.nn import LDVAE
 
@@ -95,9 +95,10 @@ def check(mode: dict[str, Any], dtype: torch.dtype, *, training: bool = True, to
     x, own = counts(dtype), annotations(dtype)
     reference = model_of(mode, dtype, x).train(training)
     model = deepcopy(reference)
+    shown = Shown.all(rows_of(x, model), {name: values.numpy() for name, values in own.items()})
     got = FusedElbo(model)(
-        rows_of(x, model),
-        {name: values.numpy() for name, values in own.items()},
+        len(x),
+        [shown],
         kl_weight=KL_WEIGHT,
         prior_weight=PRIOR_WEIGHT,
         generator=torch.Generator().manual_seed(3),

@@ -9,11 +9,14 @@ import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_array_equal
+from scipy.sparse import csr_matrix
 from scipy.special import softmax
 
 import sc_ldvae
 from sc_ldvae import record
-from sc_ldvae._options import Levels, ModelOptions
+from sc_ldvae._options import Levels, ModelOptions, Schedule
+from sc_ldvae.counts import Cells, InMemory
+from sc_ldvae.fit import Request
 from sc_ldvae.fit._vanish import with_vanished, without_vanished
 from sc_ldvae.nn import LDVAE
 
@@ -184,8 +187,10 @@ def test_a_model_without_some_factors_is_the_model_where_they_are_zero(likelihoo
     batch, covariate = torch.arange(30) % 2, torch.randn(30, 1, generator=generator)
     model.set_library_prior(x.sum(1), batch)
     model.train()(x, batch, cont_covs=covariate, generator=generator)
-    small = without_vanished(model.eval(), kept, options, levels)
-    back = with_vanished(small, kept, options, levels)
+    cells = Cells(InMemory(csr_matrix(x.numpy())))
+    request = Request(cells, options, levels, Schedule(), torch.device("cpu"))
+    small = without_vanished(model.eval(), kept, request)
+    back = with_vanished(small, kept, request)
     assert (small.n_latent, back.n_latent) == (2, 5)
     assert (small.training, back.training) == (False, False)
     with torch.no_grad():

@@ -15,7 +15,7 @@ from torch import distributions
 
 import sc_ldvae
 from sc_ldvae import fit, record, tl
-from sc_ldvae.engine import FusedElbo
+from sc_ldvae.engine import FusedElbo, Shown
 from sc_ldvae.kernels import sparse_rows
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def per_cell(score: Callable[..., float], adata: AnnData, **options: Any) -> np.
 def module_and_cells(adata: AnnData) -> tuple[LDVAE, dict[str, torch.Tensor]]:
     """The model of the record in double precision, and its arguments, made here from obs alone."""
     known = record.read(adata)
-    model = fit.unfolded(known.folded)
+    model = fit.unfolded([known.folded])
     codes = {name: adata.obs[name].astype("category").cat.codes.to_numpy(np.int64) for name in ("batch", "label")}
     continuous = adata.obs["covariate1"].to_numpy()
     cells = {
@@ -196,7 +196,8 @@ def test_log_weights_of_module_and_kernels(options: dict[str, Any], fit_with: Ca
     pointers, genes = x.indptr.astype(np.int64), x.indices.astype(np.int32)
     rows = sparse_rows(pointers, genes, x.data, x.shape[1], log_variational=model.log_variational)
     annotations = {name: values.numpy() for name, values in single.items()}
-    by_kernels = FusedElbo(model).log_weights(rows, annotations, torch.Generator().manual_seed(5))
+    shown = [Shown.all(rows, annotations)]
+    by_kernels = FusedElbo(model).log_weights(x.shape[0], shown, torch.Generator().manual_seed(5))
     np.testing.assert_allclose(by_kernels, by_module.numpy(), rtol=2e-5)
 
 

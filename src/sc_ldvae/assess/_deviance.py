@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -33,9 +33,20 @@ def null_proportions(source: Source, cells: Positions) -> Floats:
     return totals / totals.sum()
 
 
+class Explained(NamedTuple):
+    """Explained deviance."""
+
+    total: float
+    """``1 - deviance(fit) / deviance(null)``."""
+    shares: Floats
+    """Of each factor, n_latent."""
+    null: float
+    """Deviance of the null per cell."""
+
+
 def deviance_on_held_out(
     decoder: Decoder, source: Source, decoded: Callable[[Positions], Decoded], held_out: Mask
-) -> tuple[float, Floats]:
+) -> Explained:
     """Total and each factor's share of the explained deviance on some of the held-out cells.
 
     Where no cell or every cell is held out, that of all cells, beside the null of all cells. `decoded` gives cells by
@@ -51,15 +62,11 @@ def deviance_on_held_out(
     )
 
 
-def explained_deviance(decoder: Decoder, cells: Decoded, null: Floats, latent_mean: Floats) -> tuple[float, Floats]:
+def explained_deviance(decoder: Decoder, cells: Decoded, null: Floats, latent_mean: Floats) -> Explained:
     """Share of the null's deviance that the fit, and each factor on top of the others, explains.
 
     The deviance is that of the expected counts under the fitted dispersion (Poisson: none). The null gives every cell
     its library times the proportions `null`. A factor's share is the deviance that returns when it is set to its mean.
-
-    Returns
-    -------
-    The total, ``1 - deviance(fit) / deviance(null)``, and each factor's share, n_latent.
     """
     n_latent = cells.latent.shape[1]
     without = np.vstack([np.zeros(n_latent, dtype=bool), np.eye(n_latent, dtype=bool)])
@@ -69,8 +76,8 @@ def explained_deviance(decoder: Decoder, cells: Decoded, null: Floats, latent_me
     of_null, of_fit, others = sums[0], sums[1], sums[2:]
     if of_null == 0:
         # Cells without any variation have none to explain.
-        return 0.0, np.zeros(n_latent)
-    return float(1 - of_fit / of_null), (others - of_fit) / of_null
+        return Explained(0.0, np.zeros(n_latent), 0.0)
+    return Explained(float(1 - of_fit / of_null), (others - of_fit) / of_null, float(of_null / len(cells.latent)))
 
 
 def deviances_without(

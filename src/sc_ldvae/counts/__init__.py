@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sc_ldvae.counts._cells import Cells, Minibatch, evenly, n_minibatches
+from sc_ldvae.counts._beside import Beside
+from sc_ldvae.counts._cells import PRESENT, Cells, Minibatch, View, evenly, n_minibatches
 from sc_ldvae.counts._check import NotCountsError, check_counts, check_no_empty_cell, check_numbers
 from sc_ldvae.counts._in_memory import InMemory
 from sc_ldvae.counts._order import Share
@@ -11,6 +12,8 @@ from sc_ldvae.counts._subset import Subset, WithColumns
 from sc_ldvae.counts._thin import thinned
 
 __all__ = [
+    "PRESENT",
+    "Beside",
     "Cells",
     "InMemory",
     "Minibatch",
@@ -18,6 +21,7 @@ __all__ = [
     "Share",
     "Source",
     "Subset",
+    "View",
     "WithColumns",
     "check_counts",
     "check_no_empty_cell",

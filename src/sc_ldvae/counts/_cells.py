@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sc_ldvae.counts._beside import Between
 from sc_ldvae.counts._order import ALL, Share, buffered, buffers_of
 from sc_ldvae.counts._source import in_chunks
 from sc_ldvae.counts._subset import Subset
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
@@ -22,15 +23,24 @@ if TYPE_CHECKING:
     from sc_ldvae.counts._source import Source
 
 
+# Which modalities a cell has, and what is known of it in each: n_cells x modalities, in joint fits.
+PRESENT, OF_VIEWS = "present", ("size_factor",)
+
+
 @dataclass(frozen=True)
 class Minibatch:
     """Some cells, as an engine takes them."""
 
     counts: csr_matrix
+    """Of all modalities, side by side."""
     annotations: Mapping[str, NDArray[Any]]
 
     def __len__(self) -> int:
         return int(self.counts.shape[0])
+
+    def views(self) -> list[tuple[Positions | None, Mapping[str, NDArray[Any]]]]:
+        """For each modality, which of the cells have it, and what is known of these; None where there is one for all."""
+        return views_of(self.annotations)
 
 
 @dataclass(frozen=True)
@@ -46,9 +56,25 @@ class Cells:
         return self.source.n_obs
 
     def library(self, cells: Positions) -> Floats:
-        """Observed library of the cells at these positions: total counts, or size factors in counts."""
+        """Observed library of the cells at these positions: total counts, or size factors in counts.
+
+        Of several modalities, n_cells x modalities, missing where a cell lacks one.
+        """
         size_factor = self.annotations.get("size_factor")
         return (self.source.totals if size_factor is None else size_factor)[cells].astype(np.float32)
+
+    def views(self, widths: Sequence[int]) -> list[View]:
+        """Of each modality with its number of genes, the cells that have it."""
+        if PRESENT not in self.annotations:
+            return [View(self, np.arange(self.n_obs))]
+        views, start = [], 0
+        for width, (places, annotations) in zip(widths, views_of(self.annotations), strict=True):
+            source = Between(
+                Subset(self.source, np.arange(self.n_obs) if places is None else places), start, start + width
+            )
+            views.append(View(Cells(source, annotations), np.arange(self.n_obs) if places is None else places))
+            start += width
+        return views
 
     def minibatch(self, cells: Positions) -> Minibatch:
         """The cells at these positions."""
@@ -90,6 +116,39 @@ class Cells:
 
     def _annotations_of(self, cells: Positions) -> dict[str, NDArray[Any]]:
         return {name: values[cells] for name, values in self.annotations.items()}
+
+
+@dataclass(frozen=True)
+class View:
+    """Cells that have a modality, with its counts."""
+
+    cells: Cells
+    places: Positions
+    """Their positions among all cells, ascending."""
+
+    def among(self, chosen: Positions) -> Positions:
+        """Positions here of those of the `chosen` cells (positions among all) that are here."""
+        if len(self.places) and len(self.places) == self.places[-1] + 1:
+            # They are the first ones, of which all positions are their own.
+            return chosen[chosen < len(self.places)]
+        found = np.searchsorted(self.places, chosen)
+        found[found == len(self.places)] = 0
+        return found[self.places[found] == chosen]
+
+
+def views_of(annotations: Mapping[str, NDArray[Any]]) -> list[tuple[Positions | None, Mapping[str, NDArray[Any]]]]:
+    """As `Minibatch.views` gives them; `present` says which cells have which modality, n_cells x modalities."""
+    present = annotations.get(PRESENT)
+    if present is None:
+        return [(None, annotations)]
+    shared = {name: values for name, values in annotations.items() if name not in {PRESENT, *OF_VIEWS}}
+    own = {name: annotations[name] for name in OF_VIEWS if name in annotations}
+    views: list[tuple[Positions | None, Mapping[str, NDArray[Any]]]] = []
+    for view, has in enumerate(present.T):
+        places = np.flatnonzero(has)
+        of_view = {name: values[places, view] for name, values in own.items()}
+        views.append((places, {name: values[places] for name, values in shared.items()} | of_view))
+    return views
 
 
 def n_minibatches(n_cells: int, batch_size: int, n_shares: int = 1) -> int:

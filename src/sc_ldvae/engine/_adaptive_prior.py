@@ -6,22 +6,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sc_ldvae.engine._adaptive_priors import EVERY
 from sc_ldvae.engine._ranks import Ranks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sc_ldvae._typing import Arrays, Floats, Mask
+    from sc_ldvae._typing import Arrays, Floats
     from sc_ldvae.likelihoods import Likelihood
 
-# One step of so many has the prior, with as many times its weight: it moves slowly, and takes a quarter of a step.
-_EVERY = 4
 # Minibatches over which the information is averaged, and how far a scale moves in one step towards its new value.
 _WINDOW = 10
 _RATE = 0.3
 _TINY = np.float32(1e-8)
 # What a later step, or the choice of factors, goes on from.
-_LEARNT = ("n_steps", "n_observed", "effects", "counted", "divergence", "slope", "squared_scales", "information")
+_LEARNT = ("n_observed", "effects", "counted", "divergence", "slope", "squared_scales", "information")
 
 
 # Of row i of the decoder (a factor's loadings, or the effects of a column of the covariates), with input u_i, the prior
@@ -37,7 +36,7 @@ _LEARNT = ("n_steps", "n_observed", "effects", "counted", "divergence", "slope",
 # A count x says as much of the log mean of its gene as x counts of a Poisson do, less what the dispersion takes:
 # ``I_ng = x_ng i_g``, with i the expected information per count of a gene at its mean count.
 class AdaptivePrior:
-    """Independent normal effects around zero, folded and centred over the genes.
+    """Independent normal effects around zero, folded and centred over the genes of one modality.
 
     Factors have a scale each, the columns of a category of covariates one together. The scales are those of the largest
     evidence (type-II maximum likelihood), learnt while the model is [MacKay92]_ [Bishop99]_.
@@ -47,13 +46,15 @@ class AdaptivePrior:
     likelihood
         Of the counts.
     n_training
-        Number of training cells.
+        Number of training cells that have the modality.
     n_factors
         Number of factors that have the prior: all, or none.
     covariates
         Number of columns of each category or continuous covariate.
     ranks
         Processes that learn together: of what each has seen, the mean.
+    n_cells
+        Number of all training cells; None: each has the modality.
 
     References
     ----------
@@ -68,11 +69,11 @@ class AdaptivePrior:
         n_factors: int,
         covariates: Sequence[int] = (),
         ranks: Ranks | None = None,
+        n_cells: int | None = None,
     ) -> None:
         self._ranks = ranks or Ranks()
-        self.n_factors = n_factors
-        self._likelihood, self._n_training = likelihood, n_training
-        self._n_steps = self._n_observed = 0
+        self.n_factors, self.n_training, self.n_cells = n_factors, n_training, n_cells or n_training
+        self._likelihood, self._n_observed = likelihood, 0
         sizes = [*(1 for _ in range(n_factors)), *covariates]
         self._group = np.repeat(np.arange(len(sizes)), sizes)
         self._sizes = np.array(sizes)
@@ -91,11 +92,6 @@ class AdaptivePrior:
         """Number of rows of the decoder that have the prior: the factors, if they do, then the covariates."""
         return len(self._group)
 
-    def begin_step(self) -> bool:
-        """Whether the step that begins has the prior."""
-        self._n_steps += 1
-        return self._n_steps % _EVERY == 1
-
     # What overflows shows in the ELBO, which the training loop checks.
     @np.errstate(all="ignore")
     def observe(self, effects: Floats, counted: Floats, divergence: Floats, linear: Mapping[str, Floats]) -> None:
@@ -109,7 +105,7 @@ class AdaptivePrior:
             Means over the cells of a gene's counts times the squares of the inputs, and of the counts themselves in the
             last row, (n_rows + 1) x n_genes.
         divergence
-            Mean over the cells of each factor's Kullback-Leibler divergence, n_factors.
+            What the modality bears of each factor's Kullback-Leibler divergence, mean over the cells, n_factors.
         linear
             Parts of the likelihood in an average cell, n_genes each.
         """
@@ -124,7 +120,7 @@ class AdaptivePrior:
         self._divergence += self._share * (divergence - self._divergence)
         mean = np.maximum(self._counted[-1], _TINY)
         self._per_count = (self._likelihood.expected_information(mean, linear) / mean).astype(effects.dtype)
-        self._information = self._n_training * self._counted[:-1] * self._per_count
+        self._information = self.n_training * self._counted[:-1] * self._per_count
         new = self._of_groups((self._effects**2 + self._variance()).mean(1))
         self._squared_scales += effects.dtype.type(_RATE) * (np.maximum(new, _TINY) - self._squared_scales)
 
@@ -144,12 +140,12 @@ class AdaptivePrior:
     @property
     def pull(self) -> Floats:
         """What a step with the prior adds to the gradient by the effects, n_rows x n_genes."""
-        return self._effects / (self._n_training / _EVERY * self._squared())
+        return self._effects / (self.n_cells / EVERY * self._squared())
 
     @property
     def penalty(self) -> Floats:
         """What each count of a cell adds to half the squares of its latent in such a step, n_genes x n_factors."""
-        return np.ascontiguousarray((self._variance()[: self.n_factors] * (_EVERY * self._per_count)).T)
+        return np.ascontiguousarray((self._variance()[: self.n_factors] * (EVERY * self._per_count)).T)
 
     @np.errstate(all="ignore")
     def evidence(self) -> Floats:
@@ -162,13 +158,8 @@ class AdaptivePrior:
         arrays = self._information, self._squared(), self._effects**2
         information, squared, squares = (array[: self.n_factors] for array in arrays)
         net = (information - 1 / squared) * squares - np.log1p(information * squared)
-        of_cells = self._n_training * (self._slope - self._divergence).astype(np.float64)
+        of_cells = self.n_training * (self._slope - self._divergence).astype(np.float64)
         return of_cells + 0.5 * net.sum(1, dtype=np.float64)
-
-    def supported(self) -> Mask:
-        """Factors that the cells support: those whose evidence is positive; at least the one with the largest."""
-        evidence = np.nan_to_num(self.evidence(), nan=-np.inf)
-        return (evidence > 0) | (evidence == evidence.max())
 
     def _variance(self) -> Floats:
         return 1 / (self._information + 1 / self._squared())

@@ -18,22 +18,23 @@ if TYPE_CHECKING:
 
     from sc_ldvae._typing import Arrays
     from sc_ldvae.counts import Minibatch
-    from sc_ldvae.engine._adaptive_prior import AdaptivePrior
-    from sc_ldvae.nn import LDVAE, Elbo
+    from sc_ldvae.engine._adaptive_priors import AdaptivePriors
+    from sc_ldvae.nn import Elbo, Model
 
 
 class Autograd:
     """Scores."""
 
-    def __init__(self, model: LDVAE) -> None:
+    def __init__(self, model: Model) -> None:
         self._model = model
         self.device = next(model.parameters()).device
 
     @torch.no_grad()
-    def posterior(self, cells: Minibatch) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Mean and variance of the normal variables, and the log library where it is latent."""
-        z, log_library = self._model.encode(self._dense(cells))
-        return z.mean.cpu(), z.variance.cpu(), None if log_library is None else log_library.mean[:, 0].cpu()
+    def posterior(self, cells: Minibatch) -> tuple[Tensor, Tensor, list[Tensor | None]]:
+        """Mean and variance of the normal variables; log library of each modality's cells, where it is latent."""
+        present = cells.annotations.get("present")
+        z, libraries = self._model.posterior(self._dense(cells), None if present is None else self._sent(present))
+        return z.mean.cpu(), z.variance.cpu(), [None if one is None else one.mean[:, 0].cpu() for one in libraries]
 
     @torch.no_grad()
     def elbo(self, cells: Minibatch, generator: torch.Generator) -> Elbo:
@@ -66,25 +67,25 @@ class AutogradEngine(Autograd):
 
     def __init__(
         self,
-        model: LDVAE,
+        model: Model,
         prior_weight: float,
-        adaptive_prior: AdaptivePrior | None = None,
+        adaptive_priors: AdaptivePriors | None = None,
         ranks: Ranks | None = None,
         *,
         capturable: bool = False,
     ) -> None:
         super().__init__(model)
-        self._prior_weight, self._adaptive_prior, self._ranks = prior_weight, adaptive_prior, ranks or Ranks()
+        self._prior_weight, self._adaptive_priors, self._ranks = prior_weight, adaptive_priors, ranks or Ranks()
         groups = [{"params": group, "rate": RATES[name]} for name, group in model.parameter_groups().items() if group]
         self._optimizer = torch.optim.Adam(groups, betas=BETAS, eps=EPS, fused=True, capturable=capturable)
 
     def step(self, cells: Minibatch, lr: float, kl_weight: float, generator: torch.Generator) -> Elbo:
         """One step; the terms before it."""
-        prior = self._adaptive_prior
-        if prior is not None and not prior.begin_step():
-            prior = None
+        priors = self._adaptive_priors
+        if priors is not None and not priors.begin_step():
+            priors = None
         self._set_rates(lr)
-        halves, forward, backward = self._prepared(cells, kl_weight, generator, prior)
+        halves, forward, backward = self._prepared(cells, kl_weight, generator, priors)
         forward()
         halves.observe()
         backward()
@@ -110,9 +111,9 @@ class AutogradEngine(Autograd):
         self._optimizer.load_state_dict(self._optimizer.state_dict() | {"state": moments})
 
     def _prepared(
-        self, cells: Minibatch, kl_weight: float, generator: torch.Generator, prior: AdaptivePrior | None
+        self, cells: Minibatch, kl_weight: float, generator: torch.Generator, priors: AdaptivePriors | None
     ) -> Prepared:
         """The halves of a step, and what runs each."""
-        fixed = self._model, self._optimizer, self._prior_weight, prior, self._ranks
+        fixed = self._model, self._optimizer, self._prior_weight, priors, self._ranks
         halves = Halves(*fixed, self._arguments(cells), kl_weight, generator)
         return Prepared(halves, halves.forward, halves.backward)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sc_ldvae.counts import Minibatch
-    from sc_ldvae.engine._adaptive_prior import AdaptivePrior
-    from sc_ldvae.nn import LDVAE
+    from sc_ldvae.engine._adaptive_priors import AdaptivePriors
+    from sc_ldvae.nn import Model
 
 # Counts of a minibatch, zeros among them, up to which to start the kernels of a step takes longer than to run them.
 _MOST = 2**23
@@ -29,10 +29,11 @@ _idle: defaultdict[torch.device, list[torch.cuda.Stream]] = defaultdict(list)
 _Kind: TypeAlias = tuple[torch.Generator, int, bool]
 
 
-def can_be_captured(model: LDVAE) -> bool:
+def can_be_captured(model: Model) -> bool:
     """Whether nothing in a step waits for the device: other likelihoods may look at what they have computed."""
     on_cuda = next(model.parameters()).device.type == "cuda"
-    return on_cuda and all(block.gene_likelihood in TERMS for block in model.blocks)
+    # Of several modalities, how many cells of a minibatch have each is never twice the same.
+    return on_cuda and not model.fuses and all(view.gene_likelihood in TERMS for view in model.views)
 
 
 class CapturedEngine(AutogradEngine):
@@ -42,8 +43,8 @@ class CapturedEngine(AutogradEngine):
     it is, the second captured.
     """
 
-    def __init__(self, model: LDVAE, prior_weight: float, adaptive_prior: AdaptivePrior | None = None) -> None:
-        super().__init__(model, prior_weight, adaptive_prior, capturable=True)
+    def __init__(self, model: Model, prior_weight: float, adaptive_priors: AdaptivePriors | None = None) -> None:
+        super().__init__(model, prior_weight, adaptive_priors, capturable=True)
         for group in self._optimizer.param_groups:
             group["lr"] = torch.zeros((), dtype=torch.float32, device=self.device)
         self._kinds: dict[_Kind, Halves] = {}
@@ -55,10 +56,10 @@ class CapturedEngine(AutogradEngine):
             group["lr"].fill_(lr * group["rate"])
 
     def _prepared(
-        self, cells: Minibatch, kl_weight: float, generator: torch.Generator, prior: AdaptivePrior | None
+        self, cells: Minibatch, kl_weight: float, generator: torch.Generator, priors: AdaptivePriors | None
     ) -> Prepared:
-        fresh = super()._prepared(cells, kl_weight, generator, prior)
-        kind = generator, len(cells), prior is not None
+        fresh = super()._prepared(cells, kl_weight, generator, priors)
+        kind = generator, len(cells), priors is not None
         if fresh.halves.arguments["x"].numel() > _MOST:
             return fresh
         halves = self._kinds.setdefault(kind, fresh.halves)

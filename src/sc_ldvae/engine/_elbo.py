@@ -1,68 +1,60 @@
-"""The ELBO of a minibatch and its gradient, fused: what `LDVAE.forward` and its backward say, without autograd."""
+"""The ELBO of a minibatch and its gradient, fused: what the module's forward and its backward say, without autograd."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 
-from sc_ldvae.engine._encoder import FusedEncoders
 from sc_ldvae.engine._flat import Flat
-from sc_ldvae.engine._likelihood import FusedLikelihood
+from sc_ldvae.engine._fusion import FusedProduct
+from sc_ldvae.engine._normal import Drawn
+from sc_ldvae.engine._view import FusedView
 from sc_ldvae.nn import Elbo
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from numpy.typing import NDArray
+    from collections.abc import Sequence
 
     from sc_ldvae._typing import Floats
-    from sc_ldvae.engine._adaptive_prior import AdaptivePrior
+    from sc_ldvae.engine._adaptive_priors import AdaptivePriors
     from sc_ldvae.engine._likelihood import Inputs
-    from sc_ldvae.kernels import SparseRows
-    from sc_ldvae.nn import LDVAE
-
-    # What the model knows of each cell beside its counts, by the names of its arguments.
-    Annotations = Mapping[str, NDArray[Any]]
+    from sc_ldvae.engine._view import Shown
+    from sc_ldvae.nn import Model
 
 
-class _Sampled(NamedTuple):
-    """Posterior, prior and one draw of the normal variables, each n_cells x variables."""
+class _Seen(NamedTuple):
+    """A modality, those cells of a minibatch that have it, and what is drawn of them."""
 
-    mean: Floats
-    variance: Floats
-    noise: Floats
-    sd: Floats
-    sample: Floats
-    prior_mean: Floats
-    prior_variance: Floats
+    view: FusedView
+    shown: Shown
+    place: int
+    """Of the modality among all."""
+    moments: tuple[Floats, Floats]
+    library: Drawn | None
+    inputs: Inputs
 
 
 class FusedElbo:
     """A model's ELBO and gradient on the CPU, from sparse counts.
 
-    Every mode of :class:`~sc_ldvae.nn.LDVAE`, the same draws from the same generator, the same values and gradients to
-    rounding. The parameters of the module are moved into one buffer, `values`; `gradient` has the same layout.
+    Every mode of the modules, the same draws from the same generator, the same values and gradients to rounding. The
+    parameters of the module are moved into one buffer, `values`; `gradient` has the same layout.
     """
 
-    def __init__(self, model: LDVAE, adaptive_prior: AdaptivePrior | None = None) -> None:
-        self._model = model
+    def __init__(self, model: Model, adaptive_priors: AdaptivePriors | None = None) -> None:
+        self._model, self._priors = model, adaptive_priors
         flat = Flat(model)
-        self.values, self.gradient = flat.values, flat.gradient
-        # In the order of the model's parameter groups, so that each group is one stretch of the buffers.
-        self._encoders = FusedEncoders(model, flat)
-        self._likelihood = FusedLikelihood(model, flat, adaptive_prior)
-        self._library_prior = None
-        if model.l_encoder is not None:
-            self._library_prior = model.library_log_means.numpy(), model.library_log_vars.numpy()
+        self.values, self.gradient, self.sizes = flat.values, flat.gradient, flat.sizes
+        self._views = [FusedView(view, flat) for view in model.views]
+        self._product = FusedProduct() if model.fuses else None
 
     # What overflows shows in the ELBO, which the training loop checks.
     @np.errstate(all="ignore")
     def __call__(
         self,
-        rows: SparseRows,
-        annotations: Annotations,
+        n_cells: int,
+        shown: Sequence[Shown],
         *,
         kl_weight: float = 1.0,
         prior_weight: float = 0.0,
@@ -70,90 +62,113 @@ class FusedElbo:
     ) -> Elbo:
         """Terms of the ELBO, each n_cells.
 
-        In training mode `gradient` gets that of the loss: minus the mean ELBO at `kl_weight`, minus `prior_weight`
-        times the model's `log_prior`, and what the prior of the loadings adds.
+        In training mode `gradient` gets that of the loss: minus the mean ELBO at `kl_weight`, with the likelihood of
+        each modality times its weight, minus `prior_weight` times the model's `log_prior`, and what the priors of the
+        loadings add.
         """
-        model, training, n_latent = self._model, self._model.training, self._model.n_latent
-        q = self._sample(rows, annotations, generator, training=training)
-        distance = (q.mean - q.prior_mean) / q.prior_variance
-        ratio = q.variance / q.prior_variance
-        kl = 0.5 * (ratio + distance * (q.mean - q.prior_mean) - 1 - np.log(ratio))
-        inputs = self._inputs(q.sample, rows, annotations)
-        log_likelihood = self._likelihood.forward(rows, inputs, training=training)
-        kl_library = kl[:, n_latent] if model.l_encoder is not None else np.zeros_like(log_likelihood)
+        training, weights = self._model.training, self._model.weights
+        z, u, seen = self._draw(n_cells, shown, generator, training=training)
+        log_likelihood, kl_library = np.zeros((2, n_cells), z.mean.dtype)
+        for one in seen:
+            rows, cells = one.shown.rows, one.shown.cells
+            weight = weights[one.place] / n_cells
+            own = one.view.likelihood.forward(rows, one.inputs, weight, training=training)
+            log_likelihood[cells] += own - rows.log_factorials
+            if one.library is not None:
+                kl_library[cells] += one.library.divergence[:, 0]
+        kl = z.divergence
         if training:
-            self._likelihood.add_adaptive_prior(rows, inputs.u, kl)
-            self._backward(q, distance, inputs, kl_weight)
-            self._likelihood.add_prior(prior_weight)
-        terms = (log_likelihood - rows.log_factorials, kl[:, :n_latent].sum(1), kl_library)
-        return Elbo(*map(torch.from_numpy, terms))
+            if len(seen) < len(self._views):
+                self.gradient.zero_()
+            self._add_adaptive_priors(seen, kl, n_cells)
+            self._backward(z, u, seen, kl_weight)
+            for view in self._views:
+                view.likelihood.add_prior(prior_weight)
+        return Elbo(*map(torch.from_numpy, (log_likelihood, kl.sum(1), kl_library)))
 
     @np.errstate(all="ignore")
-    def log_weights(
-        self, rows: SparseRows, annotations: Annotations, generator: torch.Generator | None = None
-    ) -> Floats:
-        """Log importance weight of one draw of each cell, as `LDVAE.log_weights` gives it, in evaluation mode."""
-        q = self._sample(rows, annotations, generator, training=False)
-        log_likelihood = self._likelihood.forward(rows, self._inputs(q.sample, rows, annotations), training=False)
-        squares = (q.sample - q.prior_mean) ** 2 / q.prior_variance
-        ratios = 0.5 * (q.noise**2 - squares + np.log(q.variance / q.prior_variance)).sum(1)
-        return log_likelihood - rows.log_factorials + ratios
+    def log_weights(self, n_cells: int, shown: Sequence[Shown], generator: torch.Generator | None = None) -> Floats:
+        """Log importance weight of one draw of each cell, as the module gives it, in evaluation mode."""
+        z, _, seen = self._draw(n_cells, shown, generator, training=False)
+        weights = z.log_density_ratio
+        for one in seen:
+            own = one.view.likelihood.forward(one.shown.rows, one.inputs, 1.0, training=False)
+            of_library = 0.0 if one.library is None else one.library.log_density_ratio
+            weights[one.shown.cells] += own - one.shown.rows.log_factorials + of_library
+        return weights
 
-    def posterior(self, rows: SparseRows) -> tuple[Floats, Floats]:
-        """Mean and variance of the normal variables, n_cells x n_latent, then log library where it is latent."""
-        return self._encoders.forward(rows, None, training=False)
+    def posterior(self, n_cells: int, shown: Sequence[Shown]) -> tuple[tuple[Floats, Floats], list[Floats | None]]:
+        """Mean and variance of the latent's normal variables, n_cells x n_latent; log library of each modality's cells."""
+        encoded = [view.encode(one, None, training=False) for view, one in zip(self._views, shown, strict=True)]
+        moments = self._fused(n_cells, [(one, own) for one, (own, _) in zip(shown, encoded, strict=True)])
+        return moments, [None if library is None else library[0][:, 0] for _, library in encoded]
 
-    # The loss is ``(w KL - log p) / n`` with n cells, the weight w of the latent's divergence (1 for the library's)
-    # and the sample ``a = mean + sd noise``; d is what the likelihood adds to the gradient by a. With the prior's
-    # moments (m, v), ``KL = ((variance + (mean - m)^2) / v - 1 - log(variance / v)) / 2``:
-    #   by mean: d + w (mean - m) / (n v),   by variance: d noise / (2 sd) + w (1 / v - 1 / variance) / (2 n).
-    # For 'ln' the likelihood sees z = softmax(a): the gradient by a is ``z (d - sum_k d_k z_k)``.
-    def _backward(self, q: _Sampled, distance: Floats, inputs: Inputs, kl_weight: float) -> None:
-        model, n_latent = self._model, self._model.n_latent
-        d_u, d_log_library = self._likelihood.backward()
-        d_sample = d_u[:, :n_latent]
-        if model.composition:
-            z = inputs.u[:, :n_latent]
-            d_sample = z * (d_sample - (d_sample * z).sum(1, keepdims=True))
-        if model.l_encoder is not None:
-            d_sample = np.column_stack([d_sample, d_log_library])
-        weight = np.ones(q.mean.shape[1], q.mean.dtype)
-        weight[:n_latent] = kl_weight
-        weight /= len(q.mean)
-        d_variance = 0.5 * (d_sample * q.noise / q.sd + weight * (1 / q.prior_variance - 1 / q.variance))
-        self._encoders.backward(d_sample + weight * distance, d_variance)
+    def _draw(
+        self, n_cells: int, shown: Sequence[Shown], generator: torch.Generator | None, *, training: bool
+    ) -> tuple[Drawn, Floats, list[_Seen]]:
+        """The latent's normal variables, the latent, and what goes with it in each modality.
 
-    def _sample(
-        self, rows: SparseRows, annotations: Annotations, generator: torch.Generator | None, *, training: bool
-    ) -> _Sampled:
-        mean, variance = self._encoders.forward(rows, generator, training=training)
-        noise, sd = self._noise(mean, generator), np.sqrt(variance)
-        return _Sampled(mean, variance, noise, sd, mean + sd * noise, *self._prior(mean, annotations))
-
-    def _noise(self, mean: Floats, generator: torch.Generator | None) -> Floats:
-        n, n_latent = len(mean), self._model.n_latent
-        widths = [n_latent] if self._model.l_encoder is None else [1, n_latent]
-        draws = [
-            torch.empty(n, width, dtype=self.values.dtype, device="cpu").normal_(generator=generator)
-            for width in widths
+        Modalities that no cell has are left out.
+        """
+        views = [(place, view, shown[place]) for place, view in enumerate(self._views) if len(shown[place])]
+        encoded = [view.encode(one, generator, training=training) for _, view, one in views]
+        libraries = [
+            None if library is None else view.draw_library(library, one, generator)
+            for (_, view, one), (_, library) in zip(views, encoded, strict=True)
         ]
-        return np.hstack([draw.numpy() for draw in reversed(draws)])
+        own = [moments for moments, _ in encoded]
+        z = Drawn.of(
+            self._fused(n_cells, [(one, moments) for (_, _, one), moments in zip(views, own, strict=True)]),
+            (0.0, 1.0),
+            generator,
+        )
+        latent = self._latent(z.sample)
+        seen = [
+            _Seen(view, one, place, moments, library, view.inputs(latent[one.cells], library, one))
+            for (place, view, one), moments, library in zip(views, own, libraries, strict=True)
+        ]
+        return z, latent, seen
 
-    def _prior(self, mean: Floats, annotations: Annotations) -> tuple[Floats, Floats]:
-        prior_mean, prior_variance = np.zeros_like(mean), np.ones_like(mean)
-        if self._library_prior is not None:
-            batch = 0 if len(self._library_prior[0]) == 1 else annotations["batch_index"]
-            prior_mean[:, -1], prior_variance[:, -1] = (moment[batch] for moment in self._library_prior)
-        return prior_mean, prior_variance
+    def _fused(self, n_cells: int, experts: list[tuple[Shown, tuple[Floats, Floats]]]) -> tuple[Floats, Floats]:
+        if self._product is None:
+            ((_, moments),) = experts
+            return moments
+        return self._product.forward(n_cells, [(one.cells, *moments) for one, moments in experts])
 
-    def _inputs(self, sample: Floats, rows: SparseRows, annotations: Annotations) -> Inputs:
-        """What the decoder takes: the latent, and the log library."""
-        z = sample[:, : self._model.n_latent]
+    def _latent(self, normal: Floats) -> Floats:
+        if not self._model.composition:
+            return normal
+        z = np.exp(normal - normal.max(1, keepdims=True))
+        z /= z.sum(1, keepdims=True)
+        return z
+
+    def _add_adaptive_priors(self, seen: list[_Seen], kl: Floats, n_cells: int) -> None:
+        priors = self._priors
+        if priors is None or not priors.begin_step():
+            return
+        divergence = kl[:, : priors.n_factors].mean(0)
+        for one in seen:
+            prior, weight = priors.of_views[one.place], self._model.weights[one.place] / n_cells
+            one.view.likelihood.add_adaptive_prior(
+                prior, one.shown.rows, one.inputs.u, priors.share(one.place, divergence), weight, n_cells
+            )
+
+    # For 'ln' the likelihood sees z = softmax(a): the gradient by a is ``z (d - sum_k d_k z_k)``.
+    def _backward(self, z: Drawn, latent: Floats, seen: list[_Seen], kl_weight: float) -> None:
+        n_cells, n_latent = z.mean.shape
+        number = z.mean.dtype.type
+        d_latent, of_libraries = np.zeros_like(latent), []
+        for one in seen:
+            d_u, d_log_library = one.view.likelihood.backward()
+            d_latent[one.shown.cells] += d_u[:, :n_latent]
+            of_libraries.append(
+                None
+                if one.library is None
+                else one.library.backward(d_log_library[:, None], number(1) / number(n_cells))
+            )
         if self._model.composition:
-            z = np.exp(z - z.max(1, keepdims=True))
-            z /= z.sum(1, keepdims=True)
-        if self._model.l_encoder is not None:
-            log_library = sample[:, -1]
-        else:
-            log_library = np.log(annotations.get("size_factor", rows.totals))
-        return self._likelihood.inputs(z, log_library, annotations)
+            d_latent = latent * (d_latent - (d_latent * latent).sum(1, keepdims=True))
+        gradients = z.backward(d_latent, number(kl_weight) / number(n_cells))
+        of_experts = [gradients] if self._product is None else self._product.backward(*gradients)
+        for one, of_latent, of_library in zip(seen, of_experts, of_libraries, strict=True):
+            one.view.backward(of_latent, of_library)

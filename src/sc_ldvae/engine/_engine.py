@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from sc_ldvae._typing import Arrays
     from sc_ldvae.counts import Minibatch
-    from sc_ldvae.engine._adaptive_prior import AdaptivePrior
-    from sc_ldvae.nn import LDVAE, Elbo
+    from sc_ldvae.engine._adaptive_priors import AdaptivePriors
+    from sc_ldvae.nn import Elbo, Model
 
 
 class Scorer(Protocol):
@@ -31,8 +31,11 @@ class Scorer(Protocol):
     def device(self) -> torch.device:
         """Where the generators of its draws have to be."""
 
-    def posterior(self, cells: Minibatch) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Mean and variance of the normal variables, n_cells x n_latent, and the log library where it is latent."""
+    def posterior(self, cells: Minibatch) -> tuple[Tensor, Tensor, list[Tensor | None]]:
+        """Mean and variance of the normal variables, n_cells x n_latent; log library of each modality's cells.
+
+        None where the library is observed.
+        """
 
     def elbo(self, cells: Minibatch, generator: torch.Generator) -> Elbo:
         """Terms of the ELBO at one draw of each cell."""
@@ -58,7 +61,7 @@ class Engine(Scorer, Protocol):
 
 
 @contextmanager
-def scorer_of(model: LDVAE) -> Iterator[Scorer]:
+def scorer_of(model: Model) -> Iterator[Scorer]:
     """What scores on the model's device: fused kernels on the CPU, where they know the likelihood, else autograd."""
     with undisturbed(next(model.parameters()).device):
         if can_be_fused(model):
@@ -70,7 +73,7 @@ def scorer_of(model: LDVAE) -> Iterator[Scorer]:
 
 @contextmanager
 def engine_of(
-    model: LDVAE, prior_weight: float, adaptive_prior: AdaptivePrior | None = None, ranks: Ranks | None = None
+    model: Model, prior_weight: float, adaptive_priors: AdaptivePriors | None = None, ranks: Ranks | None = None
 ) -> Iterator[Engine]:
     """What trains there; the model's prior of the dispersions counts `prior_weight` times in the loss.
 
@@ -82,9 +85,9 @@ def engine_of(
     with undisturbed(device):
         if can_be_fused(model):
             with own_threads():
-                yield FusedEngine(model, prior_weight, adaptive_prior, ranks)
+                yield FusedEngine(model, prior_weight, adaptive_priors, ranks)
         elif can_be_captured(model) and ranks.n == 1:
             with own_stream(device):
-                yield CapturedEngine(model, prior_weight, adaptive_prior)
+                yield CapturedEngine(model, prior_weight, adaptive_priors)
         else:
-            yield AutogradEngine(model, prior_weight, adaptive_prior, ranks)
+            yield AutogradEngine(model, prior_weight, adaptive_priors, ranks)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from sc_ldvae._typing import Floats
+    from sc_ldvae.nn import Model
 
 
 class Stretch(NamedTuple):
@@ -20,14 +21,21 @@ class Stretch(NamedTuple):
 
 
 class Flat:
-    """Moves parameters into one buffer, in the layout that kernels read; to the module they look as before."""
+    """Moves parameters into one buffer, in the layout that kernels read; to the module they look as before.
 
-    def __init__(self, model: nn.Module) -> None:
-        self._parameters = list(model.parameters())
-        size = sum(parameter.numel() for parameter in self._parameters)
-        self.values = torch.zeros(size, dtype=self._parameters[0].dtype, device="cpu")
+    Each of the model's parameter groups is one stretch of the buffers.
+    """
+
+    def __init__(self, model: Model) -> None:
+        groups = model.parameter_groups()
+        self.sizes = {name: sum(parameter.numel() for parameter in group) for name, group in groups.items()}
+        self._group_of = {id(parameter): name for name, group in groups.items() for parameter in group}
+        self._next, end = dict[str, int](), 0
+        for name, size in self.sizes.items():
+            self._next[name] = end
+            end += size
+        self.values = torch.zeros(end, dtype=next(model.parameters()).dtype, device="cpu")
         self.gradient = torch.zeros_like(self.values)
-        self._used = 0
 
     @torch.no_grad()
     def place(self, *parameters: Tensor, transposed: bool = False) -> Stretch:
@@ -35,9 +43,10 @@ class Flat:
         lengths, rest = [len(p) for p in parameters], parameters[0].shape[1:]
         axis = -1 if transposed else 0
         shape = (*rest, sum(lengths)) if transposed else (sum(lengths), *rest)
-        end = self._used + sum(p.numel() for p in parameters)
-        value, gradient = (buffer[self._used : end].view(shape) for buffer in (self.values, self.gradient))
-        self._used = end
+        group = self._group_of[id(parameters[0])]
+        start, end = self._next[group], self._next[group] + sum(p.numel() for p in parameters)
+        value, gradient = (buffer[start:end].view(shape) for buffer in (self.values, self.gradient))
+        self._next[group] = end
         for parameter, own, own_gradient in zip(
             parameters, torch.split(value, lengths, axis), torch.split(gradient, lengths, axis), strict=True
         ):

@@ -12,22 +12,22 @@ from sc_ldvae.engine._adam import BETAS, EPS, RATES, Adam
 from sc_ldvae.engine._elbo import FusedElbo
 from sc_ldvae.engine._pace import Pace
 from sc_ldvae.engine._ranks import Ranks, moments_of
-from sc_ldvae.kernels import TERMS, sparse_rows
+from sc_ldvae.engine._view import Shown
+from sc_ldvae.kernels import TERMS, rows_between, sparse_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from sc_ldvae._typing import Arrays
     from sc_ldvae.counts import Minibatch
-    from sc_ldvae.engine._adaptive_prior import AdaptivePrior
-    from sc_ldvae.kernels import SparseRows
-    from sc_ldvae.nn import LDVAE, Elbo
+    from sc_ldvae.engine._adaptive_priors import AdaptivePriors
+    from sc_ldvae.nn import Elbo, Model
 
 
-def can_be_fused(model: LDVAE) -> bool:
+def can_be_fused(model: Model) -> bool:
     """Whether there are kernels for the model where it is."""
     on_cpu = next(model.parameters()).device.type == "cpu"
-    return on_cpu and len(model.blocks) == 1 and model.blocks[0].gene_likelihood in TERMS
+    return on_cpu and all(view.gene_likelihood in TERMS for view in model.views)
 
 
 class Fused:
@@ -35,27 +35,36 @@ class Fused:
 
     device = torch.device("cpu")
 
-    def __init__(self, model: LDVAE, adaptive_prior: AdaptivePrior | None = None) -> None:
-        self._model, self._fused = model, FusedElbo(model, adaptive_prior)
+    def __init__(self, model: Model, adaptive_priors: AdaptivePriors | None = None) -> None:
+        self._model, self._fused = model, FusedElbo(model, adaptive_priors)
 
-    def posterior(self, cells: Minibatch) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Mean and variance of the normal variables, and the log library where it is latent."""
-        n_latent = self._model.n_latent
-        mean, variance = map(torch.from_numpy, self._fused.posterior(self._rows(cells)))
-        return mean[:, :n_latent], variance[:, :n_latent], mean[:, -1] if mean.shape[1] > n_latent else None
+    def posterior(self, cells: Minibatch) -> tuple[Tensor, Tensor, list[Tensor | None]]:
+        """Mean and variance of the normal variables; log library of each modality's cells, where it is latent."""
+        moments, libraries = self._fused.posterior(len(cells), self._shown(cells))
+        mean, variance = map(torch.from_numpy, moments)
+        return mean, variance, [None if one is None else torch.from_numpy(one) for one in libraries]
 
     def elbo(self, cells: Minibatch, generator: torch.Generator) -> Elbo:
         """Terms of the ELBO at one draw of each cell."""
-        return self._fused(self._rows(cells), cells.annotations, generator=generator)
+        return self._fused(len(cells), self._shown(cells), generator=generator)
 
     def log_weights(self, cells: Minibatch, generator: torch.Generator) -> Tensor:
         """Log importance weight of one draw of each cell."""
-        return torch.from_numpy(self._fused.log_weights(self._rows(cells), cells.annotations, generator))
+        return torch.from_numpy(self._fused.log_weights(len(cells), self._shown(cells), generator))
 
-    def _rows(self, cells: Minibatch) -> SparseRows:
-        counts, log_variational = cells.counts, self._model.log_variational
+    def _shown(self, cells: Minibatch) -> list[Shown]:
+        """What each modality's model is shown."""
+        counts = cells.counts
         pointers, genes = counts.indptr.astype(np.int64), counts.indices.astype(np.int32, copy=False)
-        return sparse_rows(pointers, genes, counts.data, counts.shape[1], log_variational=log_variational)
+        shown, start = [], 0
+        for view, (places, annotations) in zip(self._model.views, cells.views(), strict=True):
+            stop, own = start + view.n_input, (pointers, genes, counts.data)
+            if places is not None:
+                own = rows_between(*own, places, start, stop)
+            rows = sparse_rows(*own, view.n_input, log_variational=view.log_variational)
+            shown.append(Shown(slice(None) if places is None else places, rows, annotations))
+            start = stop
+        return shown
 
 
 class FusedEngine(Fused):
@@ -63,17 +72,17 @@ class FusedEngine(Fused):
 
     def __init__(
         self,
-        model: LDVAE,
+        model: Model,
         prior_weight: float,
-        adaptive_prior: AdaptivePrior | None = None,
+        adaptive_priors: AdaptivePriors | None = None,
         ranks: Ranks | None = None,
     ) -> None:
-        super().__init__(model, adaptive_prior)
+        super().__init__(model, adaptive_priors)
         self._ranks = ranks or Ranks()
         # With the running moments of BatchNorm: each process has moved them by its own minibatch.
         self._averaged = [self._fused.gradient, *moments_of(model)]
         self._prior_weight, self._pace = prior_weight, Pace()
-        sizes = {name: sum(p.numel() for p in group) for name, group in model.parameter_groups().items()}
+        sizes = self._fused.sizes
         buffers = self._fused.values, self._fused.gradient
         stretches = [torch.split(buffer, list(sizes.values())) for buffer in buffers]
         self._adams = [
@@ -94,8 +103,8 @@ class FusedEngine(Fused):
         """One step; the terms before it."""
         with self._pace.step():
             terms = self._fused(
-                self._rows(cells),
-                cells.annotations,
+                len(cells),
+                self._shown(cells),
                 kl_weight=kl_weight,
                 prior_weight=self._prior_weight,
                 generator=generator,

@@ -37,19 +37,16 @@ class Inputs(NamedTuple):
 
 
 class FusedLikelihood:
-    """One block of a model: its log proportions and the parts of its likelihood."""
+    """Of one modality: its log proportions and the parts of its likelihood."""
 
-    def __init__(self, model: LDVAE, flat: Flat, adaptive_prior: AdaptivePrior | None = None) -> None:
-        self._model, self._adaptive_prior = model, adaptive_prior
+    def __init__(self, model: LDVAE, flat: Flat) -> None:
+        self._model = model
         name = model.blocks[0].gene_likelihood
         self._terms, parts = TERMS[name], dict(model.parts_of(0))
         with_prior = [part.name for part in LIKELIHOODS[name].parts if part.by_dispersion]
         decoder = FusedDecoder(model.decoder, flat)
-        # Placed in the order of the parameter groups, used in that of the likelihood's parts.
-        placed: dict[str, FusedDecoder | Stretch] = {
-            name: _placed(parts[name], flat) for name in sorted(parts, key=with_prior.__contains__)
-        }
-        fused = [placed[name] for name in parts]
+        placed: dict[str, FusedDecoder | Stretch] = {name: _placed(part, flat) for name, part in parts.items()}
+        fused = list(placed.values())
         self._maps = [decoder, *(part for part in fused if isinstance(part, FusedDecoder))]
         self._grouped = [part for part in fused if not isinstance(part, FusedDecoder)]
         self._with_prior = [placed[name] for name in with_prior]
@@ -64,10 +61,10 @@ class FusedLikelihood:
         groups = np.zeros(len(u), np.int64) if group is None else group.numpy()
         return Inputs(u, np.ascontiguousarray(log_library), groups)
 
-    def forward(self, rows: SparseRows, inputs: Inputs, *, training: bool) -> Floats:
+    def forward(self, rows: SparseRows, inputs: Inputs, weight: float, *, training: bool) -> Floats:
         """Log-likelihood of each cell without the factorials of its counts; `backward` knows its gradient.
 
-        Of minus the mean log-likelihood, that is.
+        Of minus `weight` times the sum of them, that is.
         """
         u, dtype = inputs.u, inputs.u.dtype
         maps = np.empty((len(self._maps), u.shape[1], len(rows.gene_indptr) - 1), dtype)
@@ -90,7 +87,7 @@ class FusedLikelihood:
             maps,
             inputs.group,
             self._terms(grouped),
-            dtype.type(-1 / len(u)),
+            dtype.type(-weight),
             log_likelihood,
             self._d_u,
             self._d_log_library,
@@ -112,14 +109,15 @@ class FusedLikelihood:
             part.gradient[:] = np.where(np.abs(part.value) <= LARGEST_LOG_THETA, gradient, 0)
         return self._d_u, self._d_log_library
 
-    def add_adaptive_prior(self, rows: SparseRows, u: Floats, divergence: Floats) -> None:
-        """Let the adaptive prior, if there is one, learn, and add its part to the gradients before they go `backward`.
+    def add_adaptive_prior(
+        self, prior: AdaptivePrior, rows: SparseRows, u: Floats, divergence: Floats, weight: float, n_minibatch: int
+    ) -> None:
+        """Let an adaptive prior learn, and add its part to the gradients before they go `backward`.
 
-        `divergence` is that of each cell and factor, n_cells x at least n_latent.
+        `divergence` is the mean of each factor that has the prior; `weight` that of `forward`; `n_minibatch` counts the
+        cells that lack the modality, too.
         """
-        prior, n_cells = self._adaptive_prior, u.dtype.type(len(u))
-        if prior is None or not prior.begin_step():
-            return
+        n_cells = u.dtype.type(len(u))
         # Those of the factors and of the covariates, or of the latter alone, stand before the bias.
         own = slice(u.shape[1] - 1 - prior.n_rows, u.shape[1] - 1)
         # Counts are whole numbers, for which NumPy's fast exp is as good as its slow expm1.
@@ -128,13 +126,13 @@ class FusedLikelihood:
         slices = n_slices(len(rows.genes) * prior.n_rows // 4)
         multiply(slices, rows.gene_indptr, rows.cells, counts, u[:, own.start :] ** 2, counted)
         factors = slice(prior.n_factors)
-        of_factors = divergence[:, factors].mean(0)
-        prior.observe(self._matrix[own], np.ascontiguousarray(counted.T) / n_cells, of_factors, self._model.typical())
-        prior.observe_slope(-(self._d_maps[0, factors] * self._matrix[factors]).sum(1))
+        prior.observe(self._matrix[own], np.ascontiguousarray(counted.T) / n_cells, divergence, self._model.typical())
+        of_sum = -(self._d_maps[0, factors] * self._matrix[factors]).sum(1)
+        prior.observe_slope(of_sum / u.dtype.type(weight * len(u)))
         self._d_maps[0, own] += prior.pull
         penalty = np.empty((len(u), prior.n_factors), u.dtype)
         multiply(slices, rows.indptr, rows.genes, rows.counts, prior.penalty, penalty)
-        self._d_u[:, factors] += penalty * u[:, factors] / n_cells
+        self._d_u[:, factors] += penalty * u[:, factors] / u.dtype.type(n_minibatch)
 
     def add_prior(self, weight: float) -> None:
         """Add that of minus `weight` times the model's `log_prior`."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 
 from sc_ldvae import assess
-from sc_ldvae.counts import evenly
+from sc_ldvae.counts import View, evenly
 from sc_ldvae.engine import scorer_of
 from sc_ldvae.fit._fold import folded, level_blocks
 from sc_ldvae.fit._scores import mean_elbo, posterior
@@ -18,12 +18,14 @@ from sc_ldvae.fit._unfold import unfolded
 from sc_ldvae.nn import undisturbed
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from sc_ldvae._options import Levels, ModelOptions
     from sc_ldvae._typing import Floats, Mask, Positions
     from sc_ldvae.counts import Cells
-    from sc_ldvae.nn import LDVAE
+    from sc_ldvae.nn import LDVAE, Model
     from sc_ldvae.record import Decoder, Folded, State
 
 DRAWS = 10
@@ -32,21 +34,43 @@ _CELLS_FOR_ELBO, _CELLS_FOR_ERRORS = 20_000, 50_000
 
 
 @dataclass(frozen=True)
-class Factors:
-    """What is left of a model, and what it says of the cells of the fit."""
+class OfView:
+    """What a model says of one modality, and of the cells that have it."""
 
     folded: Folded
-    order: Positions
-    """Position of each factor in the model."""
+    places: Positions
+    """Of the cells among all."""
     state: State
     loadings_covariance: Floats
     explained_deviance: Floats
     total_explained_deviance: float
+
+
+@dataclass(frozen=True)
+class Factors:
+    """What is left of a model, and what it says of the cells of the fit."""
+
+    of_views: tuple[OfView, ...]
+    order: Positions
+    """Position of each factor in the model."""
+    state: State
+    explained_deviance: Floats
+    """Of all modalities together, as `total_explained_deviance`."""
+    total_explained_deviance: float
     elbo_held_out: float | None
 
 
+class _Explained(NamedTuple):
+    """Explained deviance on one modality."""
+
+    null: float
+    """Deviance of the null, mean over all cells, also those that lack the modality."""
+    total: float
+    shares: Floats
+
+
 @undisturbed(torch.device("cpu"))
-def canonical(model: LDVAE, cells: Cells, held_out: Mask, options: ModelOptions, levels: Levels) -> Factors:
+def canonical(model: Model, cells: Cells, held_out: Mask, options: ModelOptions, levels: Levels) -> Factors:
     """Canonical factors of a trained model, on the CPU.
 
     Parameters
@@ -61,10 +85,18 @@ def canonical(model: LDVAE, cells: Cells, held_out: Mask, options: ModelOptions,
         Of which the model was built.
     """
     arrays, everyone = folded(model, options, levels), np.arange(cells.n_obs)
-    decoded = partial(decoded_cells, unfolded(arrays), cells)
-    total, shares = assess.deviance_on_held_out(arrays.decoder, cells.source, decoded, held_out)
-    order, signs = _canonical_order(shares, arrays.decoder, composition=options.composition)
-    arrays = arrays.reordered(order, signs)
+    module, views = unfolded(arrays), cells.views([view.n_input for view in model.views])
+    explained = [
+        _explained(module, cells, view, place, arrays[place].decoder, held_out) for place, view in enumerate(views)
+    ]
+    total, shares = _together(explained)
+    order, signs = _canonical_order(
+        shares,
+        [one.decoder for one in arrays],
+        [one.null * one.shares for one in explained],
+        composition=options.composition,
+    )
+    arrays = [one.reordered(order, signs) for one in arrays]
 
     # Once more, for what stands in the AnnData is to be, bit for bit, what its encoders give.
     stored, others = unfolded(arrays), evenly(np.flatnonzero(held_out), _CELLS_FOR_ELBO)
@@ -73,19 +105,47 @@ def canonical(model: LDVAE, cells: Cells, held_out: Mask, options: ModelOptions,
         state = posterior(stored, scorer, cells, everyone)
         if len(others):
             elbo_held_out = mean_elbo(scorer, cells.kept(others), np.arange(len(others)), DRAWS)
-    training = np.flatnonzero(~held_out)
-    some = evenly(training, _CELLS_FOR_ERRORS)
-    known = _decoded(stored, cells.subset(some), state.rows(some))
-    covariance = _covariance(
-        arrays.decoder, known, level_blocks(model), composition=options.composition, n_training=len(training)
-    )
-    return Factors(arrays, order, state, covariance, shares[order], total, elbo_held_out)
+    of_views = []
+    for place, view in enumerate(views):
+        training = np.flatnonzero(~held_out[view.places])
+        some, own = evenly(training, _CELLS_FOR_ERRORS), state.of_view(view.places, place)
+        known = _decoded(stored.views[place], view.cells.subset(some), own.rows(some))
+        covariance = _covariance(
+            arrays[place].decoder,
+            known,
+            level_blocks(model.views[place]),
+            composition=options.composition,
+            n_training=len(training),
+        )
+        one = explained[place]
+        of_views.append(OfView(arrays[place], view.places, own, covariance, one.shares[order], one.total))
+    return Factors(tuple(of_views), order, state, shares[order], total, elbo_held_out)
 
 
-def decoded_cells(model: LDVAE, cells: Cells, chosen: Positions) -> assess.Decoded:
-    """The `chosen` cells at the posterior means of latent and library."""
+def decoded_cells(
+    model: Model, cells: Cells, chosen: Positions, view: View | None = None, place: int = 0
+) -> assess.Decoded:
+    """The `chosen` cells at the posterior means of latent and library; of a `view`, by their positions there."""
+    own = View(cells, np.arange(cells.n_obs)) if view is None else view
     with scorer_of(model) as scorer:
-        return _decoded(model, cells.subset(chosen), posterior(model, scorer, cells, chosen))
+        state = posterior(model, scorer, cells, own.places[chosen])
+    return _decoded(model.views[place], own.cells.subset(chosen), state.of_view(np.arange(len(chosen)), place))
+
+
+def _explained(model: Model, cells: Cells, view: View, place: int, decoder: Decoder, held_out: Mask) -> _Explained:
+    decoded = partial(decoded_cells, model, cells, view=view, place=place)
+    found = assess.deviance_on_held_out(decoder, view.cells.source, decoded, held_out[view.places])
+    return _Explained(found.null * len(view.places) / cells.n_obs, found.total, found.shares)
+
+
+def _together(explained: Sequence[_Explained]) -> tuple[float, Floats]:
+    """Total and each factor's share of the deviance of all modalities."""
+    if len(explained) == 1:
+        return explained[0].total, explained[0].shares
+    nulls = np.array([one.null for one in explained])
+    weights = nulls / max(nulls.sum(), np.finfo(float).tiny)
+    total = sum(weight * one.total for weight, one in zip(weights, explained, strict=True))
+    return float(total), np.sum([weight * one.shares for weight, one in zip(weights, explained, strict=True)], axis=0)
 
 
 def _decoded(model: LDVAE, cells: Cells, state: State) -> assess.Decoded:
@@ -102,13 +162,20 @@ def _decoded(model: LDVAE, cells: Cells, state: State) -> assess.Decoded:
     )
 
 
-def _canonical_order(shares: Floats, decoder: Decoder, *, composition: bool) -> tuple[Positions, NDArray[np.float64]]:
-    """Largest explained deviance first, what vanished last; signs such that the loadings' heavier tail is positive."""
-    order = np.lexsort((-shares, decoder.log_proportion.vanished))
+def _canonical_order(
+    shares: Floats, decoders: Sequence[Decoder], by_view: Sequence[Floats], *, composition: bool
+) -> tuple[Positions, NDArray[np.float64]]:
+    """Largest explained deviance first, what vanished last; signs such that the loadings' heavier tail is positive.
+
+    The loadings of each factor are those of the modality of which it explains most (`by_view`, n_latent each).
+    """
+    vanished = np.all([decoder.log_proportion.vanished for decoder in decoders], axis=0)
+    order = np.lexsort((-shares, vanished))
     if composition:
         return order, np.ones(len(order))
-    skewness = (decoder.log_proportion.loadings[:, order] ** 3).sum(0)
-    return order, np.where(skewness < 0, -1.0, 1.0)
+    skewness = np.stack([(decoder.log_proportion.loadings[:, order] ** 3).sum(0) for decoder in decoders])
+    strongest = np.argmax(by_view, axis=0)[order]
+    return order, np.where(skewness[strongest, np.arange(len(order))] < 0, -1.0, 1.0)
 
 
 def _covariance(

@@ -13,6 +13,7 @@ import torch
 from sc_ldvae._tables import joined, parted
 from sc_ldvae.counts import Share, evenly
 from sc_ldvae.engine import Ranks
+from sc_ldvae.fit._hide import hidden
 from sc_ldvae.fit._history import History
 from sc_ldvae.fit._schedule import kl_weights, learning_rate, rounds_of
 from sc_ldvae.fit._scores import mean_elbo
@@ -26,10 +27,10 @@ if TYPE_CHECKING:
     from sc_ldvae._options import Schedule
     from sc_ldvae._typing import Arrays, Mask, Positions
     from sc_ldvae.counts import Cells, Minibatch
-    from sc_ldvae.engine import AdaptivePrior, Engine
+    from sc_ldvae.engine import AdaptivePriors, Engine
     from sc_ldvae.fit._checkpoint import Checkpoint
     from sc_ldvae.fit._watcher import Watcher
-    from sc_ldvae.nn import LDVAE
+    from sc_ldvae.nn import Model
 
 # Held-out cells that are scored after a round: the same every time, and with the same draws.
 _WATCHED = 5000
@@ -73,6 +74,8 @@ class Course:
         Which one at this training it is; a state that was found belongs to one of them.
     ranks
         Processes that train together.
+    hide_modality
+        Share of the cells that show one of their modalities alone, others in every step.
     """
 
     def __init__(
@@ -85,8 +88,10 @@ class Course:
         checkpoint: Checkpoint | None = None,
         attempt: int = 0,
         ranks: Ranks | None = None,
+        hide_modality: float = 0.0,
     ) -> None:
         self._ranks = ranks = ranks or Ranks()
+        self._hide_modality = hide_modality
         self._cells, self._training, others = cells, np.flatnonzero(~held_out), np.flatnonzero(held_out)
         self._watched = cells.kept(evenly(others, _WATCHED)[ranks.rank :: ranks.n]) if len(others) else None
         self._schedule, self._rounds = schedule, rounds_of(schedule, len(self._training), ranks.n)
@@ -111,7 +116,7 @@ class Course:
             self._take_up(self._found)
         self._minibatches = self._endlessly()
 
-    def select(self, model: LDVAE, engine: Engine, prior: AdaptivePrior, last: int) -> None:
+    def select(self, model: Model, engine: Engine, prior: AdaptivePriors, last: int) -> None:
         """Train until round `last`, for `prior` to learn which factors the cells support."""
         if self._found is not None and self._found["selected"]:
             prior.load(self._found["selected"])
@@ -119,7 +124,7 @@ class Course:
             self.run(model, engine, prior, last)
         self._selected, self.history.n_selecting = prior.state(), last
 
-    def run(self, model: LDVAE, engine: Engine, prior: AdaptivePrior | None = None, last: int | None = None) -> str:
+    def run(self, model: Model, engine: Engine, prior: AdaptivePriors | None = None, last: int | None = None) -> str:
         """Maximise the ELBO of the training cells; leave the model in the state that was best on the others.
 
         Parameters
@@ -173,13 +178,13 @@ class Course:
             model.load_state_dict(self._best)
         return reason
 
-    def _train_a_round(self, model: LDVAE, engine: Engine, prior: AdaptivePrior | None) -> None:
+    def _train_a_round(self, model: Model, engine: Engine, prior: AdaptivePriors | None) -> None:
         history, n_rounds = self.history, len(self.history.epoch) + 1
         end = self._rounds.steps_after(n_rounds)
         if self._n_in_round == 0:
             history.lr.append(self._lr())
         while self._n_steps < end:
-            minibatch = next(self._minibatches)
+            minibatch = hidden(next(self._minibatches), self._hide_modality, self._draws)
             kl_weight = self._rising[min(self._n_steps, len(self._rising) - 1)]
             terms = engine.step(minibatch, self._lr(), kl_weight, self._draws)
             self._elbo += terms.per_cell().detach().sum()
@@ -238,7 +243,7 @@ class Course:
             return False
         return perf_counter() - self._last_written > _BETWEEN_CHECKPOINTS
 
-    def _keep(self, model: LDVAE, engine: Engine, prior: AdaptivePrior | None) -> None:
+    def _keep(self, model: Model, engine: Engine, prior: AdaptivePriors | None) -> None:
         """Write the state, from which the same steps follow as from here."""
         if self._checkpoint is None:
             return

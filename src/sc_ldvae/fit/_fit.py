@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from sc_ldvae.counts import evenly
-from sc_ldvae.engine import AdaptivePrior, Ranks, engine_of, own_device, ranks_of
+from sc_ldvae.engine import AdaptivePrior, AdaptivePriors, Ranks, engine_of, own_device, ranks_of
+from sc_ldvae.fit._build import built
 from sc_ldvae.fit._canonical import canonical
 from sc_ldvae.fit._checkpoint import Checkpoint, check_same, fingerprint_of, fingerprint_of_draws
 from sc_ldvae.fit._course import Course
@@ -20,8 +21,8 @@ from sc_ldvae.fit._start import MAX_CELLS, start_from_data
 from sc_ldvae.fit._vanish import with_vanished, without_vanished
 from sc_ldvae.fit._verdict import check_result
 from sc_ldvae.likelihoods import LIKELIHOODS
-from sc_ldvae.nn import LDVAE, undisturbed
-from sc_ldvae.record import NewFit
+from sc_ldvae.nn import undisturbed
+from sc_ldvae.record import JointFit, NewFit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from sc_ldvae.fit._history import History
     from sc_ldvae.fit._request import Request
     from sc_ldvae.fit._watcher import Watcher
+    from sc_ldvae.nn import Model
 
 _STEP_BACK = 10
 _log = logging.getLogger("sc_ldvae")
@@ -41,11 +43,11 @@ _log = logging.getLogger("sc_ldvae")
 class Training:
     """A trained model in evaluation mode, and how the training went."""
 
-    model: LDVAE
+    model: Model
     history: History
     stop_reason: str
-    prior_scale: Floats | None = None
-    """Standard deviation of the prior of each factor's loadings, 0 where the factor vanished, n_latent."""
+    prior_scales: list[Floats] | None = None
+    """Standard deviation of the prior of each factor's loadings in each modality, 0 where it vanished, n_latent."""
 
 
 def fit(
@@ -56,7 +58,7 @@ def fit(
     checkpoint: Path | None = None,
     *,
     resume: bool = False,
-) -> NewFit:
+) -> JointFit:
     """Train the model on all cells but the `held_out` ones (n_obs), and bring its factors into canonical form.
 
     The state of the training is written to `checkpoint`; with `resume` it goes on from the one that is there.
@@ -75,7 +77,7 @@ def fit(
         return ranks.shared(lambda: _finished(request, held_out, training))
 
 
-def _finished(request: Request, held_out: Mask, training: Training) -> NewFit:
+def _finished(request: Request, held_out: Mask, training: Training) -> JointFit:
     """What a training comes to: canonical factors, and what they say of the cells."""
     # What overflows here is refused below.
     with np.errstate(all="ignore"):
@@ -83,37 +85,53 @@ def _finished(request: Request, held_out: Mask, training: Training) -> NewFit:
     _check_finite(factors)
     history = training.history
     new = new_fit(factors, held_out, history.columns(), history.epoch[history.best()], training.stop_reason)
-    if training.prior_scale is None:
+    if training.prior_scales is None:
         return new
-    n_vanished = int((training.prior_scale == 0).sum())
+    n_vanished = int((training.prior_scales[0] == 0).sum())
     _log.info("%d of %d factors were not needed.", n_vanished, request.options.n_latent)
-    return replace(new, prior_scale=training.prior_scale[factors.order])
+    scales = [scale[factors.order] for scale in training.prior_scales]
+    of_views = [replace(one, prior_scale=scale) for one, scale in zip(new.of_views, scales, strict=True)]
+    return replace(new, of_views=tuple(of_views))
 
 
 def new_fit(
     factors: Factors, held_out: Mask, history: Mapping[str, Sequence[float]], best_epoch: float, stop_reason: str
-) -> NewFit:
+) -> JointFit:
     """Factors and the course of their training, for the record."""
-    return NewFit(
-        folded=factors.folded,
+    of_views = [
+        NewFit(
+            folded=own.folded,
+            latent=own.state.latent,
+            variance=own.state.variance,
+            library=own.state.library,
+            held_out=held_out[own.places],
+            loadings_covariance=own.loadings_covariance,
+            explained_deviance=own.explained_deviance,
+            total_explained_deviance=own.total_explained_deviance,
+            elbo_held_out=factors.elbo_held_out,
+            history=history,
+            best_epoch=best_epoch,
+            stop_reason=stop_reason,
+        )
+        for own in factors.of_views
+    ]
+    return JointFit(
+        of_views=tuple(of_views),
         latent=factors.state.latent,
         variance=factors.state.variance,
         library=factors.state.library,
         held_out=held_out,
-        loadings_covariance=factors.loadings_covariance,
         explained_deviance=factors.explained_deviance,
         total_explained_deviance=factors.total_explained_deviance,
-        elbo_held_out=factors.elbo_held_out,
-        history=history,
-        best_epoch=best_epoch,
-        stop_reason=stop_reason,
     )
 
 
 def _check_finite(factors: Factors) -> None:
     """Refuse what holds a number that no later step could use."""
     state, total, elbo = factors.state, factors.total_explained_deviance, factors.elbo_held_out
-    values = (state.latent, state.variance, state.library, factors.loadings_covariance, factors.explained_deviance)
+    values = [state.latent, state.variance, factors.explained_deviance]
+    for own in factors.of_views:
+        values += [own.state.library, own.loadings_covariance, own.explained_deviance]
     if not all(np.isfinite(part).all() for part in (*values, total, 0.0 if elbo is None else elbo)):
         msg = "The fit ended with values that are not finite. Try a smaller lr, or fit for longer."
         raise FloatingPointError(msg)
@@ -171,43 +189,69 @@ def _trained_at_once(
     n_training = int((~held_out).sum())
     last = rounds_of(request.schedule, n_training, ranks.n).n_selecting
     adaptive = request.schedule.loadings_prior is not None and last > 0 and not request.options.composition
-    selecting = _prior(model, n_training, model.n_latent, ranks) if adaptive and request.selects else None
-    arguments = request.cells, held_out, request.schedule, generator, watcher, checkpoint, attempt, ranks
-    course = Course(*arguments)
+    selecting = _priors(model, request, held_out, model.n_latent, ranks) if adaptive and request.selects else None
+    course = Course(
+        request.cells,
+        held_out,
+        request.schedule,
+        generator,
+        watcher,
+        checkpoint,
+        attempt,
+        ranks,
+        request.hide_modality,
+    )
     if selecting is not None:
         with engine_of(model, 1 / n_training, selecting, ranks) as engine:
             course.select(model, engine, selecting, last)
         kept = selecting.supported()
-        model = without_vanished(model, kept, request.options, request.levels)
-    lasting = _prior(model, n_training, 0 if request.selects else model.n_latent, ranks) if adaptive else None
+        model = without_vanished(model, kept, request)
+    n_lasting = 0 if request.selects else model.n_latent
+    lasting = _priors(model, request, held_out, n_lasting, ranks) if adaptive else None
     with engine_of(model, 1 / n_training, lasting, ranks) as engine:
         reason = course.run(model, engine, lasting)
     history = course.history
     ranks.shared(lambda: check_result(model, request.cells, held_out, history, request.schedule))
     if selecting is None:
         return Training(model, history, reason)
-    model = with_vanished(model, kept, request.options, request.levels)
-    return Training(model, history, reason, np.where(kept, selecting.scale, 0.0))
+    model = with_vanished(model, kept, request)
+    return Training(model, history, reason, [np.where(kept, scale, 0.0) for scale in selecting.scales])
 
 
-def _prior(model: LDVAE, n_training: int, n_factors: int, ranks: Ranks) -> AdaptivePrior | None:
+def _priors(model: Model, request: Request, held_out: Mask, n_factors: int, ranks: Ranks) -> AdaptivePriors | None:
     """Of the covariates and of so many factors; None where there are none of either."""
-    covariates = [block.stop - block.start for block in level_blocks(model)] + [1] * model.n_continuous_cov
-    likelihood = LIKELIHOODS[model.blocks[0].gene_likelihood]
-    return AdaptivePrior(likelihood, n_training, n_factors, covariates, ranks) if n_factors or covariates else None
+    first, training = model.views[0], ~held_out
+    covariates = [block.stop - block.start for block in level_blocks(first)] + [1] * first.n_continuous_cov
+    if not n_factors and not covariates:
+        return None
+    views = request.cells.views([view.n_input for view in model.views])
+    priors = [
+        AdaptivePrior(
+            LIKELIHOODS[view.gene_likelihood],
+            int(training[own.places].sum()),
+            n_factors,
+            covariates,
+            ranks,
+            int(training.sum()),
+        )
+        for view, own in zip(model.views, views, strict=True)
+    ]
+    return AdaptivePriors(priors)
 
 
 @undisturbed(torch.device("cpu"))
-def _started_model(request: Request, held_out: Mask, seed: int) -> LDVAE:
-    source, generator = request.cells.source, torch.Generator("cpu").manual_seed(seed)
-    model = LDVAE(source.n_vars, **asdict(request.options), **asdict(request.levels), generator=generator)
+def _started_model(request: Request, held_out: Mask, seed: int) -> Model:
+    cells, generator = request.cells, torch.Generator("cpu").manual_seed(seed)
+    model = built(request, request.options.n_latent, generator)
     # Totals of all cells: a batch whose training cells are few still gets a sound prior.
-    batch = request.cells.annotations.get("batch_index")
-    model.set_library_prior(
-        torch.tensor(source.totals, dtype=torch.float32, device="cpu"),
-        None if batch is None else torch.from_numpy(batch),
-    )
-    start_from_data(model, source.rows(evenly(np.flatnonzero(~held_out), MAX_CELLS)))
+    for view, own in zip(model.views, cells.views([view.n_input for view in model.views]), strict=True):
+        batch, everyone = own.cells.annotations.get("batch_index"), np.arange(own.cells.n_obs)
+        library = own.cells.library(everyone) if model.fuses else own.cells.source.totals
+        view.set_library_prior(
+            torch.tensor(library, dtype=torch.float32, device="cpu"),
+            None if batch is None else torch.from_numpy(batch),
+        )
+    start_from_data(model, cells.subset(evenly(np.flatnonzero(~held_out), MAX_CELLS)))
     return model
 
 

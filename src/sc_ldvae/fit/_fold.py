@@ -19,15 +19,19 @@ if TYPE_CHECKING:
 
     from sc_ldvae._options import Levels, ModelOptions
     from sc_ldvae._typing import Floats
-    from sc_ldvae.nn import LDVAE, Encoder
+    from sc_ldvae.nn import LDVAE, Encoder, Model
 
 
-def folded(model: LDVAE, options: ModelOptions, levels: Levels) -> Folded:
-    """The whole model, its decoder canonical, factors as the module has them."""
+def folded(model: Model, options: ModelOptions, levels: Levels) -> list[Folded]:
+    """The whole model, one for each modality: decoders canonical, factors as the module has them."""
+    return [_folded(view, view.blocks[0].options(options), levels, expert=model.fuses) for view in model.views]
+
+
+def _folded(model: LDVAE, options: ModelOptions, levels: Levels, *, expert: bool) -> Folded:
     encoders = {"z": fold_encoder(model.z_encoder)}
     if model.l_encoder is not None:
         encoders["library"] = fold_encoder(model.l_encoder)
-    return Folded(canonical_decoder(model), encoders, _library_prior(model), options, levels)
+    return Folded(canonical_decoder(model), encoders, _library_prior(model), options, levels, expert=expert)
 
 
 def canonical_decoder(model: LDVAE) -> Decoder:

@@ -22,4 +22,5 @@ def refits(request: Request, samples: Iterable[Resampled], rng: np.random.Genera
     """Loadings of a fit to each sample of the cells, n_genes x n_latent."""
     for sample in samples:
         asked, held_out = of_sample(request, sample)
-        yield canonical_decoder(trained(asked, held_out, rng).model).log_proportion.loadings
+        (view,) = trained(asked, held_out, rng).model.views
+        yield canonical_decoder(view).log_proportion.loadings

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from sc_ldvae._options import Levels, ModelOptions, Schedule
     from sc_ldvae.counts import Cells
+    from sc_ldvae.likelihoods import Block
 
 
 @dataclass(frozen=True)
@@ -23,3 +24,9 @@ class Request:
     device: torch.device
     selects: bool = True
     """Whether factors with an adaptive prior may vanish; else all stay, and their prior stays with them."""
+    blocks: tuple[Block, ...] = ()
+    """Modalities of a joint fit, in the order of their genes; none: there is one, of which `options` tell."""
+    weights: tuple[float, ...] | None = None
+    """What the log-likelihood of each is multiplied by in training."""
+    hide_modality: float = 0.0
+    """Share of the cells that show and explain one of their modalities only, others in every step."""

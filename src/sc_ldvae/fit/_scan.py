@@ -70,8 +70,9 @@ def _verdict(request: Request, n_latent: int, sample: Resampled, rng: np.random.
     with scorer_of(model) as scorer:
         generator, others = torch.Generator(scorer.device).manual_seed(0), np.flatnonzero(held_out)
         draws = [elbo_terms(scorer, asked.cells, others, generator).per_cell() for _ in range(_DRAWS)]
-    decoder, decoded = canonical_decoder(model), decoded_cells(model, asked.cells, np.arange(asked.cells.n_obs))
-    explained, _ = assess.deviance_on_held_out(decoder, decoded.source, decoded.rows, held_out)
+    (view,) = model.views
+    decoder, decoded = canonical_decoder(view), decoded_cells(model, asked.cells, np.arange(asked.cells.n_obs))
+    explained = assess.deviance_on_held_out(decoder, decoded.source, decoded.rows, held_out)
     information = assess.gene_information(decoder, float(decoded.library.mean()))
     return _Verdict(
         torch.stack(draws).mean(0).numpy(),

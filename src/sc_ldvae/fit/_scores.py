@@ -22,23 +22,29 @@ if TYPE_CHECKING:
     from sc_ldvae._typing import Bar, Floats, Positions
     from sc_ldvae.counts import Cells, Minibatch
     from sc_ldvae.engine import Scorer
-    from sc_ldvae.nn import LDVAE
+    from sc_ldvae.nn import Model
 
 # Cells that one evaluation holds at once.
 CHUNK = 512
 
 
-def posterior(model: LDVAE, scorer: Scorer, cells: Cells, chosen: Positions, bar: Bar | None = None) -> State:
-    """Latent, its variance before the softmax of 'ln', and library of the `chosen` cells."""
+def posterior(model: Model, scorer: Scorer, cells: Cells, chosen: Positions, bar: Bar | None = None) -> State:
+    """Latent, its variance before the softmax of 'ln', and library of the `chosen` cells.
+
+    Of several modalities, the library is n_obs x modalities; what a cell lacks is missing.
+    """
     latent, variance = np.empty((2, len(chosen), model.n_latent), np.float32)
     library = cells.library(chosen)
     start = 0
     for minibatch in _chunks(cells, chosen, bar):
-        mean, own_variance, log_library = scorer.posterior(minibatch)
+        mean, own_variance, log_libraries = scorer.posterior(minibatch)
         own = slice(start, start + len(minibatch))
         latent[own], variance[own] = model.transform(mean).numpy(), own_variance.numpy()
-        if log_library is not None:
-            library[own] = log_library.exp().numpy()
+        for place, ((has, _), log_library) in enumerate(zip(minibatch.views(), log_libraries, strict=True)):
+            if log_library is None:
+                continue
+            of_view = library[own] if has is None else library[own, place]
+            of_view[slice(None) if has is None else has] = log_library.exp().numpy()
         start = own.stop
     return State(latent, variance, library)
 
@@ -77,21 +83,21 @@ def _chunks(cells: Cells, chosen: Positions, bar: Bar | None) -> Iterator[Miniba
 
 
 @undisturbed(torch.device("cpu"))
-def elbo_of_cells(model: LDVAE, cells: Cells, n_draws: int, seed: int, *, shown: bool) -> Floats:
+def elbo_of_cells(model: Model, cells: Cells, n_draws: int, seed: int, *, shown: bool) -> Floats:
     """Mean ELBO of each cell over draws, n_obs."""
     terms = _terms_of_cells(model, cells, n_draws, seed, shown=shown)
     return torch.stack([one.per_cell() for one in terms]).mean(0).numpy()
 
 
 @undisturbed(torch.device("cpu"))
-def errors_of_cells(model: LDVAE, cells: Cells, n_draws: int, seed: int, *, shown: bool) -> Floats:
+def errors_of_cells(model: Model, cells: Cells, n_draws: int, seed: int, *, shown: bool) -> Floats:
     """Minus the mean log-likelihood of each cell over draws, n_obs."""
     terms = _terms_of_cells(model, cells, n_draws, seed, shown=shown)
     return -torch.stack([one.log_likelihood for one in terms]).mean(0).numpy()
 
 
 @undisturbed(torch.device("cpu"))
-def marginals_of_cells(model: LDVAE, cells: Cells, n_draws: int, seed: int, *, shown: bool) -> Floats:
+def marginals_of_cells(model: Model, cells: Cells, n_draws: int, seed: int, *, shown: bool) -> Floats:
     """Log of the mean importance weight of each cell over draws, n_obs (Burda et al. 2016)."""
     everyone, total = np.arange(cells.n_obs), torch.full((cells.n_obs,), -torch.inf, dtype=torch.float64, device="cpu")
     with scorer_of(model) as scorer, _bar_of_draws(cells, n_draws, shown=shown) as bar:
@@ -101,7 +107,7 @@ def marginals_of_cells(model: LDVAE, cells: Cells, n_draws: int, seed: int, *, s
     return (total - np.log(n_draws)).numpy()
 
 
-def _terms_of_cells(model: LDVAE, cells: Cells, n_draws: int, seed: int, *, shown: bool) -> list[Elbo]:
+def _terms_of_cells(model: Model, cells: Cells, n_draws: int, seed: int, *, shown: bool) -> list[Elbo]:
     check_memory(
         n_draws * cells.n_obs * len(Elbo._fields) * 8,
         f"{n_draws} draws of {cells.n_obs} cells",

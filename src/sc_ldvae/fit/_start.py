@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
+from scipy.sparse import csr_matrix
 
-from sc_ldvae.fit._svd import truncated_svd
+from sc_ldvae.fit._svd import joint_svd, log_normalised, truncated_svd
 from sc_ldvae.likelihoods import LIKELIHOODS
 from sc_ldvae.nn import LinearDecoder
 
@@ -16,35 +17,79 @@ if TYPE_CHECKING:
     from scipy import sparse
 
     from sc_ldvae._typing import Floats
+    from sc_ldvae.counts import Cells
     from sc_ldvae.fit._svd import Svd
-    from sc_ldvae.nn import LDVAE, Encoder, Grouped
+    from sc_ldvae.nn import LDVAE, Encoder, Grouped, Model
 
 # A start needs no more cells than this, and the SVD would cost more than the fit.
 MAX_CELLS = 20_000
 _LATENT_LOG_VARIANCE = -2.0
 _LIBRARY_LOG_VARIANCE = -4.0
+# Of the largest; directions below, of which a modality knows nothing, have no part in a regression.
+_LEAST_SINGULAR = 1e-3
 
 
 @torch.no_grad()
-def start_from_data(model: LDVAE, counts: sparse.csr_matrix) -> None:
-    """Set the parameters of a fresh model from the training cells' counts, n_obs x n_vars.
+def start_from_data(model: Model, cells: Cells) -> None:
+    """Set the parameters of a fresh model from training cells.
 
     The encoder's hidden units start as pairs of opposite projections on the SVD's directions: the difference of a pair
     after ReLU is the projection itself, so the latent's mean starts as the scores that the decoder's loadings expect.
     What the reference draws at random and the data can't tell (the other hidden units) stays random.
+
+    Several modalities share the scores of one SVD, which the encoder of each starts to tell from its own projections.
     """
-    counts = counts.astype(np.float64)
-    library = np.asarray(counts.sum(1)).ravel()
-    svd = truncated_svd(counts, library, min(model.n_latent, min(counts.shape) - 2))
+    counts = [
+        view.cells.source.rows(np.arange(len(view.places))).astype(np.float64)
+        for view in cells.views([view.n_input for view in model.views])
+    ]
+    libraries = [np.asarray(one.sum(1)).ravel() for one in counts]
+    if model.fuses:
+        targets = _start_together(model, cells, counts, libraries)
+    else:
+        svd = truncated_svd(counts[0], libraries[0], min(model.n_latent, min(counts[0].shape) - 2))
+        targets = [_Targets(svd, svd.scores)]
+    for view, own, library, target in zip(model.views, counts, libraries, targets, strict=True):
+        _start_view(view, own, library, target, alone=not model.fuses)
+
+
+class _Targets(NamedTuple):
+    """What a modality starts from."""
+
+    svd: Svd
+    scores: NDArray[np.float64]
+    """Of the cells that have it, n_obs x k."""
+
+
+def _start_together(
+    model: Model, cells: Cells, counts: list[sparse.csr_matrix], libraries: list[NDArray[np.float64]]
+) -> list[_Targets]:
+    places = [view.places for view in cells.views([view.n_input for view in model.views])]
+    present = np.zeros((cells.n_obs, len(places)), dtype=bool)
+    logs = []
+    for i, (own, library, where) in enumerate(zip(counts, libraries, places, strict=True)):
+        present[where, i] = True
+        log = log_normalised(own, library)
+        pointers = np.zeros(cells.n_obs + 1, log.indptr.dtype)
+        pointers[1 + where] = np.diff(log.indptr)
+        logs.append(csr_matrix((log.data, log.indices, np.cumsum(pointers)), shape=(cells.n_obs, own.shape[1])))
+    k = min(model.n_latent, cells.n_obs - 2, model.n_input - 2)
+    found = joint_svd(logs, present, k)
+    return [_Targets(svd, svd.scores[where]) for svd, where in zip(found, places, strict=True)]
+
+
+def _start_view(
+    model: LDVAE, counts: sparse.csr_matrix, library: NDArray[np.float64], target: _Targets, *, alone: bool
+) -> None:
+    """Start from the counts of one modality, n_obs x n_vars, and its SVD."""
     totals = np.bincount(counts.indices, weights=counts.data, minlength=counts.shape[1]) + 0.5
-    _start_mean(model, totals / totals.sum(), svd)
-    for i, block in enumerate(model.blocks):
-        values = LIKELIHOODS[block.gene_likelihood].start(counts[:, block.genes], library)
-        for name, part in model.parts_of(i):
-            _start_part(part, values[name])
+    _start_mean(model, totals / totals.sum(), target.svd)
+    values = LIKELIHOODS[model.gene_likelihood].start(counts, library)
+    for name, part in model.parts_of(0):
+        _start_part(part, values[name])
 
     seen = counts.log1p() if model.log_variational else counts
-    _start_encoder(model.z_encoder, seen, svd.directions, svd.scores, _LATENT_LOG_VARIANCE)
+    _start_encoder(model.z_encoder, seen, target.svd.directions, target.scores, _LATENT_LOG_VARIANCE, alone=alone)
     if model.l_encoder is not None:
         everything = np.full((counts.shape[1], 1), counts.shape[1] ** -0.5)
         log_library = np.log(library)
@@ -78,8 +123,13 @@ def _start_encoder(
     directions: NDArray[np.float64],
     targets: NDArray[np.float64],
     log_variance: float,
+    *,
+    alone: bool = True,
 ) -> None:
-    """Let the posterior's mean be the regression of `targets` on the projection of what is `seen` on `directions`."""
+    """Let the posterior's mean be the regression of `targets` on the projection of what is `seen` on `directions`.
+
+    Of each on its own, or where the encoder is not `alone` of each on all, whose rest is the variance then.
+    """
     k = min(directions.shape[1], encoder.mean.in_features // 2)
     weights = directions[:, :k].T
     for layer in encoder.hidden():
@@ -89,13 +139,20 @@ def _start_encoder(
         weights = np.eye(k, layer.linear.out_features) - np.eye(k, layer.linear.out_features, k)
     projections = seen @ directions[:, :k]
     spread = (projections - projections.mean(0)) / np.maximum(projections.std(0), np.finfo(float).tiny)
-    slopes = (spread * (targets[:, :k] - targets[:, :k].mean(0))).mean(0)
+    centred = targets[:, :k] - targets[:, :k].mean(0)
+    if alone:
+        slopes = np.diag((spread * centred).mean(0))
+    else:
+        slopes = np.linalg.lstsq(spread, centred, rcond=_LEAST_SINGULAR)[0]
     encoder.mean.weight.zero_()
-    _copy(encoder.mean.weight[:k], slopes[:, None] * weights)
+    _copy(encoder.mean.weight[:k], slopes.T @ weights)
     encoder.mean.bias.zero_()
     _copy(encoder.mean.bias[:k], targets[:, :k].mean(0))
     encoder.log_variance.weight.mul_(0.1)
     encoder.log_variance.bias.fill_(log_variance)
+    if not alone:
+        rest = np.log(np.maximum((centred - spread @ slopes).var(0), np.exp(log_variance)))
+        _copy(encoder.log_variance.bias[:k], rest)
 
 
 def _copy(target: torch.Tensor, values: Floats) -> None:

@@ -13,7 +13,11 @@ from sc_ldvae.counts import evenly
 from sc_ldvae.kernels import matmul
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
+
+    from sc_ldvae._typing import Mask, Positions
 
 # Beyond so many products, and so long vectors, a BLAS cuts its sums by the number of its threads.
 _MOST_PRODUCTS, _LONGEST = 2**18, 2**13
@@ -41,76 +45,188 @@ class _Factored(NamedTuple):
     right: NDArray[np.float64]
 
 
+class Centred:
+    """A sparse matrix without the means of its columns, which is never made.
+
+    Parameters
+    ----------
+    log
+        n_obs x n_vars.
+    """
+
+    def __init__(self, log: sparse.csr_matrix) -> None:
+        self.log, self._mean = log, np.asarray(log.mean(0)).ravel()
+
+    def times(self, right: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The product with vectors of the columns."""
+        product = self.log @ right
+        return product - product.mean(0)
+
+    def transposed_times(self, left: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The product with vectors of the rows, whose sums are zero or not."""
+        return self.log.T @ left - np.multiply.outer(self._mean, left.sum(0))
+
+    def operator(self) -> LinearOperator:
+        """As ARPACK takes it."""
+
+        def times(v: NDArray[np.float64]) -> NDArray[np.float64]:
+            return self.log @ v - self._mean @ v
+
+        return LinearOperator(
+            self.log.shape,
+            matvec=times,
+            matmat=times,
+            rmatvec=self.transposed_times,
+            rmatmat=self.transposed_times,
+            dtype=np.float64,
+        )
+
+    def some(self, rows: Positions, columns: Positions) -> Centred:
+        """A part of it, centred anew."""
+        return Centred(self.log[rows][:, columns])
+
+
+class CentredBlocks(Centred):
+    """Several such matrices beside each other, each without the means of the rows that it has.
+
+    Parameters
+    ----------
+    logs
+        n_obs x columns, in which rows that are not there are empty.
+    present
+        Which rows are there, n_obs x matrices.
+    """
+
+    def __init__(self, logs: Sequence[sparse.csr_matrix], present: Mask) -> None:
+        self._logs, self._present = logs, present.astype(np.float64)
+        self.log = sparse.hstack(logs, format="csr")
+        self._means = np.zeros((len(logs), self.log.shape[1]))
+        start = 0
+        for i, log in enumerate(logs):
+            stop = start + log.shape[1]
+            self._means[i, start:stop] = np.asarray(log.sum(0)).ravel() / max(1.0, self._present[:, i].sum())
+            start = stop
+
+    def times(self, right: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The product with vectors of the columns."""
+        return self.log @ right - self._present @ (self._means @ right)
+
+    def transposed_times(self, left: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The product with vectors of the rows."""
+        return self.log.T @ left - self._means.T @ (self._present.T @ left)
+
+    def operator(self) -> LinearOperator:
+        """As ARPACK takes it."""
+        return LinearOperator(
+            self.log.shape,
+            matvec=self.times,
+            matmat=self.times,
+            rmatvec=self.transposed_times,
+            rmatmat=self.transposed_times,
+            dtype=np.float64,
+        )
+
+    def some(self, rows: Positions, columns: Positions) -> Centred:
+        """A part of it, centred anew."""
+        parts, start = [], 0
+        for log in self._logs:
+            own = columns[(columns >= start) & (columns < start + log.shape[1])] - start
+            parts.append(log[rows][:, own])
+            start += log.shape[1]
+        return CentredBlocks(parts, self._present[rows] > 0)
+
+
+def log_normalised(counts: sparse.csr_matrix, library: NDArray[np.float64]) -> sparse.csr_matrix:
+    """log1p of counts per median library."""
+    return sparse.csr_matrix(sparse.diags(np.median(library) / library) @ counts).log1p()
+
+
 def truncated_svd(counts: sparse.csr_matrix, library: NDArray[np.float64], k: int) -> Svd:
     """SVD of log1p of counts per median library, centred over cells without building the dense matrix."""
     n_obs, n_vars = counts.shape
-    log = sparse.csr_matrix(sparse.diags(np.median(library) / library) @ counts).log1p()
+    log = log_normalised(counts, library)
     if k < 1:
         return Svd(np.zeros((n_obs, 0)), np.zeros((n_vars, 0)), np.zeros((n_vars, 0)))
-    left, values, right = _factored(log, k)
+    left, values, right = _factored(Centred(log), k)
     effects = right * values / np.sqrt(n_obs)
     return Svd(left * np.sqrt(n_obs), effects - effects.mean(0), right)
 
 
-def _factored(log: sparse.csr_matrix, k: int) -> _Factored:
-    if max(log.shape) <= min(_LONGEST, _MOST_PRODUCTS // k**2):
+def joint_svd(logs: Sequence[sparse.csr_matrix], present: Mask, k: int) -> list[Svd]:
+    """SVD of several matrices of the same cells beside each other: the same scores with the effects on each.
+
+    Each is centred over the cells that it has, and divided by the root of its total variance, so that none drowns
+    because it has few columns.
+
+    Parameters
+    ----------
+    logs
+        Log-normalised counts, n_obs x n_vars each; empty rows for cells that lack a modality.
+    present
+        Which cells have which, n_obs x matrices.
+    k
+        Number of factors.
+    """
+    scaled = [sparse.csr_matrix(log / _spread(log[own])) for log, own in zip(logs, present.T, strict=True)]
+    left, _, right = _factored(CentredBlocks(scaled, present), k)
+    scores, svds, start = left * np.sqrt(len(left)), [], 0
+    for log, own in zip(logs, present.T, strict=True):
+        stop, of_view = start + log.shape[1], scores[own]
+        squares = np.maximum((of_view**2).sum(0), np.finfo(float).tiny)
+        effects = Centred(log[own]).transposed_times(of_view - of_view.mean(0)) / squares
+        lengths = np.maximum(np.linalg.norm(right[start:stop], axis=0), np.finfo(float).tiny)
+        svds.append(Svd(scores, effects, right[start:stop] / lengths))
+        start = stop
+    return svds
+
+
+def _spread(log: sparse.csr_matrix) -> float:
+    """Root of the sum of the variances of the columns; 1 if there are none."""
+    mean = np.asarray(log.mean(0)).ravel()
+    variance = float(log.power(2).mean(0).sum() - (mean**2).sum())
+    return variance**0.5 if variance > 0 else 1.0
+
+
+def _factored(centred: Centred, k: int) -> _Factored:
+    shape = centred.log.shape
+    if max(shape) <= min(_LONGEST, _MOST_PRODUCTS // k**2):
         try:
-            return _by_arpack(log, k)
+            return _by_arpack(centred, k)
         except ArpackError:
             # Cells that are all alike, or of too few kinds.
             pass
-    return _by_subspaces(log, k)
+    return _by_subspaces(centred, k)
 
 
-def _by_arpack(log: sparse.csr_matrix, k: int) -> _Factored:
-    mean = np.asarray(log.mean(0)).ravel()
-
-    def times(v: NDArray[np.float64]) -> NDArray[np.float64]:
-        return log @ v - mean @ v
-
-    def transposed_times(u: NDArray[np.float64]) -> NDArray[np.float64]:
-        return log.T @ u - np.multiply.outer(mean, u.sum(0))
-
-    centred = LinearOperator(
-        log.shape,
-        matvec=times,
-        matmat=times,
-        rmatvec=transposed_times,
-        rmatmat=transposed_times,
-        dtype=np.float64,
-    )
+def _by_arpack(centred: Centred, k: int) -> _Factored:
     # ARPACK's own start vector would come from a global generator.
-    start = np.random.default_rng(0).normal(size=min(log.shape))
-    left, values, right = svds(centred, k=k, v0=start)
+    start = np.random.default_rng(0).normal(size=min(centred.log.shape))
+    left, values, right = svds(centred.operator(), k=k, v0=start)
     order = np.argsort(-values)
     return _Factored(left[:, order], values[order], right[order].T)
 
 
-def _by_subspaces(log: sparse.csr_matrix, k: int) -> _Factored:
+def _by_subspaces(centred: Centred, k: int) -> _Factored:
     """By subspace iteration (Halko et al. 2011), first in some of the data, in sums that no BLAS cuts."""
-    cells, genes = (evenly(np.arange(n), _SOME) for n in log.shape)
-    width = min(k + _BESIDE, *log.shape)
-    right = np.zeros((log.shape[1], width))
-    right[genes] = _turned(log[cells][:, genes], np.random.default_rng(0).normal(size=(len(genes), width)), _ROUNDS)
-    right = _turned(log, right, _ROUNDS_OF_ALL)
-    projections = _projected(log, right)
+    shape = centred.log.shape
+    rows, columns = (evenly(np.arange(n), _SOME) for n in shape)
+    width = min(k + _BESIDE, *shape)
+    right = np.zeros((shape[1], width))
+    random = np.random.default_rng(0).normal(size=(len(columns), width))
+    right[columns] = _turned(centred.some(rows, columns), random, _ROUNDS)
+    right = _turned(centred, right, _ROUNDS_OF_ALL)
+    projections = centred.times(right)
     left, turn = _orthonormal(projections)
     values = np.sqrt((matmul(projections, turn) ** 2).sum(0))
     return _Factored(left[:, :k], values[:k], matmul(right, turn)[:, :k])
 
 
-def _turned(log: sparse.csr_matrix, right: NDArray[np.float64], n_rounds: int) -> NDArray[np.float64]:
+def _turned(centred: Centred, right: NDArray[np.float64], n_rounds: int) -> NDArray[np.float64]:
     """Directions after some rounds more, orthonormal."""
-    mean = np.asarray(log.mean(0)).ravel()
     for _ in range(n_rounds):
-        left, _ = _orthonormal(_projected(log, right))
-        right, _ = _orthonormal(log.T @ left - mean[:, None] * left.sum(0))
+        left, _ = _orthonormal(centred.times(right))
+        right, _ = _orthonormal(centred.transposed_times(left))
     return right
-
-
-def _projected(log: sparse.csr_matrix, right: NDArray[np.float64]) -> NDArray[np.float64]:
-    projections = log @ right
-    return projections - projections.mean(0)
 
 
 def _orthonormal(columns: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

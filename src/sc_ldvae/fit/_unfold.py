@@ -8,23 +8,31 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from sc_ldvae.nn import BATCH_NORM_EPS, LDVAE, LinearDecoder, undisturbed
+from sc_ldvae.nn import BATCH_NORM_EPS, LDVAE, JointLDVAE, LinearDecoder, undisturbed
 from sc_ldvae.record import AffineMap
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from torch import nn
 
     from sc_ldvae._typing import Floats
-    from sc_ldvae.nn import Encoder
+    from sc_ldvae.nn import Encoder, Model
     from sc_ldvae.record import Folded
 
 
 @undisturbed(torch.device("cpu"))
 @torch.no_grad()
-def unfolded(folded: Folded) -> LDVAE:
-    """A module with these folded arrays in evaluation mode, on the CPU; its BatchNorms pass everything on."""
+def unfolded(of_views: Sequence[Folded]) -> Model:
+    """A module with these folded arrays in evaluation mode, on the CPU; its BatchNorms pass everything on.
+
+    It can be of some modalities of a joint fit: then it is what the fit makes of cells that have no others.
+    """
+    views = [_unfolded(folded) for folded in of_views]
+    return JointLDVAE(views).eval() if of_views[0].expert else views[0]
+
+
+def _unfolded(folded: Folded) -> LDVAE:
     decoder, z_encoder = folded.decoder, folded.encoders["z"]
     options = replace(
         folded.options,

@@ -3,47 +3,50 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from sc_ldvae.nn import LDVAE, VARIANCE_FLOOR
+from sc_ldvae.fit._build import built
+from sc_ldvae.nn import VARIANCE_FLOOR
 
 if TYPE_CHECKING:
-    from sc_ldvae._options import Levels, ModelOptions
     from sc_ldvae._typing import Mask, Positions
+    from sc_ldvae.fit._request import Request
+    from sc_ldvae.nn import Model
+
+# Of an expert that knows nothing: beside the prior's, its precision is not seen in single precision.
+_KNOWS_NOTHING = 30.0
 
 
-def without_vanished(model: LDVAE, kept: Mask, options: ModelOptions, levels: Levels) -> LDVAE:
-    """The model with the `kept` factors alone, n_latent of the options."""
+def without_vanished(model: Model, kept: Mask, request: Request) -> Model:
+    """The model with the `kept` factors alone, n_latent."""
     places = np.flatnonzero(kept)
-    return _moved(model, places, np.arange(len(places)), len(places), options, levels)
+    return _moved(model, places, np.arange(len(places)), len(places), request)
 
 
 @torch.no_grad()
-def with_vanished(model: LDVAE, kept: Mask, options: ModelOptions, levels: Levels) -> LDVAE:
+def with_vanished(model: Model, kept: Mask, request: Request) -> Model:
     """That model with places for the others: their loadings are zero, and their posterior is the prior."""
     places = np.flatnonzero(kept)
-    padded = _moved(model, np.arange(len(places)), places, len(kept), options, levels)
-    gone = torch.from_numpy(~kept).to(padded.z_encoder.log_variance.bias.device)
-    padded.z_encoder.log_variance.bias[gone] = math.log(1 - VARIANCE_FLOOR)
+    padded = _moved(model, np.arange(len(places)), places, len(kept), request)
+    for view in padded.views:
+        bias = view.z_encoder.log_variance.bias
+        gone = torch.from_numpy(~kept).to(bias.device)
+        bias[gone] = _KNOWS_NOTHING if padded.fuses else math.log(1 - VARIANCE_FLOOR)
     return padded
 
 
 @torch.no_grad()
-def _moved(
-    model: LDVAE, source: Positions, target: Positions, n_latent: int, options: ModelOptions, levels: Levels
-) -> LDVAE:
+def _moved(model: Model, source: Positions, target: Positions, n_latent: int, request: Request) -> Model:
     """The model with other numbers of factors: those of the places `source` go to `target`, all else is zero there."""
     if n_latent == model.n_latent:
         return model
     state, device = model.state_dict(), next(model.parameters()).device
     # Every value is filled below.
     generator = torch.Generator("cpu").manual_seed(0)
-    options = replace(options, n_latent=n_latent)
-    moved = LDVAE(model.n_input, **asdict(options), **asdict(levels), generator=generator).to(device)
+    moved = built(request, n_latent, generator).to(device)
     for name, values in moved.state_dict().items():
         before = state[name]
         # The axes of the factors are those whose size is another one; what follows the factors are the covariates.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sc_ldvae._typing import Floats, Mask, Positions
     from sc_ldvae.counts import Cells
     from sc_ldvae.fit._history import History
-    from sc_ldvae.nn import LDVAE
+    from sc_ldvae.nn import Model
 
 # Cells whose counts say how probable all are under the null: so many at most, of so many numbers.
 _CELLS, _NUMBERS = 500, 2**21
@@ -31,7 +31,7 @@ _FEW, _MANY, _STEPS = (5.0, 1000.0), (0.5, 50.0), 150
 _ABOVE_CERTAIN = 0.1
 
 
-def check_result(model: LDVAE, cells: Cells, held_out: Mask, history: History, schedule: Schedule) -> None:
+def check_result(model: Model, cells: Cells, held_out: Mask, history: History, schedule: Schedule) -> None:
     """Refuse parameters that are no numbers, and a model that says less of the cells than their mean proportions do.
 
     The null gives every cell its library times the genes' overall proportions, under the same likelihood with the
@@ -64,23 +64,37 @@ def _check_elbo(what: str, elbo: float, null: float, below: tuple[float, float])
         raise FloatingPointError(msg)
 
 
-def _null(model: LDVAE, cells: Cells, training: Positions) -> Callable[[Positions], float]:
+def _null(model: Model, cells: Cells, training: Positions) -> Callable[[Positions], float]:
     """Mean log-likelihood of some of the cells that it is asked for."""
+    widths = [view.n_input for view in model.views]
+    nulls = [
+        _null_of_view(view.gene_likelihood, own.cells, own.among(training))
+        for view, own in zip(model.views, cells.views(widths), strict=True)
+    ]
+
+    def mean(asked: Positions) -> float:
+        total = 0.0
+        for null, own in zip(nulls, cells.views(widths), strict=True):
+            some = own.among(asked)
+            total += null(some) * len(some) / len(asked) if len(some) else 0.0
+        return total
+
+    return mean
+
+
+def _null_of_view(likelihood: str, cells: Cells, training: Positions) -> Callable[[Positions], float]:
     most = max(1, min(_CELLS, _NUMBERS // cells.source.n_vars))
     some = evenly(training, most)
     rows, library = cells.source.rows(some).astype(np.float64), cells.library(some).astype(np.float64)
     log_proportions = np.log(null_proportions(cells.source, training))
-    starts = [LIKELIHOODS[block.gene_likelihood].start(rows[:, block.genes], library) for block in model.blocks]
+    start = LIKELIHOODS[likelihood].start(rows, library)
 
     def mean(asked: Positions) -> float:
         scored = evenly(asked, most)
         counts, log_library = cells.source.rows(scored).toarray(), np.log(cells.library(scored))
-        total = 0.0
-        for block, start in zip(model.blocks, starts, strict=True):
-            log_mean = log_library[:, None] + log_proportions[block.genes]
-            arguments = [counts[:, block.genes], log_mean, *(values[None] for values in start.values())]
-            total += float(LOG_PROBS[block.gene_likelihood](*map(_double, arguments)).sum(1).mean())
-        return total
+        log_mean = log_library[:, None] + log_proportions
+        arguments = [counts, log_mean, *(values[None] for values in start.values())]
+        return float(LOG_PROBS[likelihood](*map(_double, arguments)).sum(1).mean())
 
     return mean
 

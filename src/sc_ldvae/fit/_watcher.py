@@ -13,26 +13,26 @@ if TYPE_CHECKING:
     from sc_ldvae._typing import Bar
     from sc_ldvae.fit._history import History
     from sc_ldvae.fit._schedule import Rounds
-    from sc_ldvae.nn import LDVAE
+    from sc_ldvae.nn import Model
 
 
 class Watcher(Protocol):
     """Is told twice in every round."""
 
-    def trained(self, model: LDVAE) -> None:
+    def trained(self, model: Model) -> None:
         """The steps of a round are done; held-out cells are not scored yet."""
 
-    def scored(self, model: LDVAE, history: History, reason: str) -> None:
+    def scored(self, model: Model, history: History, reason: str) -> None:
         """The round is over; `reason` says why training stops, and is empty if it goes on."""
 
 
 class Nobody:
     """Watches nothing."""
 
-    def trained(self, model: LDVAE) -> None:
+    def trained(self, model: Model) -> None:
         """Nothing to do."""
 
-    def scored(self, model: LDVAE, history: History, reason: str) -> None:
+    def scored(self, model: Model, history: History, reason: str) -> None:
         """Nothing to do."""
 
 
@@ -42,10 +42,10 @@ class Progress:
     def __init__(self, bar: Bar) -> None:
         self._bar = bar
 
-    def trained(self, model: LDVAE) -> None:
+    def trained(self, model: Model) -> None:
         """The bar waits for the score."""
 
-    def scored(self, model: LDVAE, history: History, reason: str) -> None:  # noqa: ARG002  a bar shows no model
+    def scored(self, model: Model, history: History, reason: str) -> None:  # noqa: ARG002  a bar shows no model
         """One round more."""
         held_out = f", held-out {history.elbo_held_out[-1]:.1f}" if history.elbo_held_out else ""
         stopped = f", stopped: {reason}" if reason else ""

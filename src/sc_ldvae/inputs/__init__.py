@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from sc_ldvae.inputs._annotations import Annotations, Columns
+from sc_ldvae.inputs._asked import AskedOfOne, AskedOfSeveral
 from sc_ldvae.inputs._columns import columns_of
 from sc_ldvae.inputs._counts import check_genes, check_object, counts_of, gene_mask, split
 from sc_ldvae.inputs._files import checkpoint_of, new_file
 from sc_ldvae.inputs._groups import grouped, tests_of
+from sc_ldvae.inputs._joint import Modalities, PerModality, check_mudata, is_view, modality_of
 from sc_ldvae.inputs._modality import changed, copied, is_mudata, obs_of, pick_modality
 from sc_ldvae.inputs._names import (
     check_any,
@@ -40,16 +42,21 @@ from sc_ldvae.inputs._stored import (
 
 __all__ = [
     "Annotations",
+    "AskedOfOne",
+    "AskedOfSeveral",
     "Columns",
     "Covariates",
     "Factors",
     "MissingGenes",
+    "Modalities",
     "Options",
+    "PerModality",
     "Scorable",
     "changed",
     "check_any",
     "check_genes",
     "check_key",
+    "check_mudata",
     "check_n_latent",
     "check_object",
     "check_once",
@@ -73,6 +80,8 @@ __all__ = [
     "generator_of",
     "grouped",
     "is_mudata",
+    "is_view",
+    "modality_of",
     "new_file",
     "obs_of",
     "pick_modality",

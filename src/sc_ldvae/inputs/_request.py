@@ -69,11 +69,8 @@ def request_of(adata: AnnData, mask: Mask, asked: Options) -> tuple[Request, Ann
     from sc_ldvae.fit import Request
 
     model, schedule = asked.model, asked.schedule
-    check_whole(n_hidden=model.n_hidden, n_layers_encoder=model.n_layers_encoder)
-    check_whole(max_epochs=schedule.max_epochs, batch_size=schedule.batch_size)
-    check_lr(schedule.lr)
-    check_loadings_prior(schedule.loadings_prior)
-    _check_fits(model, int(mask.sum()))
+    check_schedule(schedule)
+    check_model(model, int(mask.sum()))
     annotations = annotations_of(adata, asked.columns)
     source = counts_of(adata, asked.layer, np.flatnonzero(mask))
     annotations = annotations.in_counts_of(source)
@@ -83,8 +80,16 @@ def request_of(adata: AnnData, mask: Mask, asked: Options) -> tuple[Request, Ann
     return Request(cells, model, annotations.levels, schedule, device_of(asked.device)), annotations
 
 
-def _check_fits(model: ModelOptions, n_genes: int) -> None:
+def check_schedule(schedule: Schedule) -> None:
+    """Refuse numbers that no training can have."""
+    check_whole(max_epochs=schedule.max_epochs, batch_size=schedule.batch_size)
+    check_lr(schedule.lr)
+    check_loadings_prior(schedule.loadings_prior)
+
+
+def check_model(model: ModelOptions, n_genes: int) -> None:
     """Refuse encoders that would not fit into memory: weights, gradients and two moments, twice with the library's."""
+    check_whole(n_hidden=model.n_hidden, n_layers_encoder=model.n_layers_encoder)
     weights = 2 * n_genes * model.n_hidden + (model.n_layers_encoder - 1) * model.n_hidden**2
     sizes = f"n_hidden={model.n_hidden}, n_layers_encoder={model.n_layers_encoder}"
     check_memory(4 * 4 * weights, f"A model with {sizes} and {n_genes} genes", "Lower n_hidden.")

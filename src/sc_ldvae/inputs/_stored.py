@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sc_ldvae._typing import Data, Positions
     from sc_ldvae.counts import Source
     from sc_ldvae.engine import Scorer
-    from sc_ldvae.nn import LDVAE
+    from sc_ldvae.nn import Model
     from sc_ldvae.record import Record
 
 MissingGenes = Literal["error", "zero"]
@@ -37,7 +37,7 @@ _log = logging.getLogger("sc_ldvae")
 class Scorable:
     """The model of a record, and cells that it can be asked about."""
 
-    model: LDVAE
+    model: Model
     cells: Cells
 
     @property
@@ -67,7 +67,7 @@ def encoder_of(adata: AnnData, stored: Record, source: Source) -> Scorable:
     from sc_ldvae.fit import unfolded
 
     sizes = Annotations(obs_of(adata), Design(), None, *size_factors_of(adata, stored))
-    return Scorable(unfolded(stored.folded), Cells(source, sizes.arrays()))
+    return Scorable(unfolded([stored.folded]), Cells(source, sizes.arrays()))
 
 
 def for_likelihood(adata: AnnData, stored: Record, layer: str | Unset | None) -> Scorable:
@@ -75,7 +75,7 @@ def for_likelihood(adata: AnnData, stored: Record, layer: str | Unset | None) ->
     from sc_ldvae.fit import unfolded
 
     source = fitted_counts(adata, stored, layer)
-    return Scorable(unfolded(stored.folded), Cells(source, annotations_of_record(adata, stored).arrays()))
+    return Scorable(unfolded([stored.folded]), Cells(source, annotations_of_record(adata, stored).arrays()))
 
 
 def to_score(

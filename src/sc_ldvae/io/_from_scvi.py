@@ -113,7 +113,7 @@ def from_scvi(
     new = fit.new_fit(factors, held_out, history, len(history["epoch"]), reason)
     params = {**vars(options), **trained.keys(), "layer": layer, "modality": modality, "key_added": key_added}
     asked, keys = annotations.asked(columns >= 0, params), record.Keys.named(key_added)
-    return inputs.changed(data, modality, lambda adata: record.write_fit(adata, keys, new, asked), copy=copy)
+    return inputs.changed(data, modality, lambda adata: record.write_fit(adata, keys, new.alone, asked), copy=copy)
 
 
 def _columns(adata: AnnData, genes: pd.Index) -> NDArray[np.intp]:

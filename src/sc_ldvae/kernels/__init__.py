@@ -11,7 +11,7 @@ from sc_ldvae.kernels._first_layer import multiply
 from sc_ldvae.kernels._hidden import hidden_backward, hidden_forward
 from sc_ldvae.kernels._kept import fill_kept
 from sc_ldvae.kernels._proportions import add_proportions
-from sc_ldvae.kernels._rows import SparseRows, first_other_row, gather_rows, sparse_rows
+from sc_ldvae.kernels._rows import SparseRows, first_other_row, gather_rows, rows_between, sparse_rows
 from sc_ldvae.kernels._sums import matmul, matmul_transposed
 from sc_ldvae.kernels._terms import TERMS
 from sc_ldvae.kernels._threads import n_slices, own_threads
@@ -37,5 +37,6 @@ __all__ = [
     "norm_backward",
     "normalise",
     "own_threads",
+    "rows_between",
     "sparse_rows",
 ]

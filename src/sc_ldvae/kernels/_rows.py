@@ -50,6 +50,22 @@ def gather_rows(
     return pointers, columns, own
 
 
+def rows_between(
+    indptr: NDArray[np.integer[Any]],
+    indices: NDArray[np.integer[Any]],
+    values: NDArray[np.floating[Any]],
+    chosen: NDArray[np.integer[Any]],
+    start: int,
+    stop: int,
+) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.floating[Any]]]:
+    """Pointers, columns and values of the columns from `start` on, below `stop`, in the `chosen` rows of a CSR matrix."""
+    firsts, pointers = np.empty(len(chosen), np.int64), np.zeros(len(chosen) + 1, np.int64)
+    _find(indptr, indices, chosen, start, stop, firsts, pointers)
+    columns, own = np.empty(pointers[-1], np.int32), np.empty(pointers[-1], values.dtype)
+    _take(indices, values, start, firsts, pointers, columns, own)
+    return pointers, columns, own
+
+
 def first_other_row(
     indptr: NDArray[np.integer[Any]],
     genes: NDArray[np.int32],
@@ -93,6 +109,24 @@ def _gather(indptr, indices, values, chosen, pointers, columns, own):
         shift = indptr[chosen[i]] - pointers[i]
         for to in range(pointers[i], pointers[i + 1]):
             columns[to] = indices[to + shift]
+            own[to] = values[to + shift]
+
+
+@kernel
+def _find(indptr, indices, chosen, start, stop, firsts, pointers):
+    for i in range(len(chosen)):
+        ends = indptr[chosen[i]], indptr[chosen[i] + 1]
+        firsts[i] = ends[0] + np.searchsorted(indices[ends[0] : ends[1]], start)
+        last = ends[0] + np.searchsorted(indices[ends[0] : ends[1]], stop)
+        pointers[i + 1] = pointers[i] + last - firsts[i]
+
+
+@kernel
+def _take(indices, values, start, firsts, pointers, columns, own):
+    for i in range(len(firsts)):
+        shift = firsts[i] - pointers[i]
+        for to in range(pointers[i], pointers[i + 1]):
+            columns[to] = indices[to + shift] - start
             own[to] = values[to + shift]
 
 

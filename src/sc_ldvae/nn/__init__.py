@@ -16,6 +16,8 @@ from sc_ldvae.nn._encoder import VARIANCE_FLOOR as VARIANCE_FLOOR
 from sc_ldvae.nn._encoder import Encoder as Encoder
 from sc_ldvae.nn._encoder import Layer as Layer
 from sc_ldvae.nn._encoder import Normal
+from sc_ldvae.nn._joint import JointLDVAE
+from sc_ldvae.nn._joint import Model as Model
 from sc_ldvae.nn._ldvae import LDVAE, CountParameters, Elbo, Posterior
 from sc_ldvae.nn._log_probs import LOG_PROBS as LOG_PROBS
 from sc_ldvae.nn._log_probs import log_nb, log_poisson, log_zinb
@@ -27,6 +29,7 @@ __all__ = [
     "CountParameters",
     "Dispersion",
     "Elbo",
+    "JointLDVAE",
     "LatentDistribution",
     "Likelihood",
     "Normal",

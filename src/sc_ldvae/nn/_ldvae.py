@@ -141,6 +141,8 @@ class LDVAE(nn.Module):
 
     library_log_means: Tensor
     library_log_vars: Tensor
+    # As those of several modalities.
+    fuses, weights = False, (1.0,)
 
     def __init__(
         self,
@@ -264,15 +266,33 @@ class LDVAE(nn.Module):
         generator: torch.Generator | None,
     ) -> _Draw:
         posterior = self.encode(x, generator)
-        if posterior.log_library is None:
-            log_library = (x.sum(1) if size_factor is None else size_factor).log()[:, None]
-        else:
-            log_library = posterior.log_library.rsample(generator)
+        log_library = self.draw_library(posterior, x, size_factor, generator)
         z = posterior.z.rsample(generator)
+        log_likelihood = self.log_likelihood(x, z, log_library, batch_index, labels, cat_covs, cont_covs)
+        return _Draw(posterior, z, log_library, log_likelihood)
+
+    def draw_library(
+        self, posterior: Posterior, x: Tensor, size_factor: Tensor | None, generator: torch.Generator | None
+    ) -> Tensor:
+        """Log library of each cell, n_cells x 1: observed, or one draw of its posterior."""
+        if posterior.log_library is None:
+            return (x.sum(1) if size_factor is None else size_factor).log()[:, None]
+        return posterior.log_library.rsample(generator)
+
+    def log_likelihood(
+        self,
+        x: Tensor,
+        z: Tensor,
+        log_library: Tensor,
+        batch_index: Tensor | None = None,
+        labels: Tensor | None = None,
+        cat_covs: Tensor | None = None,
+        cont_covs: Tensor | None = None,
+    ) -> Tensor:
+        """Of each cell's counts `x`, n_cells, given its normal variables (n_cells x n_latent) and log library."""
         covariates = self.covariates(batch_index, cat_covs, cont_covs)
         group = self.theta_group(batch_index, labels)
-        parameters = self.decode(self.transform(z), covariates, log_library, group)
-        return _Draw(posterior, z, log_library, self.log_prob(x, parameters).sum(1))
+        return self.log_prob(x, self.decode(self.transform(z), covariates, log_library, group)).sum(1)
 
     def encode(self, x: Tensor, generator: torch.Generator | None = None) -> Posterior:
         """Posterior of latent and log library of counts `x`, n_cells x n_input."""
@@ -280,9 +300,29 @@ class LDVAE(nn.Module):
         z = self.z_encoder(seen, generator)
         return Posterior(z, None if self.l_encoder is None else self.l_encoder(seen, generator))
 
+    def posterior(self, x: Tensor, present: Tensor | None = None) -> tuple[Normal, list[Normal | None]]:  # noqa: ARG002
+        """As that of several modalities."""
+        posterior = self.encode(x)
+        return posterior.z, [posterior.log_library]
+
     def transform(self, z: Tensor) -> Tensor:
         """Normal variables to the latent: themselves, or their softmax for 'ln'."""
         return z.softmax(1) if self.composition else z
+
+    @property
+    def views(self) -> tuple[LDVAE, ...]:
+        """Models of the modalities, as :class:`JointLDVAE` has several: itself."""
+        return (self,)
+
+    @property
+    def posterior_module(self) -> nn.Module:
+        """What gives the posterior of the normal variables."""
+        return self.z_encoder
+
+    @property
+    def gene_likelihood(self) -> str:
+        """Name of the distribution of the counts."""
+        return self.blocks[0].gene_likelihood
 
     @property
     def composition(self) -> bool:

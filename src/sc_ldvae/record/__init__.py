@@ -8,11 +8,12 @@ from sc_ldvae.record._decoder import AffineMap, Decoder
 from sc_ldvae.record._design import MEAN, Categorical, Continuous, Design, Setting
 from sc_ldvae.record._file import check_view
 from sc_ldvae.record._folded import Folded
+from sc_ldvae.record._joint import JointRecord, joint_fits_in, read_joint
 from sc_ldvae.record._keys import DEFAULT, Keys
 from sc_ldvae.record._marks import columns_in, held_out
-from sc_ldvae.record._moved import write_projected, write_rotated
+from sc_ldvae.record._moved import write_joint_fit, write_joint_state, write_projected, write_rotated
 from sc_ldvae.record._new_file import check_suffix, opened, write_matrix, write_object, written_whole
-from sc_ldvae.record._new_fit import Asked, NewFit, storable, write_fit
+from sc_ldvae.record._new_fit import Asked, JointFit, NewFit, storable, write_fit
 from sc_ldvae.record._obs import column_of, levels_of, numbers
 from sc_ldvae.record._read import fits_in, read
 from sc_ldvae.record._record import Record
@@ -32,6 +33,8 @@ __all__ = [
     "Decoder",
     "Design",
     "Folded",
+    "JointFit",
+    "JointRecord",
     "Keys",
     "NewFit",
     "Record",
@@ -44,12 +47,14 @@ __all__ = [
     "columns_in",
     "fits_in",
     "held_out",
+    "joint_fits_in",
     "levels_of",
     "numbers",
     "opened",
     "plain_params",
     "read",
     "read_comparison",
+    "read_joint",
     "read_result",
     "shown_latent",
     "shown_variance",
@@ -59,6 +64,8 @@ __all__ = [
     "write",
     "write_comparison",
     "write_fit",
+    "write_joint_fit",
+    "write_joint_state",
     "write_matrix",
     "write_object",
     "write_projected",

@@ -26,6 +26,9 @@ class Folded:
     """``log_mean`` and ``log_variance`` by batch, where the library is latent."""
     options: ModelOptions
     levels: Levels
+    expert: bool = False
+    """Whether the posterior of the latent is the product of what the encoder says with the prior, and with what those
+    of other modalities say."""
 
     def reordered(self, order: Positions, signs: Floats) -> Folded:
         """Factors in another order, each times its sign, in decoder and encoder alike."""

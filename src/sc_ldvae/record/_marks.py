@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sc_ldvae._typing import Mask
+    from sc_ldvae.record._joint import JointRecord
     from sc_ldvae.record._record import Record
 
 _TRUTH = {True: True, False: False, "True": True, "False": False, "TRUE": True, "FALSE": False}
@@ -62,7 +63,7 @@ def held_out(adata: AnnData, stored: Record) -> Mask:
     return np.array(truth, dtype=bool)
 
 
-def fit_column(stored: Record, n_obs: int) -> pd.Categorical[str]:
+def fit_column(stored: Record | JointRecord, n_obs: int) -> pd.Categorical[str]:
     """What tells of so many cells that their latent is of this fit."""
     return pd.Categorical.from_codes(np.zeros(n_obs, dtype=np.int8), pd.Index([stored.fingerprint]))
 

@@ -55,6 +55,30 @@ class NewFit:
 
 
 @dataclass(frozen=True)
+class JointFit:
+    """A fit of several modalities, or of one, that no object holds yet."""
+
+    of_views: tuple[NewFit, ...]
+    """What it says of each modality, and of the cells that have it."""
+    latent: Floats
+    """n_obs x n_latent, as `variance`, of all cells."""
+    variance: Floats
+    library: Floats
+    """n_obs, or where there are several n_obs x modalities."""
+    held_out: Mask
+    """n_obs."""
+    explained_deviance: Floats
+    """n_latent, of all modalities together."""
+    total_explained_deviance: float
+
+    @property
+    def alone(self) -> NewFit:
+        """What it says of its only modality."""
+        (alone,) = self.of_views
+        return alone
+
+
+@dataclass(frozen=True)
 class Asked:
     """What a fit was asked, as the record keeps it."""
 
@@ -69,7 +93,7 @@ class Asked:
 
 def write_fit(adata: AnnData, keys: Keys, new: NewFit, asked: Asked) -> None:
     """Put a fit into `adata`, all of it or nothing."""
-    shape, content = (len(asked.mask), new.latent.shape[1]), _content(new, keys, adata.var_names[asked.mask], asked)
+    shape, content = (len(asked.mask), new.latent.shape[1]), content_of(new, keys, adata.var_names[asked.mask], asked)
     loadings, errors = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     loadings[asked.mask] = new.folded.decoder.log_proportion.loadings
     errors[asked.mask] = np.sqrt(np.diagonal(new.loadings_covariance, axis1=1, axis2=2))
@@ -92,14 +116,17 @@ def storable(asked: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value if isinstance(value, str | int | float) else np.asarray(value) for name, value in given.items()}
 
 
-def _content(new: NewFit, keys: Keys, genes: pd.Index, asked: Asked) -> dict[str, Any]:
+def content_of(
+    new: NewFit, keys: Keys, genes: pd.Index, asked: Asked, modality: str = "", together: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The record; of a `modality` that was fitted `together` with others."""
     options = new.folded.options
     content: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "keys": keys.to_dict(),
         "params": storable(asked.params),
         "genes": genes.to_numpy().astype(str),
-        "blocks": table_of([Block("", 0, len(genes), options.gene_likelihood, options.dispersion)]),
+        "blocks": table_of([Block(modality, 0, len(genes), options.gene_likelihood, options.dispersion)]),
         "decoder": new.folded.decoder.to_dict(),
         "loadings_covariance": packed(new.loadings_covariance),
         "encoder": new.folded.encoders,
@@ -118,6 +145,7 @@ def _content(new: NewFit, keys: Keys, genes: pd.Index, asked: Asked) -> dict[str
         "library_prior": new.folded.library_prior,
         "elbo_held_out": new.elbo_held_out,
         "prior_scale": new.prior_scale,
+        "modalities": np.array(together, dtype=str) if new.folded.expert else None,
     }
     return sealed(content | {name: value for name, value in optional.items() if value is not None})
 

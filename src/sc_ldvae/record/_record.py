@@ -173,10 +173,15 @@ class Record:
         return self.options.composition
 
     @property
+    def expert(self) -> bool:
+        """Whether it was fitted together with other modalities: then its encoder is one of several."""
+        return "modalities" in self.content
+
+    @property
     def folded(self) -> Folded:
         """The model, in its own frame."""
         prior = self.content.get("library_prior")
-        return Folded(self.decoder, self.content["encoder"], prior, self.options, self.levels)
+        return Folded(self.decoder, self.content["encoder"], prior, self.options, self.levels, expert=self.expert)
 
     @property
     def size_factor_unit(self) -> float | None:

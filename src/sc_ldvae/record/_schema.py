@@ -57,6 +57,7 @@ _WHOLE = {
     "best_epoch": double(least=0, rather_whole=True),
     "stop_reason": text(),
     "rotation": double("latent", "latent", optional=True),
+    "modalities": text("modalities", optional=True, distinct=True),
     "checksum": text(optional=True),
 }
 _ERRORS = {"loadings_covariance": single("genes", "triangle", optional=True)}

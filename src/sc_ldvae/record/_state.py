@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,7 +29,7 @@ class State:
     variance: Floats
     """Posterior variance, n_obs x n_latent; for 'ln' before the softmax."""
     library: Floats
-    """n_obs."""
+    """n_obs; of several modalities n_obs x modalities."""
 
     def __len__(self) -> int:
         return len(self.library)
@@ -37,6 +37,11 @@ class State:
     def rows(self, cells: slice | Positions) -> State:
         """Some of the cells."""
         return State(self.latent[cells], self.variance[cells], self.library[cells])
+
+    def of_view(self, cells: Positions, place: int) -> State:
+        """The cells at these positions, with their library in one of the modalities."""
+        own = self.rows(cells)
+        return own if own.library.ndim == 1 else replace(own, library=np.ascontiguousarray(own.library[:, place]))
 
 
 def check_cells(adata: AnnData) -> None:

@@ -1,11 +1,14 @@
-"""Writing into an AnnData, all of it or nothing."""
+"""Writing into an AnnData, or a MuData and its modalities, all of it or nothing."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+import pandas as pd
 from anndata import AnnData
 
 from sc_ldvae._lazy import frame_of
@@ -13,23 +16,36 @@ from sc_ldvae._quiet import quiet
 from sc_ldvae.record._file import check_view, has_file_to_write, write_to_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from mudata import MuData
 
-    from sc_ldvae._typing import Floats
+    from sc_ldvae._typing import Data, Floats
+
+Entries: TypeAlias = Mapping[str, Mapping[str, Any]]
+Undo: TypeAlias = list[Callable[[], object]]
 
 _MISSING = object()
 
 
-def write(adata: AnnData, entries: Mapping[str, Mapping[str, Any]]) -> None:
+def write(adata: AnnData, entries: Entries) -> None:
     """Set ``adata.<attribute>[key] = value`` for all ``entries[attribute][key]``, or leave `adata` as it was.
 
     A view becomes an actual object, as anndata does it, once all that is to stand in it has been accepted. The file of
     a backed object gets the same, if it is open for writing.
     """
     check_view(adata)
-    _without_interrupts(lambda: _write_view(adata, entries) if adata.is_view else _write_actual(adata, entries))
+    _without_interrupts(lambda: _all_or_nothing(lambda undo: _write_any(adata, entries, undo)))
     if has_file_to_write(adata):
         write_to_file(adata, entries)
+
+
+def write_joint(mdata: MuData, of_all: Entries, of_modalities: Mapping[str, Entries]) -> None:
+    """The same for a MuData and some of its modalities: all of them, or none."""
+    for name in of_modalities:
+        check_view(mdata.mod[name])
+    _without_interrupts(lambda: _all_or_nothing(lambda undo: _write_together(mdata, of_all, of_modalities, undo)))
+    for name, entries in of_modalities.items():
+        if has_file_to_write(mdata.mod[name]):
+            write_to_file(mdata.mod[name], entries)
 
 
 def write_scores(adata: AnnData, key: str | None, values: Floats) -> float:
@@ -39,41 +55,54 @@ def write_scores(adata: AnnData, key: str | None, values: Floats) -> float:
     return float(values.mean())
 
 
-def _write_view(adata: AnnData, entries: Mapping[str, Mapping[str, Any]]) -> None:
-    with quiet():
-        actual = adata.copy()
-    _write_actual(actual, entries)
-    before = dict(vars(adata))
-    try:
-        # It says once more what names repeat.
-        with quiet():
-            AnnData.__init__(adata, actual)
-    except BaseException:
-        vars(adata).update(before)
-        raise
-
-
-def _write_actual(adata: AnnData, entries: Mapping[str, Mapping[str, Any]]) -> None:
-    # A frame is swapped as a whole: pandas, interrupted while it sets a column, leaves blocks that nothing can read.
-    frames = {
-        name: frame_of(getattr(adata, name)).assign(**entries[name]) for name in entries if name in {"obs", "var"}
-    }
-    before, replaced = dict(vars(adata)), []
+def _all_or_nothing(work: Callable[[Undo], None]) -> None:
+    """Let `work` change objects; what it notes to be done undoes that, last things first, if it fails."""
+    undo: Undo = []
     # No context manager here either: once its end has begun, nothing is put back.
     try:
-        for attribute, values in entries.items():
-            if attribute in frames:
-                setattr(adata, attribute, frames[attribute])
-                continue
-            mapping = getattr(adata, attribute)
-            for key, value in values.items():
-                replaced.append((mapping, key, mapping.get(key, _MISSING)))
-                mapping[key] = value
+        work(undo)
     except BaseException:
-        for one in replaced:
-            _restore(*one)
-        vars(adata).update(before)
+        while undo:
+            undo.pop()()
         raise
+
+
+def _write_together(mdata: MuData, of_all: Entries, of_modalities: Mapping[str, Entries], undo: Undo) -> None:
+    if mdata.is_view:
+        # Its modalities are replaced as it becomes an actual object, as mudata does where something is set in it.
+        undo.append(partial(vars(mdata).update, dict(vars(mdata))))
+        with quiet():
+            mdata.obs = pd.DataFrame(mdata.obs)
+    for name, entries in of_modalities.items():
+        _write_any(mdata.mod[name], entries, undo)
+    _write_actual(mdata, of_all, undo)
+
+
+def _write_any(adata: AnnData, entries: Entries, undo: Undo) -> None:
+    if not adata.is_view:
+        _write_actual(adata, entries, undo)
+        return
+    with quiet():
+        actual = adata.copy()
+    _write_actual(actual, entries, [])
+    undo.append(partial(vars(adata).update, dict(vars(adata))))
+    # It says once more what names repeat.
+    with quiet():
+        AnnData.__init__(adata, actual)
+
+
+def _write_actual(data: Data, entries: Entries, undo: Undo) -> None:
+    # A frame is swapped as a whole: pandas, interrupted while it sets a column, leaves blocks that nothing can read.
+    frames = {name: frame_of(getattr(data, name)).assign(**entries[name]) for name in entries if name in {"obs", "var"}}
+    undo.append(partial(vars(data).update, dict(vars(data))))
+    for attribute, values in entries.items():
+        if attribute in frames:
+            setattr(data, attribute, frames[attribute])
+            continue
+        mapping = getattr(data, attribute)
+        for key, value in values.items():
+            undo.append(partial(_restore, mapping, key, mapping.get(key, _MISSING)))
+            mapping[key] = value
 
 
 def _without_interrupts(work: Callable[[], None]) -> None:

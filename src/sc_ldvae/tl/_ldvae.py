@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from sc_ldvae import inputs
     from sc_ldvae._options import Dispersion, LatentDistribution, LoadingsPrior
     from sc_ldvae._typing import Data, Mask, Seed, Unset
     from sc_ldvae.likelihoods import GeneLikelihood
@@ -25,13 +26,14 @@ def ldvae(
     n_latent: int = ModelOptions.n_latent,
     *,
     modality: str | None = None,
-    layer: str | None = None,
-    mask_var: Mask | Sequence[bool] | str | Unset | None = UNSET,
+    modalities: inputs.Modalities | None = None,
+    layer: inputs.PerModality | str | None = None,
+    mask_var: inputs.PerModality | Mask | Sequence[bool] | str | Unset | None = UNSET,
     batch_key: str | None = None,
     labels_key: str | None = None,
     categorical_covariate_keys: Sequence[str] | None = None,
     continuous_covariate_keys: Sequence[str] | None = None,
-    size_factor_key: str | None = None,
+    size_factor_key: inputs.PerModality | str | None = None,
     gene_likelihood: GeneLikelihood = ModelOptions.gene_likelihood,
     dispersion: Dispersion = ModelOptions.dispersion,
     latent_distribution: LatentDistribution = ModelOptions.latent_distribution,
@@ -42,6 +44,8 @@ def ldvae(
     n_hidden: int = ModelOptions.n_hidden,
     n_layers_encoder: int = ModelOptions.n_layers_encoder,
     dropout_rate: float = ModelOptions.dropout_rate,
+    hide_modality: float = 0.3,
+    modality_weights: inputs.PerModality | None = None,
     loadings_prior: LoadingsPrior | None = Schedule.loadings_prior,
     max_epochs: int | None = Schedule.max_epochs,
     batch_size: int = Schedule.batch_size,
@@ -202,15 +206,6 @@ def ldvae(
     """
     from sc_ldvae import fit, inputs, record
 
-    adata = inputs.pick_modality(data, modality)
-    inputs.check_object(adata)
-    inputs.check_key(key_added)
-    inputs.check_whole(n_latent=n_latent)
-    state_file = inputs.checkpoint_of(checkpoint, resume=resume)
-    mask = inputs.gene_mask(adata, mask_var)
-    inputs.check_n_latent(n_latent, int(mask.sum()))
-    generator = inputs.generator_of(rng, random_state)
-    held_out = inputs.split(adata, train_size, generator)
     columns = inputs.Columns(
         batch_key=batch_key,
         labels_key=labels_key,
@@ -238,14 +233,23 @@ def ldvae(
         early_stopping=early_stopping,
         loadings_prior=loadings_prior,
     )
-    request, annotations = inputs.request_of(adata, mask, inputs.Options(columns, model, schedule, layer, device))
+    asked: inputs.AskedOfOne | inputs.AskedOfSeveral
+    options = inputs.Options(columns, model, schedule, layer, device)
+    if modalities is None:
+        asked = inputs.AskedOfOne(data, modality, mask_var, options, modality_weights)
+    else:
+        asked = inputs.AskedOfSeveral(data, modality, modalities, mask_var, options, hide_modality, modality_weights)
+    inputs.check_key(key_added)
+    inputs.check_whole(n_latent=n_latent)
+    state_file = inputs.checkpoint_of(checkpoint, resume=resume)
+    asked.check(record.Keys.named(key_added))
+    generator = inputs.generator_of(rng, random_state)
+    held_out = inputs.split(asked.cells, train_size, generator)
+    request = asked.request()
     rank, n_ranks = fit.place()
     rounds = fit.rounds_of(schedule, int((~held_out).sum()), n_ranks)
     with fit.progress_bar(rounds, shown=progress and rank == 0) as watcher:
         new = fit.fit(request, held_out, generator, watcher, state_file, resume=resume)
-
-    others: dict[str, object] = {"modality": modality, "layer": layer, "train_size": train_size, "key_added": key_added}
-    others["mask_var"] = None if mask_var is UNSET else mask_var
-    asked = annotations.asked(mask, {**vars(columns), **vars(model), **vars(schedule), **others})
-    keys = record.Keys.named(key_added)
-    return inputs.changed(data, modality, lambda adata: record.write_fit(adata, keys, new, asked), copy=copy)
+    result = inputs.copied(data) if copy else data
+    asked.write(result, record.Keys.named(key_added), new, {"train_size": train_size, "key_added": key_added})
+    return result if copy else None

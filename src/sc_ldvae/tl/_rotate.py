@@ -127,6 +127,6 @@ def _by_deviance(
     )
     held_out = record.held_out(adata, stored)
     rotated = stored.decoder.rotated(np.linalg.inv(matrix).T)
-    total, shares = assess.deviance_on_held_out(rotated, decoded.source, decoded.rows, held_out)
+    total, shares, _ = assess.deviance_on_held_out(rotated, decoded.source, decoded.rows, held_out)
     order = np.lexsort((-shares, rotated.log_proportion.vanished))
     return np.ascontiguousarray(matrix[:, order]), (total, shares[order])

@@ -1,0 +1,142 @@
+"""What :func:`sc_ldvae.tl.ldvae` is asked: of one object, or of several modalities of a MuData."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sc_ldvae import record
+from sc_ldvae._options import ModelOptions
+from sc_ldvae._typing import UNSET
+from sc_ldvae.inputs._counts import check_object, gene_mask
+from sc_ldvae.inputs._joint import check_free, check_mudata, is_view, joint_request_of, modalities_of
+from sc_ldvae.inputs._modality import pick_modality
+from sc_ldvae.inputs._numbers import check_n_latent
+from sc_ldvae.inputs._request import request_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+    from mudata import MuData
+
+    from sc_ldvae._typing import Data, Mask
+    from sc_ldvae.fit import Request
+    from sc_ldvae.inputs._annotations import Annotations
+    from sc_ldvae.inputs._joint import Modality
+    from sc_ldvae.inputs._request import Options
+
+
+@dataclass
+class AskedOfOne:
+    """A fit of an AnnData, or of one modality of a MuData alone."""
+
+    data: Data
+    modality: str | None
+    mask_var: Any
+    options: Options
+    modality_weights: Mapping[str, float] | None
+
+    def check(self, keys: record.Keys) -> None:
+        """Refuse what can't be fitted.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If something does not fit the data.
+        """
+        self.cells: AnnData = pick_modality(self.data, self.modality)
+        check_object(self.cells)
+        given = {"layer": self.options.layer, "mask_var": self.mask_var}
+        given |= {"size_factor_key": self.options.columns.size_factor_key, "modality_weights": self.modality_weights}
+        several = [name for name, value in given.items() if isinstance(value, Mapping)]
+        if several:
+            msg = f"{several[0]} names modalities, which only a joint fit has. Pass modalities=, or one value."
+            raise TypeError(msg)
+        if self.modality is not None and is_view(self.data, keys.uns, self.modality):
+            msg = (
+                f"uns[{keys.uns!r}] of modality {self.modality!r} is part of a joint fit. Give this one another name "
+                f"(key_added), or remove the joint fit: del mdata.uns[{keys.uns!r}]."
+            )
+            raise ValueError(msg)
+        self.mask: Mask = gene_mask(self.cells, self.mask_var)
+        check_n_latent(self.options.model.n_latent, int(self.mask.sum()))
+
+    def request(self) -> Request:
+        """What is asked for, checked."""
+        request, self._annotations = request_of(self.cells, self.mask, self.options)
+        return request
+
+    def write(self, result: Data, keys: record.Keys, new: record.JointFit, others: Mapping[str, Any]) -> None:
+        """Put the fit into the object, or its copy."""
+        params = {**_params(self.options), "modality": self.modality, "layer": self.options.layer, **others}
+        params["mask_var"] = None if self.mask_var is UNSET else self.mask_var
+        asked = self._annotations.asked(self.mask, params)
+        record.write_fit(pick_modality(result, self.modality), keys, new.alone, asked)
+
+
+@dataclass
+class AskedOfSeveral:
+    """A joint fit of modalities of a MuData."""
+
+    data: Data
+    modality: str | None
+    modalities: Mapping[str, str] | Sequence[str]
+    mask_var: Any
+    options: Options
+    hide_modality: float
+    modality_weights: Mapping[str, float] | None
+
+    def check(self, keys: record.Keys) -> None:
+        """Refuse what can't be fitted.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If something does not fit the data.
+        """
+        if self.modality is not None:
+            msg = f"modality={self.modality!r} and modalities were both given. Pass modality for one of them alone."
+            raise ValueError(msg)
+        self.cells: MuData = check_mudata(self.data, "modalities")
+        if isinstance(self.modalities, Mapping) and self.options.model.gene_likelihood != ModelOptions.gene_likelihood:
+            msg = "gene_likelihood and modalities were both given. Say in modalities which likelihood each has."
+            raise ValueError(msg)
+        self._modalities: list[Modality] = modalities_of(
+            self.cells,
+            self.modalities,
+            self.options,
+            layer=self.options.layer,
+            mask_var=self.mask_var,
+            size_factor_key=self.options.columns.size_factor_key,
+            weights=self.modality_weights,
+        )
+        check_free(self.cells, keys.uns, [one.name for one in self._modalities])
+        check_n_latent(self.options.model.n_latent, max(int(one.mask.sum()) for one in self._modalities))
+
+    def request(self) -> Request:
+        """What is asked for, checked."""
+        self._annotations: Annotations
+        request, self._annotations = joint_request_of(self.cells, self._modalities, self.options, self.hide_modality)
+        return request
+
+    def write(self, result: Data, keys: record.Keys, new: record.JointFit, others: Mapping[str, Any]) -> None:
+        """Put the fit into the object, or its copy."""
+        asked = {}
+        for one in self._modalities:
+            own = {"modality": one.name, "layer": one.layer, "gene_likelihood": one.gene_likelihood}
+            own |= {"size_factor_key": one.size_factor_key, "mask_var": None if one.mask_var is UNSET else one.mask_var}
+            params = {**_params(self.options), **own, **others}
+            unit = None if one.size_factor_key is None else one.size_factor_unit
+            asked[one.name] = record.Asked(params, one.mask, self._annotations.design, self._annotations.labels, unit)
+        weights = np.array([one.weight for one in self._modalities])
+        record.write_joint_fit(
+            check_mudata(result, "data"), keys, new, asked, weights=weights, hide_modality=self.hide_modality
+        )
+
+
+def _params(options: Options) -> dict[str, Any]:
+    return {**vars(options.columns), **vars(options.model), **vars(options.schedule)}
