@@ -8,8 +8,8 @@ from sc_ldvae.inputs._columns import columns_of
 from sc_ldvae.inputs._counts import check_genes, check_object, counts_of, gene_mask, split
 from sc_ldvae.inputs._files import checkpoint_of, new_file
 from sc_ldvae.inputs._groups import grouped, tests_of
-from sc_ldvae.inputs._joint import Modalities, PerModality, check_mudata, is_view, modality_of
-from sc_ldvae.inputs._modality import changed, copied, is_mudata, obs_of, pick_modality
+from sc_ldvae.inputs._joint import Modalities, PerModality, check_free, check_mudata, is_view, modality_of
+from sc_ldvae.inputs._modality import changed, copied, fitted_of, is_mudata, obs_of, pick_modality
 from sc_ldvae.inputs._names import (
     check_any,
     check_once,
@@ -37,8 +37,9 @@ from sc_ldvae.inputs._stored import (
     fitted_counts,
     for_encoder,
     for_likelihood,
-    to_score,
 )
+from sc_ldvae.inputs._stored_joint import for_joint_encoder
+from sc_ldvae.inputs._to_score import check_one_layer, to_score
 
 __all__ = [
     "Annotations",
@@ -54,12 +55,14 @@ __all__ = [
     "Scorable",
     "changed",
     "check_any",
+    "check_free",
     "check_genes",
     "check_key",
     "check_mudata",
     "check_n_latent",
     "check_object",
     "check_once",
+    "check_one_layer",
     "check_whole",
     "checkpoint_of",
     "columns_of",
@@ -71,8 +74,10 @@ __all__ = [
     "factor_values",
     "factors_shown",
     "fitted_counts",
+    "fitted_of",
     "fitted_places",
     "for_encoder",
+    "for_joint_encoder",
     "for_likelihood",
     "gene_columns",
     "gene_mask",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -10,7 +11,7 @@ import numpy as np
 from anndata import AnnData
 
 from sc_ldvae._typing import UNSET
-from sc_ldvae.counts import PRESENT, Beside, Cells
+from sc_ldvae.counts import PRESENT, Beside, Cells, NotCountsError
 from sc_ldvae.inputs._annotations import annotations_of, size_factors
 from sc_ldvae.inputs._counts import check_genes, counts_of, gene_mask
 from sc_ldvae.inputs._modality import is_mudata, obs_of
@@ -21,6 +22,8 @@ from sc_ldvae.likelihoods import LIKELIHOODS, Block
 from sc_ldvae.record import fits_in, joint_fits_in
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from mudata import MuData
     from numpy.typing import NDArray
 
@@ -160,22 +163,12 @@ def modalities_of(
             msg = f"modality_weights: that of {name!r} must be above 0 and finite, but is {weight}."
             raise ValueError(msg)
         adata, places = modality_of(mdata, name)
-        check_genes(adata)
         genes = _own(mask_var, name, UNSET)
-        found.append(
-            Modality(
-                name,
-                adata,
-                places,
-                likelihood,
-                asked.model.dispersion,
-                _own(layer, name, None),
-                _named(name, lambda adata=adata, genes=genes: gene_mask(adata, genes)),
-                genes,
-                _own(size_factor_key, name, None),
-                weight,
-            )
-        )
+        with named(name):
+            check_genes(adata)
+            mask = gene_mask(adata, genes)
+        own = _own(layer, name, None), mask, genes, _own(size_factor_key, name, None)
+        found.append(Modality(name, adata, places, likelihood, asked.model.dispersion, *own, weight))
     _check_cells(mdata, found)
     return found
 
@@ -198,10 +191,10 @@ def joint_request_of(
     check_schedule(asked.schedule)
     check_model(asked.model, max(int(one.mask.sum()) for one in modalities))
     annotations = annotations_of(mdata, replace(asked.columns, size_factor_key=None))
-    sources = [
-        _named(one.name, lambda one=one: counts_of(one.adata, one.layer, np.flatnonzero(one.mask)))
-        for one in modalities
-    ]
+    sources = []
+    for one in modalities:
+        with named(one.name):
+            sources.append(counts_of(one.adata, one.layer, np.flatnonzero(one.mask)))
     sized = any(one.size_factor_key is not None for one in modalities)
     model = replace(asked.model, use_observed_lib_size=asked.model.use_observed_lib_size or sized)
     cells, blocks = _cells(modalities, sources, annotations), tuple(_blocks(modalities, sources))
@@ -249,13 +242,16 @@ def _own(given: Any, name: str, otherwise: Any) -> Any:  # noqa: ANN401  of any 
     return given.get(name, otherwise) if isinstance(given, Mapping) else given
 
 
-def _named(modality: str, make: Any) -> Any:  # noqa: ANN401  whatever it makes
-    """What `make` gives; the sentence in which it ends says of which modality it is."""
+@contextmanager
+def named(modality: str) -> Iterator[None]:
+    """Sentences in which something ends say of which modality they are."""
     try:
-        return make()
-    except (ValueError, TypeError) as error:
-        error.args = (f"In modality {modality!r}: {error}", *error.args[1:])
+        yield
+    except NotCountsError as error:
+        error.found = f"In modality {modality!r}, {error.found}"
         raise
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"In modality {modality!r}: {error}") from error
 
 
 def _check_cells(mdata: MuData, modalities: Sequence[Modality]) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from anndata import AnnData, Raw
 
+from sc_ldvae import record
 from sc_ldvae._lazy import frame_of
 from sc_ldvae._quiet import quiet
 
@@ -58,7 +59,7 @@ def _modalities(data: object) -> Mapping[str, object]:
     return found
 
 
-def obs_of(adata: AnnData) -> pd.DataFrame:
+def obs_of(adata: Data) -> pd.DataFrame:
     """The annotation of the cells, in memory."""
     return frame_of(adata.obs)
 
@@ -69,8 +70,22 @@ def copied(data: Data) -> Data:
         return data.copy()
 
 
-def changed(data: Data, modality: str | None, write: Callable[[AnnData], None], *, copy: bool) -> Data | None:
+def changed(data: Data, modality: str | None, write: Callable[[Any], None], *, copy: bool) -> Data | None:
     """Let `write` change the object, or a copy, which comes back."""
     result = copied(data) if copy else data
-    write(pick_modality(result, modality))
+    write(result if modality is None and is_mudata(result) else pick_modality(result, modality))
     return result if copy else None
+
+
+def fitted_of(data: Data, key: str, modality: str | None) -> tuple[Any, record.Record | record.JointRecord]:
+    """An AnnData and its fit; or a MuData and a fit of several of its modalities, where none is named.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there is no such object or fit.
+    """
+    if modality is None and is_mudata(data) and record.joint_fits_in(data):
+        return data, record.read_joint(data, key)
+    adata = pick_modality(data, modality)
+    return adata, record.read(adata, key)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
@@ -13,17 +13,16 @@ from sc_ldvae._typing import Unset
 from sc_ldvae.counts import Cells, WithColumns
 from sc_ldvae.inputs._annotations import Annotations, size_factors
 from sc_ldvae.inputs._counts import check_genes, counts_of
-from sc_ldvae.inputs._modality import obs_of, pick_modality
+from sc_ldvae.inputs._modality import obs_of
 from sc_ldvae.inputs._names import examples
-from sc_ldvae.inputs._numbers import check_key, check_whole
-from sc_ldvae.record import Design, check_cells, read
+from sc_ldvae.record import Design, check_cells
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from anndata import AnnData
 
-    from sc_ldvae._typing import Data, Positions
+    from sc_ldvae._typing import Positions
     from sc_ldvae.counts import Source
     from sc_ldvae.engine import Scorer
     from sc_ldvae.nn import Model
@@ -56,10 +55,15 @@ class Scorable:
 
 def for_encoder(adata: AnnData, stored: Record, layer: str | Unset | None, missing_genes: MissingGenes) -> Scorable:
     """The model and cells of which it needs to know nothing but the counts (and the size factor, where it has one)."""
-    if missing_genes not in {"error", "zero"}:
+    check_missing_genes(missing_genes)
+    return encoder_of(adata, stored, fitted_counts(adata, stored, layer, missing_genes))
+
+
+def check_missing_genes(missing_genes: str) -> None:
+    """Refuse what is no way to treat genes that are missing."""
+    if missing_genes not in get_args(MissingGenes):
         msg = f"missing_genes={missing_genes!r} is unknown. Choose 'error' or 'zero'."
         raise ValueError(msg)
-    return encoder_of(adata, stored, fitted_counts(adata, stored, layer, missing_genes))
 
 
 def encoder_of(adata: AnnData, stored: Record, source: Source) -> Scorable:
@@ -76,16 +80,6 @@ def for_likelihood(adata: AnnData, stored: Record, layer: str | Unset | None) ->
 
     source = fitted_counts(adata, stored, layer)
     return Scorable(unfolded([stored.folded]), Cells(source, annotations_of_record(adata, stored).arrays()))
-
-
-def to_score(
-    data: Data, n_samples: int, key: str, modality: str | None, layer: str | Unset | None, key_added: str | None
-) -> tuple[AnnData, Scorable]:
-    """The object of which a fit is to say how probable its counts are, and what says it."""
-    check_whole(n_samples=n_samples)
-    check_key(key_added)
-    adata = pick_modality(data, modality)
-    return adata, for_likelihood(adata, read(adata, key), layer)
 
 
 def annotations_of_record(adata: AnnData, stored: Record) -> Annotations:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
-    from sc_ldvae._typing import Mask
+    from sc_ldvae._typing import Data, Mask
     from sc_ldvae.record._joint import JointRecord
     from sc_ldvae.record._record import Record
 
@@ -43,7 +43,7 @@ def library(adata: AnnData, stored: Record) -> NDArray[np.float32]:
         return values.astype(np.float32)
 
 
-def held_out(adata: AnnData, stored: Record) -> Mask:
+def held_out(adata: Data, stored: Record | JointRecord) -> Mask:
     """Which cells were not in the training, n_obs: those of which nobody says that they were, too.
 
     Raises
@@ -68,7 +68,7 @@ def fit_column(stored: Record | JointRecord, n_obs: int) -> pd.Categorical[str]:
     return pd.Categorical.from_codes(np.zeros(n_obs, dtype=np.int8), pd.Index([stored.fingerprint]))
 
 
-def columns_in(adata: AnnData) -> set[str]:
+def columns_in(adata: Data) -> set[str]:
     """Columns of obs in which fits keep what is about themselves, and not about the cells."""
     kept = ("held_out", "fit")
     return {
@@ -79,7 +79,7 @@ def columns_in(adata: AnnData) -> set[str]:
     }
 
 
-def fits(adata: AnnData, stored: Record) -> NDArray[np.object_]:
+def fits(adata: Data, stored: Record | JointRecord) -> NDArray[np.object_]:
     """Fingerprint of the fit of each cell, n_obs; this one's where no column tells, as formats before 5 have none."""
     key = stored.keys.fit
     if key not in adata.obs:
@@ -87,7 +87,7 @@ def fits(adata: AnnData, stored: Record) -> NDArray[np.object_]:
     return _column(adata, key)
 
 
-def _column(adata: AnnData, key: str) -> NDArray[np.object_]:
+def _column(adata: Data, key: str) -> NDArray[np.object_]:
     # pandas' own astype changes the filters of warnings for a moment, which threads must not.
     column = column_of(frame_of(adata.obs), key, "obs")
     return np.asarray(column, dtype=np.dtype(object))

@@ -14,11 +14,13 @@ from sc_ldvae.record._sealed import SCHEMA_VERSION, checked
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from sc_ldvae._typing import Data
+
 # What every format has beside its number, and no other tool's entry of uns; damage may have taken one of them.
-_MARKS = {"decoder", "encoder"}
+_MARKS = {"decoder", "encoder", "views"}
 
 
-def fits_in(adata: AnnData) -> dict[str, Mapping[str, Any]]:
+def fits_in(adata: Data) -> dict[str, Mapping[str, Any]]:
     """Content of every fit in uns, by its key, as it stands there."""
     entries = {name: value for name, value in adata.uns.items() if isinstance(value, Mapping)}
     return {

@@ -12,12 +12,12 @@ from sc_ldvae.record._store import write
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from anndata import AnnData
-
+    from sc_ldvae._typing import Data
+    from sc_ldvae.record._joint import JointRecord
     from sc_ldvae.record._record import Record
 
 
-def write_result(adata: AnnData, name: str, result: Mapping[str, Any], stored: Record | None = None) -> None:
+def write_result(adata: Data, name: str, result: Mapping[str, Any], stored: Record | JointRecord | None = None) -> None:
     """Set ``uns[name]`` to a result, which tells which fit it is of (None: of no single one).
 
     Raises
@@ -34,7 +34,7 @@ def write_result(adata: AnnData, name: str, result: Mapping[str, Any], stored: R
 
 
 def read_result(
-    adata: AnnData, name: str, tool: str, parts: Sequence[str], stored: Record | None = None
+    adata: Data, name: str, tool: str, parts: Sequence[str], stored: Record | JointRecord | None = None
 ) -> Mapping[str, Any]:
     """What the tool left in ``adata.uns[name]``, as arrays of numbers and of text.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -11,13 +11,13 @@ import pandas as pd
 from sc_ldvae._lazy import array_of
 from sc_ldvae._products import product
 from sc_ldvae.record import _marks as marks
+from sc_ldvae.record._record import Record
 
 if TYPE_CHECKING:
-    from anndata import AnnData
     from numpy.typing import NDArray
 
-    from sc_ldvae._typing import Floats, Positions
-    from sc_ldvae.record._record import Record
+    from sc_ldvae._typing import Data, Floats, Positions
+    from sc_ldvae.record._joint import JointRecord
 
 
 @dataclass(frozen=True)
@@ -44,15 +44,15 @@ class State:
         return own if own.library.ndim == 1 else replace(own, library=np.ascontiguousarray(own.library[:, place]))
 
 
-def check_cells(adata: AnnData) -> None:
+def check_cells(adata: Data) -> None:
     """Refuse an object from which all cells were filtered."""
     if not adata.n_obs:
         msg = "data has no cells. Take some: of none there is nothing to compute."
         raise ValueError(msg)
 
 
-def state_of(adata: AnnData, stored: Record) -> State:
-    """What a fit left of the cells of `adata`.
+def state_of(adata: Data, stored: Record | JointRecord) -> State:
+    """What a fit left of the cells of `adata`; of a joint one, of those of a MuData.
 
     Raises
     ------
@@ -63,8 +63,9 @@ def state_of(adata: AnnData, stored: Record) -> State:
     check_cells(adata)
     keys = stored.keys
     latent, variance = (_matrix(adata, key, stored.n_latent) for key in (keys.latent, keys.variance))
-    library, fits = marks.library(adata, stored), marks.fits(adata, stored)
-    unknown = ~np.isfinite(np.column_stack([latent, variance, library])).all(1) | pd.isna(fits)
+    library, fits = _library(adata, stored), marks.fits(adata, stored)
+    numbers = [latent, variance] if library.ndim > 1 else [latent, variance, library]
+    unknown = ~np.isfinite(np.column_stack(numbers)).all(1) | pd.isna(fits)
     if unknown.any():
         msg = (
             f"{unknown.sum()} of {len(unknown)} cells have no latent (for example {adata.obs_names[unknown][0]!r}), as "
@@ -88,25 +89,37 @@ def state_of(adata: AnnData, stored: Record) -> State:
     return State(latent, variance, library)
 
 
-def shown_latent(adata: AnnData, stored: Record) -> NDArray[np.float64]:
+def _library(data: Any, stored: Record | JointRecord) -> NDArray[np.float32]:  # noqa: ANN401  either of two
+    """n_obs; of several modalities n_obs x modalities, missing where a cell lacks one, or all cells do."""
+    if isinstance(stored, Record):
+        return marks.library(data, stored)
+    library = np.full((data.n_obs, len(stored.modalities)), np.nan, np.float32)
+    for place, (name, view) in enumerate(stored.views.items()):
+        if name in data.mod:
+            rows = data.obs_names.get_indexer(data.mod[name].obs_names)
+            library[rows[rows >= 0], place] = marks.library(data.mod[name], view)[rows >= 0]
+    return library
+
+
+def shown_latent(adata: Data, stored: Record | JointRecord) -> NDArray[np.float64]:
     """Of all cells, in the frame in which the factors are shown, n_obs x n_latent; missing where a cell has none."""
     return _matrix(adata, stored.keys.latent, stored.n_latent).astype(np.float64)
 
 
-def shown_variance(adata: AnnData, stored: Record) -> NDArray[np.float64]:
+def shown_variance(adata: Data, stored: Record | JointRecord) -> NDArray[np.float64]:
     """The posterior variance of that, n_obs x n_latent."""
     variance = _matrix(adata, stored.keys.variance, stored.n_latent).astype(np.float64)
     _check_variance(variance, stored)
     return variance if stored.rotation is None else product(variance, stored.rotation**2)
 
 
-def _check_variance(variance: Floats, stored: Record) -> None:
+def _check_variance(variance: Floats, stored: Record | JointRecord) -> None:
     if (variance < 0).any():
         msg = f"obsm[{stored.keys.variance!r}] holds values below zero. Put them back, or fit again."
         raise ValueError(msg)
 
 
-def _matrix(adata: AnnData, key: str, n_latent: int) -> NDArray[np.float32]:
+def _matrix(adata: Data, key: str, n_latent: int) -> NDArray[np.float32]:
     """An entry of obsm as it was written, but for its precision."""
     stored = array_of(adata.obsm[key])
     shape, dtype = getattr(stored, "shape", ()), getattr(stored, "dtype", np.dtype(object))

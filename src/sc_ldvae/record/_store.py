@@ -26,12 +26,15 @@ Undo: TypeAlias = list[Callable[[], object]]
 _MISSING = object()
 
 
-def write(adata: AnnData, entries: Entries) -> None:
+def write(adata: Data, entries: Entries) -> None:
     """Set ``adata.<attribute>[key] = value`` for all ``entries[attribute][key]``, or leave `adata` as it was.
 
     A view becomes an actual object, as anndata does it, once all that is to stand in it has been accepted. The file of
     a backed object gets the same, if it is open for writing.
     """
+    if not isinstance(adata, AnnData):
+        write_joint(adata, entries, {})
+        return
     check_view(adata)
     _without_interrupts(lambda: _all_or_nothing(lambda undo: _write_any(adata, entries, undo)))
     if has_file_to_write(adata):
@@ -48,7 +51,7 @@ def write_joint(mdata: MuData, of_all: Entries, of_modalities: Mapping[str, Entr
             write_to_file(mdata.mod[name], entries)
 
 
-def write_scores(adata: AnnData, key: str | None, values: Floats) -> float:
+def write_scores(adata: Data, key: str | None, values: Floats) -> float:
     """Their mean; with a key, ``obs[key]`` gets them."""
     if key is not None:
         write(adata, {"obs": {key: values}})

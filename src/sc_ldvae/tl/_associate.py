@@ -12,8 +12,6 @@ from sc_ldvae._arguments import door
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from anndata import AnnData
-
     from sc_ldvae._typing import Data
 
 
@@ -35,14 +33,14 @@ def associate(
     Parameters
     ----------
     data
-        Fitted AnnData, or MuData with a fitted `modality`.
+        Fitted AnnData, or MuData with a fitted `modality` or a joint fit.
     keys
         Columns of `obs`. By default all that are not constant and either numeric or categorical, boolean or text with 2
         to 50 levels, fewer than cells. Marks of held-out cells are left out.
     key
         The `key_added` of the fit.
     modality
-        Modality of a MuData.
+        Modality of a MuData; of a joint fit None for all of them: then `obs` is the MuData's.
     key_added
         Name of the result in `uns`, by default ``'<key>_associations'``.
     copy
@@ -90,8 +88,7 @@ def associate(
     from sc_ldvae import assess
 
     inputs.check_key(key_added)
-    adata = inputs.pick_modality(data, modality)
-    stored = record.read(adata, key)
+    adata, stored = inputs.fitted_of(data, key, modality)
     # Refuses cells without a latent. What it gives is the model's: the object's own may have been rotated since.
     record.state_of(adata, stored)
     latent = record.shown_latent(adata, stored)[:, stored.left]
@@ -103,7 +100,7 @@ def associate(
     }
     name = key_added or f"{key}_associations"
 
-    def write(adata: AnnData) -> None:
+    def write(adata: Data) -> None:
         record.write_result(adata, name, table, stored)
 
     return inputs.changed(data, modality, write, copy=copy)

@@ -12,6 +12,7 @@ from sc_ldvae._typing import UNSET
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from mudata import MuData
 
     from sc_ldvae._typing import Data, Unset
 
@@ -23,7 +24,7 @@ def project(
     *,
     key: str = record.DEFAULT,
     modality: str | None = None,
-    layer: str | Unset | None = UNSET,
+    layer: inputs.PerModality | str | Unset | None = UNSET,
     missing_genes: inputs.MissingGenes = "error",
     key_added: str | None = None,
     copy: bool = False,
@@ -41,15 +42,17 @@ def project(
     Parameters
     ----------
     query
-        AnnData with raw counts, or MuData with such a `modality`.
+        AnnData with raw counts, or MuData with such a `modality`; for a joint fit a MuData that may lack some of its
+        modalities, in all or in some of the cells.
     reference
-        Fitted AnnData, or MuData with a fitted `modality`. It may have no counts.
+        Fitted AnnData, or MuData with a fitted `modality` or a joint fit. It may have no counts.
     key
         The `key_added` of the fit.
     modality
         Modality of what is a MuData.
     layer
-        Layer of the query with raw counts, X for None; the layer of the fit by default.
+        Layer of the query with raw counts, X for None; the layer of the fit by default. Of a joint fit also one for
+        each modality.
     missing_genes
         What to do if the query lacks genes of the fit: ``'error'``, or ``'zero'`` to take their counts for zero and
         report how many they are through logging.
@@ -89,8 +92,11 @@ def project(
     if modality is not None and not any(map(inputs.is_mudata, (query, reference))):
         msg = f"modality={modality!r} was given, but query and reference are AnnData. Leave it out, or pass a MuData."
         raise ValueError(msg)
+    if modality is None and all(map(inputs.is_mudata, (query, reference))) and record.joint_fits_in(reference):
+        return _project_jointly(query, reference, key, layer, missing_genes, key_added, copy=copy, progress=progress)
     adata, fitted = (_anndata(data, modality) for data in (query, reference))
     stored = record.read(fitted, key)
+    inputs.check_one_layer(layer)
     scorable = inputs.for_encoder(adata, stored, layer, missing_genes)
     with scorable.scorer() as scorer, tqdm(total=adata.n_obs, unit="cell", disable=not progress) as bar:
         state = fit.posterior(scorable.model, scorer, scorable.cells, scorable.everyone, bar)
@@ -99,6 +105,34 @@ def project(
     held_out = record.held_out(adata, stored) if adata is fitted else np.ones(adata.n_obs, dtype=bool)
     result = inputs.copied(query) if copy else query
     record.write_projected(_anndata(result, modality), stored, keys, state, held_out)
+    return result if copy else None
+
+
+def _project_jointly(
+    query: MuData,
+    reference: MuData,
+    key: str,
+    layer: object,
+    missing_genes: inputs.MissingGenes,
+    key_added: str | None,
+    *,
+    copy: bool,
+    progress: bool,
+) -> Data | None:
+    """Map cells by those modalities that they have."""
+    from tqdm import tqdm
+
+    from sc_ldvae import fit
+
+    stored = record.read_joint(reference, key)
+    keys = stored.keys if key_added is None else record.Keys.named(key_added)
+    inputs.check_free(query, keys.uns, [name for name in stored.modalities if name in query.mod])
+    scorable = inputs.for_joint_encoder(query, stored, layer, missing_genes)
+    with scorable.scorer() as scorer, tqdm(total=query.n_obs, unit="cell", disable=not progress) as bar:
+        state = fit.posterior(scorable.model, scorer, scorable.cells, scorable.everyone, bar)
+    held_out = record.held_out(query, stored) if query is reference else np.ones(query.n_obs, dtype=bool)
+    result = inputs.copied(query) if copy else query
+    record.write_joint_state(result, stored, keys, state, held_out)
     return result if copy else None
 
 

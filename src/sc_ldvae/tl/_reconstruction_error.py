@@ -19,7 +19,7 @@ def reconstruction_error(
     n_samples: int = 10,
     key: str = record.DEFAULT,
     modality: str | None = None,
-    layer: str | Unset | None = UNSET,
+    layer: inputs.PerModality | str | Unset | None = UNSET,
     rng: Seed = 0,
     key_added: str | None = None,
     progress: bool = True,
@@ -29,15 +29,15 @@ def reconstruction_error(
     Parameters
     ----------
     data
-        Fitted or projected AnnData with raw counts, or MuData with such a `modality`.
+        Fitted or projected AnnData with raw counts, or MuData with such a `modality` or a joint fit.
     n_samples
         Draws from each cell's posterior.
     key
         The `key_added` of the fit.
     modality
-        Modality of a MuData.
+        Modality of a MuData; of a joint fit None for all of them.
     layer
-        Layer of raw counts, X for None; the layer of the fit by default.
+        Layer of raw counts, X for None; the layer of the fit by default. Of a joint fit also one for each modality.
     rng
         Seed or generator of the draws.
     key_added

@@ -1,0 +1,53 @@
+"""The object of which a fit is to say how probable its counts are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from sc_ldvae.inputs._modality import fitted_of
+from sc_ldvae.inputs._numbers import check_key, check_whole
+from sc_ldvae.inputs._stored import for_likelihood
+from sc_ldvae.inputs._stored_joint import for_joint_likelihood
+from sc_ldvae.record import Record
+
+if TYPE_CHECKING:
+    from sc_ldvae._typing import Data, Unset
+    from sc_ldvae.inputs._stored import Scorable
+
+
+def to_score(
+    data: Data,
+    n_samples: int,
+    key: str,
+    modality: str | None,
+    layer: Mapping[str, str | None] | str | Unset | None,
+    key_added: str | None,
+) -> tuple[Any, Scorable]:
+    """That object, an AnnData or for a joint fit the MuData, and what says it.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If there is no such fit, or something does not fit the data.
+    """
+    check_whole(n_samples=n_samples)
+    check_key(key_added)
+    found, stored = fitted_of(data, key, modality)
+    if not isinstance(stored, Record):
+        return found, for_joint_likelihood(found, stored, layer)
+    check_one_layer(layer)
+    return found, for_likelihood(found, stored, layer)
+
+
+def check_one_layer(layer: object) -> None:
+    """Refuse layers by modality where there is one object.
+
+    Raises
+    ------
+    TypeError
+        If there are several.
+    """
+    if isinstance(layer, Mapping):
+        msg = "layer names modalities, which only a joint fit has. Pass one layer."
+        raise TypeError(msg)
