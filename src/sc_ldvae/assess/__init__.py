@@ -5,15 +5,18 @@ from __future__ import annotations
 from sc_ldvae.assess._association import Column, association
 from sc_ldvae.assess._decoded import Decoded
 from sc_ldvae.assess._deviance import (
+    Explained,
     deviance_on_held_out,
     deviances_without,
     explained_deviance,
     null_proportions,
+    together,
 )
 from sc_ldvae.assess._enrichment import Enrichment, enriched
 from sc_ldvae.assess._errors import loadings_covariance
 from sc_ldvae.assess._information import gene_information
 from sc_ldvae.assess._matching import directions, matched, spanned
+from sc_ldvae.assess._modality_rotation import by_modality
 from sc_ldvae.assess._rotation import ROTATIONS, Method, principal, promax, varimax
 from sc_ldvae.assess._scan import Scan, recommended, scan_table
 from sc_ldvae.assess._shares import Deviances
@@ -26,10 +29,12 @@ __all__ = [
     "Decoded",
     "Deviances",
     "Enrichment",
+    "Explained",
     "Method",
     "Scan",
     "Stability",
     "association",
+    "by_modality",
     "deviance_on_held_out",
     "deviances_without",
     "directions",
@@ -46,5 +51,6 @@ __all__ = [
     "signs",
     "spanned",
     "stability",
+    "together",
     "varimax",
 ]

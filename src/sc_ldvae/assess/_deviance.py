@@ -10,7 +10,7 @@ from sc_ldvae.counts import evenly, gene_totals
 from sc_ldvae.likelihoods import Contrasts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from scipy.sparse import csr_matrix
 
@@ -42,6 +42,16 @@ class Explained(NamedTuple):
     """Of each factor, n_latent."""
     null: float
     """Deviance of the null per cell."""
+
+
+def together(of_modalities: Sequence[Explained], shares_of_cells: Sequence[float]) -> Explained:
+    """What is explained of the deviance of several modalities, of which each share of the cells has one."""
+    if len(of_modalities) == 1:
+        return of_modalities[0]
+    nulls = np.array([one.null * share for one, share in zip(of_modalities, shares_of_cells, strict=True)])
+    weights = nulls / max(nulls.sum(), np.finfo(float).tiny)
+    total = float(weights @ [one.total for one in of_modalities])
+    return Explained(total, weights @ np.array([one.shares for one in of_modalities]), float(nulls.sum()))
 
 
 def deviance_on_held_out(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from sc_ldvae._typing import Floats
 
-Method: TypeAlias = Literal["varimax", "promax", "principal"]
+Method: TypeAlias = Literal["varimax", "promax", "principal", "modality"]
 
 _POWER = 4
 # Angle below which the search ends, and share of a plane's squared variance below which all its angles are alike.

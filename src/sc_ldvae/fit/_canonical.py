@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -60,15 +60,6 @@ class Factors:
     elbo_held_out: float | None
 
 
-class _Explained(NamedTuple):
-    """Explained deviance on one modality."""
-
-    null: float
-    """Deviance of the null, mean over all cells, also those that lack the modality."""
-    total: float
-    shares: Floats
-
-
 @undisturbed(torch.device("cpu"))
 def canonical(model: Model, cells: Cells, held_out: Mask, options: ModelOptions, levels: Levels) -> Factors:
     """Canonical factors of a trained model, on the CPU.
@@ -89,7 +80,7 @@ def canonical(model: Model, cells: Cells, held_out: Mask, options: ModelOptions,
     explained = [
         _explained(module, cells, view, place, arrays[place].decoder, held_out) for place, view in enumerate(views)
     ]
-    total, shares = _together(explained)
+    total, shares, _ = assess.together(explained, [len(view.places) / cells.n_obs for view in views])
     order, signs = _canonical_order(
         shares,
         [one.decoder for one in arrays],
@@ -132,20 +123,11 @@ def decoded_cells(
     return _decoded(model.views[place], own.cells.subset(chosen), state.of_view(np.arange(len(chosen)), place))
 
 
-def _explained(model: Model, cells: Cells, view: View, place: int, decoder: Decoder, held_out: Mask) -> _Explained:
+def _explained(
+    model: Model, cells: Cells, view: View, place: int, decoder: Decoder, held_out: Mask
+) -> assess.Explained:
     decoded = partial(decoded_cells, model, cells, view=view, place=place)
-    found = assess.deviance_on_held_out(decoder, view.cells.source, decoded, held_out[view.places])
-    return _Explained(found.null * len(view.places) / cells.n_obs, found.total, found.shares)
-
-
-def _together(explained: Sequence[_Explained]) -> tuple[float, Floats]:
-    """Total and each factor's share of the deviance of all modalities."""
-    if len(explained) == 1:
-        return explained[0].total, explained[0].shares
-    nulls = np.array([one.null for one in explained])
-    weights = nulls / max(nulls.sum(), np.finfo(float).tiny)
-    total = sum(weight * one.total for weight, one in zip(weights, explained, strict=True))
-    return float(total), np.sum([weight * one.shares for weight, one in zip(weights, explained, strict=True)], axis=0)
+    return assess.deviance_on_held_out(decoder, view.cells.source, decoded, held_out[view.places])
 
 
 def _decoded(model: LDVAE, cells: Cells, state: State) -> assess.Decoded:

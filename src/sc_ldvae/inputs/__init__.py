@@ -28,7 +28,7 @@ from sc_ldvae.inputs._numbers import (
     torch_seed,
 )
 from sc_ldvae.inputs._request import Options, request_of, request_of_record
-from sc_ldvae.inputs._rotation import rotation_of
+from sc_ldvae.inputs._rotation import of_modalities, rotation, rotation_of
 from sc_ldvae.inputs._settings import Covariates, Factors, factor_values, gene_columns
 from sc_ldvae.inputs._stored import (
     MissingGenes,
@@ -89,9 +89,11 @@ __all__ = [
     "modality_of",
     "new_file",
     "obs_of",
+    "of_modalities",
     "pick_modality",
     "request_of",
     "request_of_record",
+    "rotation",
     "rotation_of",
     "split",
     "targets_of",

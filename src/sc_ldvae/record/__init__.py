@@ -11,7 +11,13 @@ from sc_ldvae.record._folded import Folded
 from sc_ldvae.record._joint import JointRecord, joint_fits_in, read_joint
 from sc_ldvae.record._keys import DEFAULT, Keys
 from sc_ldvae.record._marks import columns_in, held_out
-from sc_ldvae.record._moved import write_joint_fit, write_joint_state, write_projected, write_rotated
+from sc_ldvae.record._moved import (
+    write_joint_fit,
+    write_joint_rotated,
+    write_joint_state,
+    write_projected,
+    write_rotated,
+)
 from sc_ldvae.record._new_file import check_suffix, opened, write_matrix, write_object, written_whole
 from sc_ldvae.record._new_fit import Asked, JointFit, NewFit, storable, write_fit
 from sc_ldvae.record._obs import column_of, levels_of, numbers
@@ -65,6 +71,7 @@ __all__ = [
     "write_comparison",
     "write_fit",
     "write_joint_fit",
+    "write_joint_rotated",
     "write_joint_state",
     "write_matrix",
     "write_object",

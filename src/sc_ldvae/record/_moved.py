@@ -122,6 +122,26 @@ def write_rotated(
     write(adata, entries | {"uns": {keys.uns: content}})
 
 
+def write_joint_rotated(
+    mdata: MuData,
+    stored: JointRecord,
+    keys: Keys,
+    state: State,
+    matrix: Floats,
+    explained: Sequence[tuple[float, Floats]],
+    together: tuple[float, Floats],
+) -> None:
+    """The same for a fit of several modalities; what the factors explain is of each, and of all together."""
+    views = {
+        name: _rotated_content(view, keys, matrix, one)
+        for (name, view), one in zip(stored.views.items(), explained, strict=True)
+    }
+    own = {"explained_deviance": together[1], "total_explained_deviance": together[0]}
+    asked = {"weights": np.array(stored.weights), "hide_modality": stored.hide_modality}
+    rotated = JointRecord(keys, sealed_joint(own | asked, keys, views))
+    write_joint_state(mdata, rotated, keys, state, held_out(mdata, stored))
+
+
 def _rotated_content(stored: Record, keys: Keys, matrix: Floats, explained: tuple[float, Floats]) -> dict[str, Any]:
     total, shares = explained
     content = stored.content_for(keys) | {"explained_deviance": shares, "total_explained_deviance": total}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from sc_ldvae._typing import UNSET
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from sc_ldvae import assess
     from sc_ldvae._typing import Data, Floats, Unset
     from sc_ldvae.assess import Method
 
@@ -26,7 +28,7 @@ def rotate(
     key: str = record.DEFAULT,
     modality: str | None = None,
     key_added: str | None = None,
-    layer: str | Unset | None = UNSET,
+    layer: inputs.PerModality | str | Unset | None = UNSET,
     copy: bool = False,
 ) -> Data | None:
     """Rotate the factors of a fit towards loadings of which few are large, or to axes for distances between cells.
@@ -92,29 +94,78 @@ def rotate(
     >>> float((sc_ldvae.get.loadings(adata, key="principal") ** 2).mean().round(3).iloc[0])
     1.0
     """
+    from sc_ldvae import assess
+
     if key_added is None:
         msg = "key_added is missing: the rotated fit stands beside the first. Give a name, such as 'varimax'."
         raise ValueError(msg)
     inputs.check_key(key_added)
-    adata = inputs.pick_modality(data, modality)
-    stored, keys = record.read(adata, key), record.Keys.named(key_added)
+    adata, stored = inputs.fitted_of(data, key, modality)
+    keys = record.Keys.named(key_added)
     overwritten = set(stored.keys.to_dict().values()) & set(keys.to_dict().values())
     if overwritten:
         msg = f"key_added={key_added!r} would overwrite {min(overwritten)!r} of the fit itself. Give another name."
         raise ValueError(msg)
+    if isinstance(stored, record.JointRecord):
+        inputs.check_free(adata, keys.uns, [name for name in stored.modalities if name in adata.mod])
     matrix, state = inputs.rotation_of(adata, stored, method, "method"), record.state_of(adata, stored)
-    matrix, explained = _by_deviance(adata, stored, state, matrix, layer)
+    explained = _explained(adata, stored, state, matrix, layer)
+    vanished = np.all([one.vanished for one in _maps(stored, matrix)], axis=0)
+    together = assess.together(*explained)
+    order = np.lexsort((-together.shares, vanished))
+    matrix = np.ascontiguousarray(matrix[:, order])
+    of_views = [(one.total, one.shares[order]) for one in explained[0]]
 
-    def write(adata: AnnData) -> None:
-        record.write_rotated(adata, stored, keys, state, matrix, explained)
+    def write(adata: Any) -> None:  # noqa: ANN401  either of two
+        if isinstance(stored, record.JointRecord):
+            whole = together.total, together.shares[order]
+            record.write_joint_rotated(adata, stored, keys, state, matrix, of_views, whole)
+        else:
+            record.write_rotated(adata, stored, keys, state, matrix, of_views[0])
 
     return inputs.changed(data, modality, write, copy=copy)
 
 
-def _by_deviance(
-    adata: AnnData, stored: record.Record, state: record.State, matrix: Floats, layer: str | Unset | None
-) -> tuple[Floats, tuple[float, Floats]]:
-    """The same rotation with the factors in the order of what they explain, and what they explain."""
+def _maps(stored: record.Record | record.JointRecord, matrix: Floats) -> list[record.AffineMap]:
+    """Decoders of the rotated factors, of each modality."""
+    turn = np.linalg.inv(matrix).T
+    return [view.decoder.rotated(turn).log_proportion for view in _views(stored).values()]
+
+
+def _views(stored: record.Record | record.JointRecord) -> dict[str, record.Record]:
+    return stored.views if isinstance(stored, record.JointRecord) else {"": stored}
+
+
+def _explained(
+    data: Any,  # noqa: ANN401  either of two
+    stored: record.Record | record.JointRecord,
+    state: record.State,
+    matrix: Floats,
+    layer: object,
+) -> tuple[list[assess.Explained], list[float]]:
+    """What the rotated factors explain of each modality, and which share of the cells has it."""
+    if isinstance(stored, record.Record):
+        inputs.check_one_layer(layer)
+        return [_explained_of(data, stored, state, matrix, layer)], [1.0]
+    found, shares = [], []
+    for place, (name, view) in enumerate(stored.views.items()):
+        adata, places = inputs.modality_of(data, name)
+        cells = np.flatnonzero(places >= 0)
+        # In the order of the modality.
+        cells = cells[np.argsort(places[cells])]
+        own = layer.get(name, UNSET) if isinstance(layer, Mapping) else layer
+        found.append(_explained_of(adata, view, state.of_view(cells, place), matrix, own))
+        shares.append(len(cells) / len(places))
+    return found, shares
+
+
+def _explained_of(
+    adata: AnnData,
+    stored: record.Record,
+    state: record.State,
+    matrix: Floats,
+    layer: Any,  # noqa: ANN401
+) -> assess.Explained:
     from sc_ldvae import assess
 
     obs = inputs.obs_of(adata)
@@ -125,8 +176,5 @@ def _by_deviance(
         state.library.astype(np.float64),
         stored.groups(obs),
     )
-    held_out = record.held_out(adata, stored)
     rotated = stored.decoder.rotated(np.linalg.inv(matrix).T)
-    total, shares, _ = assess.deviance_on_held_out(rotated, decoded.source, decoded.rows, held_out)
-    order = np.lexsort((-shares, rotated.log_proportion.vanished))
-    return np.ascontiguousarray(matrix[:, order]), (total, shares[order])
+    return assess.deviance_on_held_out(rotated, decoded.source, decoded.rows, record.held_out(adata, stored))
