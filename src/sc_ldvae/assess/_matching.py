@@ -10,13 +10,15 @@ from scipy.optimize import linear_sum_assignment
 from sc_ldvae._products import inner
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sc_ldvae._typing import Floats, Positions
 
 # Share of the largest squared axis below which one is rounding.
 _SMALLEST_AXIS = 1e-12
 
 
-def directions(loadings: Floats, weights: Floats) -> Floats:
+def directions(loadings: Floats, weights: Floats, softmaxes: Sequence[slice] = (slice(None),)) -> Floats:
     """Loadings as unit vectors, such that inner products are cosines between factors, n_genes x n_latent.
 
     Parameters
@@ -24,9 +26,13 @@ def directions(loadings: Floats, weights: Floats) -> Floats:
     loadings
         n_genes x n_latent.
     weights
-        Weight of each gene, n_genes. A constant over all genes, which the softmax does not see, is taken out under it.
+        Weight of each gene, n_genes.
+    softmaxes
+        Genes that share a softmax. A constant over all of them, which it does not see, is taken out under the weights.
     """
-    centred = loadings.astype(np.float64) - np.average(loadings, axis=0, weights=weights)
+    centred = loadings.astype(np.float64)
+    for genes in softmaxes:
+        centred[genes] -= np.average(loadings[genes], axis=0, weights=weights[genes])
     scaled = centred * np.sqrt(weights)[:, None]
     return scaled / np.maximum(np.linalg.norm(scaled, axis=0), np.finfo(np.float64).tiny)
 
@@ -57,3 +63,9 @@ def spanned(own: Floats, other: Floats) -> Floats:
     spans = sizes > _SMALLEST_AXIS * sizes.max()
     coordinates = axes.T @ inner(other, own)
     return np.sqrt((coordinates[spans] ** 2 / sizes[spans, None]).sum(0))
+
+
+def stretches(of_modalities: Sequence[Floats]) -> list[slice]:
+    """Where the genes of each modality stand among all, from an array with one row per gene for each."""
+    ends = np.cumsum([len(one) for one in of_modalities]).tolist()
+    return [slice(end - len(one), end) for one, end in zip(of_modalities, ends, strict=True)]

@@ -100,7 +100,7 @@ def canonical(model: Model, cells: Cells, held_out: Mask, options: ModelOptions,
     for place, view in enumerate(views):
         training = np.flatnonzero(~held_out[view.places])
         some, own = evenly(training, _CELLS_FOR_ERRORS), state.of_view(view.places, place)
-        known = _decoded(stored.views[place], view.cells.subset(some), own.rows(some))
+        known = as_decoded(stored.views[place], view.cells.subset(some), own.rows(some))
         covariance = _covariance(
             arrays[place].decoder,
             known,
@@ -120,7 +120,7 @@ def decoded_cells(
     own = View(cells, np.arange(cells.n_obs)) if view is None else view
     with scorer_of(model) as scorer:
         state = posterior(model, scorer, cells, own.places[chosen])
-    return _decoded(model.views[place], own.cells.subset(chosen), state.of_view(np.arange(len(chosen)), place))
+    return as_decoded(model.views[place], own.cells.subset(chosen), state.of_view(np.arange(len(chosen)), place))
 
 
 def _explained(
@@ -130,7 +130,7 @@ def _explained(
     return assess.deviance_on_held_out(decoder, view.cells.source, decoded, held_out[view.places])
 
 
-def _decoded(model: LDVAE, cells: Cells, state: State) -> assess.Decoded:
+def as_decoded(model: LDVAE, cells: Cells, state: State) -> assess.Decoded:
     """Cells at the posterior means that stand in `state`."""
     annotations = {name: torch.from_numpy(values) for name, values in cells.annotations.items()}
     covariates = model.covariates(*map(annotations.get, ("batch_index", "cat_covs", "cont_covs")))

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from sc_ldvae.fit._resample import Resampled
 
 
-def refits(request: Request, samples: Iterable[Resampled], rng: np.random.Generator) -> Iterator[Floats]:
-    """Loadings of a fit to each sample of the cells, n_genes x n_latent."""
+def refits(request: Request, samples: Iterable[Resampled], rng: np.random.Generator) -> Iterator[list[Floats]]:
+    """Loadings of a fit to each sample of the cells, n_genes x n_latent for each modality."""
     for sample in samples:
         asked, held_out = of_sample(request, sample)
-        (view,) = trained(asked, held_out, rng).model.views
-        yield canonical_decoder(view).log_proportion.loadings
+        views = trained(asked, held_out, rng).model.views
+        yield [canonical_decoder(view).log_proportion.loadings for view in views]

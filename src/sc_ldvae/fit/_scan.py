@@ -10,11 +10,11 @@ import torch
 
 from sc_ldvae import assess
 from sc_ldvae.engine import scorer_of
-from sc_ldvae.fit._canonical import decoded_cells
+from sc_ldvae.fit._canonical import as_decoded
 from sc_ldvae.fit._fit import trained
 from sc_ldvae.fit._fold import canonical_decoder
 from sc_ldvae.fit._resample import halves
-from sc_ldvae.fit._scores import elbo_terms
+from sc_ldvae.fit._scores import elbo_terms, posterior
 from sc_ldvae.nn import undisturbed
 
 if TYPE_CHECKING:
@@ -70,13 +70,19 @@ def _verdict(request: Request, n_latent: int, sample: Resampled, rng: np.random.
     with scorer_of(model) as scorer:
         generator, others = torch.Generator(scorer.device).manual_seed(0), np.flatnonzero(held_out)
         draws = [elbo_terms(scorer, asked.cells, others, generator).per_cell() for _ in range(_DRAWS)]
-    (view,) = model.views
-    decoder, decoded = canonical_decoder(view), decoded_cells(model, asked.cells, np.arange(asked.cells.n_obs))
-    explained = assess.deviance_on_held_out(decoder, decoded.source, decoded.rows, held_out)
-    information = assess.gene_information(decoder, float(decoded.library.mean()))
+        state = posterior(model, scorer, asked.cells, np.arange(asked.cells.n_obs))
+    explained, loadings, information, shares = [], [], [], []
+    for place, (view, own) in enumerate(zip(model.views, asked.cells.views([view.n_input for view in model.views]), strict=True)):
+        decoder = canonical_decoder(view)
+        decoded = as_decoded(view, own.cells, state.of_view(own.places, place))
+        found = assess.deviance_on_held_out(decoder, decoded.source, decoded.rows, held_out[own.places])
+        explained.append(found)
+        shares.append(len(own.places) / len(held_out))
+        loadings.append(decoder.log_proportion.loadings)
+        information.append(shares[-1] * assess.gene_information(decoder, float(decoded.library.mean())))
     return _Verdict(
         torch.stack(draws).mean(0).numpy(),
-        explained,
-        int((decoded.latent[held_out].var(0) > _ACTIVE).sum()),
-        assess.directions(decoder.log_proportion.loadings, information),
+        assess.together(explained, shares).total,
+        int((state.latent.astype(np.float64)[held_out].var(0) > _ACTIVE).sum()),
+        assess.directions(np.vstack(loadings), np.concatenate(information), assess.stretches(loadings)),
     )

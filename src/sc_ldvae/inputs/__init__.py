@@ -38,7 +38,7 @@ from sc_ldvae.inputs._stored import (
     for_encoder,
     for_likelihood,
 )
-from sc_ldvae.inputs._stored_joint import for_joint_encoder
+from sc_ldvae.inputs._stored_joint import for_joint_encoder, joint_encoder_of, joint_request_of_record
 from sc_ldvae.inputs._to_score import check_one_layer, to_score
 
 __all__ = [
@@ -86,6 +86,8 @@ __all__ = [
     "grouped",
     "is_mudata",
     "is_view",
+    "joint_encoder_of",
+    "joint_request_of_record",
     "modality_of",
     "new_file",
     "obs_of",

@@ -14,7 +14,6 @@ from sc_ldvae._typing import UNSET
 from sc_ldvae.inputs._counts import check_object, gene_mask
 from sc_ldvae.inputs._joint import check_free, check_mudata, is_view, joint_request_of, modalities_of
 from sc_ldvae.inputs._modality import pick_modality
-from sc_ldvae.inputs._numbers import check_n_latent
 from sc_ldvae.inputs._request import request_of
 
 if TYPE_CHECKING:
@@ -40,8 +39,8 @@ class AskedOfOne:
     options: Options
     modality_weights: Mapping[str, float] | None
 
-    def check(self, keys: record.Keys) -> None:
-        """Refuse what can't be fitted.
+    def find(self) -> None:
+        """Find what is to be fitted, and refuse what can't be.
 
         Raises
         ------
@@ -56,25 +55,39 @@ class AskedOfOne:
         if several:
             msg = f"{several[0]} names modalities, which only a joint fit has. Pass modalities=, or one value."
             raise TypeError(msg)
+        self.mask: Mask = gene_mask(self.cells, self.mask_var)
+
+    @property
+    def n_genes(self) -> int:
+        """Number of genes to fit."""
+        return int(self.mask.sum())
+
+    def check_free(self, keys: record.Keys) -> None:
+        """Refuse names that are taken.
+
+        Raises
+        ------
+        ValueError
+            If a joint fit has them.
+        """
         if self.modality is not None and is_view(self.data, keys.uns, self.modality):
             msg = (
                 f"uns[{keys.uns!r}] of modality {self.modality!r} is part of a joint fit. Give this one another name "
                 f"(key_added), or remove the joint fit: del mdata.uns[{keys.uns!r}]."
             )
             raise ValueError(msg)
-        self.mask: Mask = gene_mask(self.cells, self.mask_var)
-        check_n_latent(self.options.model.n_latent, int(self.mask.sum()))
 
     def request(self) -> Request:
         """What is asked for, checked."""
-        request, self._annotations = request_of(self.cells, self.mask, self.options)
+        self.annotations: Annotations
+        request, self.annotations = request_of(self.cells, self.mask, self.options)
         return request
 
     def write(self, result: Data, keys: record.Keys, new: record.JointFit, others: Mapping[str, Any]) -> None:
         """Put the fit into the object, or its copy."""
         params = {**_params(self.options), "modality": self.modality, "layer": self.options.layer, **others}
         params["mask_var"] = None if self.mask_var is UNSET else self.mask_var
-        asked = self._annotations.asked(self.mask, params)
+        asked = self.annotations.asked(self.mask, params)
         record.write_fit(pick_modality(result, self.modality), keys, new.alone, asked)
 
 
@@ -90,8 +103,8 @@ class AskedOfSeveral:
     hide_modality: float
     modality_weights: Mapping[str, float] | None
 
-    def check(self, keys: record.Keys) -> None:
-        """Refuse what can't be fitted.
+    def find(self) -> None:
+        """Find what is to be fitted, and refuse what can't be.
 
         Raises
         ------
@@ -114,13 +127,26 @@ class AskedOfSeveral:
             size_factor_key=self.options.columns.size_factor_key,
             weights=self.modality_weights,
         )
+
+    @property
+    def n_genes(self) -> int:
+        """Number of genes to fit, of the modality that has most."""
+        return max(int(one.mask.sum()) for one in self._modalities)
+
+    def check_free(self, keys: record.Keys) -> None:
+        """Refuse names that are taken.
+
+        Raises
+        ------
+        ValueError
+            If one of the modalities has a fit of its own under them.
+        """
         check_free(self.cells, keys.uns, [one.name for one in self._modalities])
-        check_n_latent(self.options.model.n_latent, max(int(one.mask.sum()) for one in self._modalities))
 
     def request(self) -> Request:
         """What is asked for, checked."""
-        self._annotations: Annotations
-        request, self._annotations = joint_request_of(self.cells, self._modalities, self.options, self.hide_modality)
+        self.annotations: Annotations
+        request, self.annotations = joint_request_of(self.cells, self._modalities, self.options, self.hide_modality)
         return request
 
     def write(self, result: Data, keys: record.Keys, new: record.JointFit, others: Mapping[str, Any]) -> None:
@@ -131,7 +157,7 @@ class AskedOfSeveral:
             own |= {"size_factor_key": one.size_factor_key, "mask_var": None if one.mask_var is UNSET else one.mask_var}
             params = {**_params(self.options), **own, **others}
             unit = None if one.size_factor_key is None else one.size_factor_unit
-            asked[one.name] = record.Asked(params, one.mask, self._annotations.design, self._annotations.labels, unit)
+            asked[one.name] = record.Asked(params, one.mask, self.annotations.design, self.annotations.labels, unit)
         weights = np.array([one.weight for one in self._modalities])
         record.write_joint_fit(
             check_mudata(result, "data"), keys, new, asked, weights=weights, hide_modality=self.hide_modality

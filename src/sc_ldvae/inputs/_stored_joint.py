@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,15 +14,19 @@ from sc_ldvae.counts import PRESENT, Beside, Cells, InMemory
 from sc_ldvae.inputs._annotations import Annotations
 from sc_ldvae.inputs._joint import check_mudata, modality_of, named
 from sc_ldvae.inputs._modality import obs_of
+from sc_ldvae.inputs._numbers import device_of
 from sc_ldvae.inputs._stored import MissingGenes, Scorable, check_missing_genes, fitted_counts, size_factors_of
+from sc_ldvae.likelihoods import Block
 from sc_ldvae.record import check_cells
 
 if TYPE_CHECKING:
+    import torch
     from mudata import MuData
     from numpy.typing import NDArray
 
     from sc_ldvae._typing import Floats
     from sc_ldvae.counts import Source
+    from sc_ldvae.fit import Request
     from sc_ldvae.record import JointRecord, Record
 
 
@@ -47,19 +52,34 @@ def for_joint_likelihood(mdata: MuData, stored: JointRecord, layer: Any) -> Scor
 def _scorable(
     mdata: MuData, stored: JointRecord, layer: Any, missing_genes: MissingGenes, known: Mapping[str, NDArray[Any]]
 ) -> Scorable:
-    from sc_ldvae.fit import unfolded
-
     check_mudata(mdata, "a joint fit")
     check_cells(mdata)
+    sources = {}
+    for name, view in stored.views.items():
+        if name in mdata.mod:
+            own_layer = layer.get(name, UNSET) if isinstance(layer, Mapping) else layer
+            with named(name):
+                sources[name] = fitted_counts(mdata.mod[name], view, own_layer, missing_genes)
+    return joint_encoder_of(mdata, stored, sources, known)
+
+
+def joint_encoder_of(
+    mdata: MuData,
+    stored: JointRecord,
+    of_modalities: Mapping[str, Source],
+    known: Mapping[str, NDArray[Any]] = MappingProxyType({}),
+) -> Scorable:
+    """The same for counts that are at hand, of the fitted genes."""
+    from sc_ldvae.fit import unfolded
+
     sources, libraries = [], []
     places = np.full((mdata.n_obs, len(stored.modalities)), -1, np.int64)
     for i, (name, view) in enumerate(stored.views.items()):
         source, library = _nothing(view), np.zeros(0, np.float32)
-        if name in mdata.mod:
+        if name in of_modalities:
+            source = of_modalities[name]
             adata, places[:, i] = modality_of(mdata, name)
-            own_layer = layer.get(name, UNSET) if isinstance(layer, Mapping) else layer
             with named(name):
-                source = fitted_counts(adata, view, own_layer, missing_genes)
                 factors, unit = size_factors_of(adata, view)
             library = source.totals if factors is None else factors * unit
         sources.append(source)
@@ -92,3 +112,27 @@ def _check_some(mdata: MuData, stored: JointRecord, places: NDArray[np.int64]) -
             f"of the fit: {names}. Take them out."
         )
         raise ValueError(msg)
+
+
+def joint_request_of_record(
+    mdata: MuData, stored: JointRecord, layer: Any, device: str | torch.device  # noqa: ANN401  one layer or a mapping
+) -> Request:
+    """What a stored joint fit was asked for, on the cells of `mdata`."""
+    from sc_ldvae.fit import Request
+
+    first, stop, blocks = stored.first, 0, []
+    for name, view in stored.views.items():
+        start, stop = stop, stop + len(view.genes)
+        (own,) = view.blocks
+        blocks.append(Block(name, start, stop, own.gene_likelihood, own.dispersion))
+    cells = for_joint_likelihood(mdata, stored, layer).cells
+    return Request(
+        cells,
+        first.options,
+        first.levels,
+        first.schedule,
+        device_of(device),
+        blocks=tuple(blocks),
+        weights=stored.weights,
+        hide_modality=stored.hide_modality,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -13,9 +14,10 @@ from sc_ldvae._typing import UNSET
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from mudata import MuData
 
-    from sc_ldvae._typing import Data, Mask, Seed, Unset
-    from sc_ldvae.assess import Decoded
+    from sc_ldvae._typing import Data, Floats, Mask, Seed, Unset
+    from sc_ldvae.assess import Decoded, Deviances
     from sc_ldvae.counts import Source
 
 Scored = Literal["held_out", "all"]
@@ -30,7 +32,7 @@ def explained_deviance(
     thinned: float | None = None,
     key: str = record.DEFAULT,
     modality: str | None = None,
-    layer: str | Unset | None = UNSET,
+    layer: inputs.PerModality | str | Unset | None = UNSET,
     rng: Seed = 0,
     key_added: str | None = None,
     copy: bool = False,
@@ -52,7 +54,7 @@ def explained_deviance(
     Parameters
     ----------
     data
-        Fitted AnnData with raw counts, or MuData with such a `modality`.
+        Fitted AnnData with raw counts, or MuData with such a `modality` or a joint fit.
     groupby
         Column of `obs` with groups of cells to measure apart; cells without a group are left out of them.
     cells
@@ -63,9 +65,9 @@ def explained_deviance(
     key
         The `key_added` of the fit.
     modality
-        Modality of a MuData.
+        Modality of a MuData; of a joint fit None for all of them, each measured by itself.
     layer
-        Layer of raw counts, X for None; the layer of the fit by default.
+        Layer of raw counts, X for None; the layer of the fit by default. Of a joint fit also one for each modality.
     rng
         Seed or generator of the thinning.
     key_added
@@ -89,6 +91,9 @@ def explained_deviance(
         Number of cells.
     ``groups``
         With `groupby`: the same by group, arrays with one row per group, and their names (``name``).
+    ``modalities``
+        Of a joint fit, names of the modalities: then `total`, `base` and `n_cells` have one value for each, `marginal`
+        and `cumulative` one row.
     ``params``, ``fit``
         `cells`, `thinned` (0: not) and `groupby`; a mark of the fit, by which getters tell it from others.
 
@@ -117,13 +122,34 @@ def explained_deviance(
     >>> adata.uns["ldvae_explained_deviance"]["marginal"].shape
     (3,)
     """
-    from tqdm import tqdm
-
-    from sc_ldvae import assess
-
     inputs.check_key(key_added)
-    adata = inputs.pick_modality(data, modality)
-    stored = record.read(adata, key)
+    found, stored = inputs.fitted_of(data, key, modality)
+    params = {"cells": cells, "thinned": 0.0 if thinned is None else float(thinned), "groupby": groupby or ""}
+    if isinstance(stored, record.JointRecord):
+        result = _of_modalities(found, stored, groupby, cells, thinned, layer, rng, progress=progress)
+    else:
+        inputs.check_one_layer(layer)
+        result = _of_one(found, stored, groupby, cells, thinned, layer, rng, progress=progress)
+    result["params"] = params
+    name = f"{key}_explained_deviance" if key_added is None else key_added
+
+    def write(data: Data) -> None:
+        record.write_result(data, name, result, stored)
+
+    return inputs.changed(data, modality, write, copy=copy)
+
+
+def _of_one(
+    adata: AnnData,
+    stored: record.Record,
+    groupby: str | None,
+    cells: Scored,
+    thinned: float | None,
+    layer: Any,  # noqa: ANN401  one layer
+    rng: Seed,
+    *,
+    progress: bool,
+) -> dict[str, Any]:
     scored, others = _scored(adata, stored, cells)
     codes, names = (np.full(adata.n_obs, -1), []) if groupby is None else inputs.grouped(adata, groupby)
     counts = inputs.fitted_counts(adata, stored, layer)
@@ -131,21 +157,63 @@ def explained_deviance(
     # Thinning may leave a cell without counts in either part.
     scored = scored & (decoded.source.totals > 0) & (decoded.library > 0)
     _check_some(scored, codes, groupby, thinned)
-    null = assess.null_proportions(counts, np.flatnonzero(others))
-    with tqdm(total=int(scored.sum()), unit="cell", disable=not progress) as bar:
-        sums = assess.Deviances.of(stored.shown_decoder, decoded, np.flatnonzero(scored), null, bar)
-    result: dict[str, Any] = sums.shares() | {
-        "n_cells": len(sums.per_cell),
-        "params": {"cells": cells, "thinned": 0.0 if thinned is None else float(thinned), "groupby": groupby or ""},
-    }
+    sums = _deviances(stored, counts, decoded, scored, others, progress=progress)
+    result: dict[str, Any] = sums.shares() | {"n_cells": len(sums.per_cell)}
     if groupby is not None:
         result["groups"] = sums.by_group(codes[scored], names)
-    name = f"{key}_explained_deviance" if key_added is None else key_added
+    return result
 
-    def write(adata: AnnData) -> None:
-        record.write_result(adata, name, result, stored)
 
-    return inputs.changed(data, modality, write, copy=copy)
+def _of_modalities(
+    mdata: MuData,
+    stored: record.JointRecord,
+    groupby: str | None,
+    cells: Scored,
+    thinned: float | None,
+    layer: Any,  # noqa: ANN401  one layer or a mapping
+    rng: Seed,
+    *,
+    progress: bool,
+) -> dict[str, Any]:
+    """Of each modality, from the latent that all of them give."""
+    if groupby is not None:
+        msg = f"groupby={groupby!r}: groups are measured apart in one modality. Name it with modality=."
+        raise ValueError(msg)
+    views = {name: view for name, view in stored.views.items() if name in mdata.mod}
+    layers = {name: layer.get(name, UNSET) if isinstance(layer, Mapping) else layer for name in views}
+    judged = counts = {name: inputs.fitted_counts(mdata.mod[name], view, layers[name]) for name, view in views.items()}
+    state = record.state_of(mdata, stored)
+    if thinned is not None:
+        judged, state = _thinned_together(mdata, stored, counts, thinned, rng)
+    found = []
+    for name, view in views.items():
+        adata, places = inputs.modality_of(mdata, name)
+        own = state.of_view(mdata.obs_names.get_indexer(adata.obs_names), stored.modalities.index(name))
+        latent = own.latent.astype(np.float64)
+        if stored.rotation is not None:
+            latent = product(latent, stored.rotation)
+        library = own.library.astype(np.float64) * (1.0 if thinned is None else thinned)
+        decoded = _as_decoded(adata, view, judged[name], latent, library)
+        scored, others = _scored(adata, view, cells)
+        scored = scored & (decoded.source.totals > 0) & (decoded.library > 0)
+        _check_some(scored, np.full(adata.n_obs, -1), None, thinned)
+        found.append(_deviances(view, counts[name], decoded, scored, others, progress=progress))
+    shares = [one.shares() for one in found]
+    of_all = {part: np.array([one[part] for one in shares]) for part in ("total", "base", "marginal", "cumulative")}
+    return {"modalities": np.array(list(views), dtype=str), **of_all, "n_cells": np.array([len(one.per_cell) for one in found])}
+
+
+def _deviances(
+    stored: record.Record, counts: Source, decoded: Decoded, scored: Mask, others: Mask, *, progress: bool
+) -> Deviances:
+    """Of the scored cells, beside the null of the others."""
+    from tqdm import tqdm
+
+    from sc_ldvae import assess
+
+    null = assess.null_proportions(counts, np.flatnonzero(others))
+    with tqdm(total=int(scored.sum()), unit="cell", disable=not progress) as bar:
+        return assess.Deviances.of(stored.shown_decoder, decoded, np.flatnonzero(scored), null, bar)
 
 
 def _scored(adata: AnnData, stored: record.Record, cells: Scored) -> tuple[Mask, Mask]:
@@ -172,23 +240,24 @@ def _check_some(scored: Mask, codes: np.ndarray, groupby: str | None, thinned: f
 
 def _decoded(adata: AnnData, stored: record.Record, counts: Source) -> Decoded:
     """Cells with their stored latent, in the frame in which the factors are shown."""
+    state = record.state_of(adata, stored)
+    library = state.library.astype(np.float64)
+    return _as_decoded(adata, stored, counts, record.shown_latent(adata, stored), library)
+
+
+def _as_decoded(adata: AnnData, stored: record.Record, counts: Source, latent: Floats, library: Floats) -> Decoded:
     from sc_ldvae.assess import Decoded
 
-    obs, state = inputs.obs_of(adata), record.state_of(adata, stored)
-    latent = record.shown_latent(adata, stored)
-    design, groups = stored.design.matrix(obs), stored.groups(obs)
-    return Decoded(counts, latent, design, state.library.astype(np.float64), groups)
+    obs = inputs.obs_of(adata)
+    return Decoded(counts, latent, stored.design.matrix(obs), library, stored.groups(obs))
 
 
 def _thinned(adata: AnnData, stored: record.Record, counts: Source, share: float, rng: Seed) -> Decoded:
     """Cells with a share of their counts, and the latent that the encoder makes of the others."""
-    from sc_ldvae.assess import Decoded
     from sc_ldvae.counts import thinned
     from sc_ldvae.fit import posterior
 
-    if not 0 < share < 1:
-        msg = f"thinned must be above 0 and below 1, but is {share}. Give the share of counts to judge by, such as 0.2."
-        raise ValueError(msg)
+    _check_share(share)
     judged, kept = thinned(counts, share, np.random.default_rng(rng))
     scorable = inputs.encoder_of(adata, stored, kept)
     with scorable.scorer() as scorer:
@@ -196,5 +265,26 @@ def _thinned(adata: AnnData, stored: record.Record, counts: Source, share: float
     latent, library = state.latent.astype(np.float64), state.library.astype(np.float64)
     if stored.rotation is not None:
         latent = product(latent, stored.rotation)
-    obs = inputs.obs_of(adata)
-    return Decoded(judged, latent, stored.design.matrix(obs), share * library, stored.groups(obs))
+    return _as_decoded(adata, stored, judged, latent, share * library)
+
+
+def _thinned_together(
+    mdata: MuData, stored: record.JointRecord, counts: Mapping[str, Source], share: float, rng: Seed
+) -> tuple[dict[str, Source], record.State]:
+    """A share of the counts of each modality, and what the encoders make of the others."""
+    from sc_ldvae.counts import thinned
+    from sc_ldvae.fit import posterior
+
+    _check_share(share)
+    generator = np.random.default_rng(rng)
+    parts = {name: thinned(source, share, generator) for name, source in counts.items()}
+    scorable = inputs.joint_encoder_of(mdata, stored, {name: kept for name, (_, kept) in parts.items()})
+    with scorable.scorer() as scorer:
+        state = posterior(scorable.model, scorer, scorable.cells, scorable.everyone)
+    return {name: judged for name, (judged, _) in parts.items()}, state
+
+
+def _check_share(share: float) -> None:
+    if not 0 < share < 1:
+        msg = f"thinned must be above 0 and below 1, but is {share}. Give the share of counts to judge by, such as 0.2."
+        raise ValueError(msg)

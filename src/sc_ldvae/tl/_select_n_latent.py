@@ -14,8 +14,6 @@ from sc_ldvae.tl._ldvae import ldvae
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from anndata import AnnData
-
     from sc_ldvae._typing import Data, Mask, Seed, Unset
 
 _FEWEST_CELLS = 8
@@ -28,7 +26,10 @@ def select_n_latent(
     n_seeds: int = 2,
     *,
     modality: str | None = None,
-    mask_var: Mask | Sequence[bool] | str | Unset | None = UNSET,
+    modalities: inputs.Modalities | None = None,
+    mask_var: inputs.PerModality | Mask | Sequence[bool] | str | Unset | None = UNSET,
+    hide_modality: float = 0.3,
+    modality_weights: inputs.PerModality | None = None,
     rng: Seed = 0,
     key_added: str = "ldvae_n_latent",
     copy: bool = False,
@@ -46,14 +47,14 @@ def select_n_latent(
     Parameters
     ----------
     data
-        AnnData with raw counts, or MuData with such a `modality`. It need not be fitted.
+        AnnData with raw counts, or MuData with such a `modality` or several `modalities`. It need not be fitted.
     n_latent
         Numbers of factors to compare, such as ``range(2, 21, 2)``.
     n_seeds
         Number of splits into halves; each costs two fits for every number of factors.
     modality
         Modality of a MuData.
-    mask_var
+    modalities, mask_var, hide_modality, modality_weights
         As in :func:`ldvae`.
     rng
         Seed or generator of splits and fits.
@@ -121,26 +122,30 @@ def select_n_latent(
 
     from sc_ldvae import assess, fit
 
-    adata = inputs.pick_modality(data, modality)
-    inputs.check_object(adata)
+    asked: inputs.AskedOfOne | inputs.AskedOfSeveral
+    options = {"loadings_prior": None} | options_of(ldvae, options)
+    known = inputs.Options.of(options)
+    if modalities is None:
+        asked = inputs.AskedOfOne(data, modality, mask_var, known, modality_weights)
+    else:
+        asked = inputs.AskedOfSeveral(data, modality, modalities, mask_var, known, hide_modality, modality_weights)
+    asked.find()
     inputs.check_key(key_added)
     inputs.check_whole(n_seeds=n_seeds)
-    options = {"loadings_prior": None} | options_of(ldvae, options)
-    mask, asked = inputs.gene_mask(adata, mask_var), inputs.Options.of(options)
-    grid = _grid(n_latent, int(mask.sum()))
-    if adata.n_obs < _FEWEST_CELLS:
-        msg = f"data has {adata.n_obs} cells, too few to fit halves of them. {_FEWEST_CELLS} are needed."
+    grid = _grid(n_latent, asked.n_genes)
+    if asked.cells.n_obs < _FEWEST_CELLS:
+        msg = f"data has {asked.cells.n_obs} cells, too few to fit halves of them. {_FEWEST_CELLS} are needed."
         raise ValueError(msg)
-    request, annotations = inputs.request_of(adata, mask, asked)
-    generator, strata = np.random.default_rng(rng), annotations.design.strata(annotations.obs)
+    request = asked.request()
+    generator, strata = np.random.default_rng(rng), asked.annotations.design.strata(asked.annotations.obs)
     with tqdm(total=2 * n_seeds * len(grid), desc="Fits", unit="fit", disable=not progress) as bar:
         scans = [fit.scan(request, grid, strata, generator, bar) for _ in range(n_seeds)]
     table = assess.scan_table(grid, scans)
-    params = {"n_seeds": n_seeds} | record.storable(options)
+    params = {"n_seeds": n_seeds} | record.storable({name: one for name, one in options.items() if not isinstance(one, dict)})
     result = table | assess.recommended(table) | {"params": params}
 
-    def write(adata: AnnData) -> None:
-        record.write_result(adata, key_added, result)
+    def write(data: Data) -> None:
+        record.write_result(data, key_added, result)
 
     return inputs.changed(data, modality, write, copy=copy)
 

@@ -15,11 +15,10 @@ from sc_ldvae._typing import UNSET
 
 if TYPE_CHECKING:
     import torch
-    from anndata import AnnData
 
     from sc_ldvae._typing import Data, Floats, Seed, Unset
     from sc_ldvae.assess import Method
-    from sc_ldvae.fit import Subsample
+    from sc_ldvae.fit import Request, Subsample
 
 _FEWEST_CELLS = 8
 
@@ -33,7 +32,7 @@ def stability(
     rotation: Method | None = None,
     key: str = record.DEFAULT,
     modality: str | None = None,
-    layer: str | Unset | None = UNSET,
+    layer: inputs.PerModality | str | Unset | None = UNSET,
     device: str | torch.device = "auto",
     rng: Seed = 0,
     key_added: str | None = None,
@@ -54,7 +53,7 @@ def stability(
     Parameters
     ----------
     data
-        Fitted AnnData with raw counts, or MuData with such a `modality`.
+        Fitted AnnData with raw counts, or MuData with such a `modality` or a joint fit.
     n_seeds
         Number of refits.
     subsample
@@ -132,39 +131,54 @@ def stability(
 
     inputs.check_key(key_added)
     inputs.check_whole(n_seeds=n_seeds)
-    adata = inputs.pick_modality(data, modality)
-    stored = record.read(adata, key)
-    _check(adata, stored, n_seeds, subsample, rotation)
+    found, stored = inputs.fitted_of(data, key, modality)
+    _check(found, stored, n_seeds, subsample, rotation)
     # Half of the cells support fewer factors than all of them do, and that is another question.
-    request = replace(inputs.request_of_record(adata, stored, layer, device), selects=False)
+    request = replace(_request(found, stored, layer, device), selects=False)
     generator = np.random.default_rng(rng)
-    information = assess.gene_information(stored.decoder, float(record.state_of(adata, stored).library.mean()))
+    fitted, information = inputs.of_modalities(found, stored)
 
-    def shown(loadings: Floats) -> Floats:
+    def shown(loadings: list[Floats]) -> Floats:
+        """Of the genes of all modalities."""
+        together = np.vstack(loadings)
         if rotation is None:
-            return loadings
-        return product(loadings, np.linalg.inv(assess.ROTATIONS[rotation](loadings, information)).T)
+            return together
+        matrix = inputs.rotation(rotation, loadings, information, "rotation")
+        return product(together, np.linalg.inv(matrix).T)
 
-    samples = fit.resampled(n_seeds, subsample, *_cells(adata, stored), generator)
+    samples = fit.resampled(n_seeds, subsample, *_cells(found, stored), generator)
     with tqdm(samples, desc="Refits", unit="fit", total=n_seeds, disable=not progress) as bar:
         refits = [shown(loadings) for loadings in fit.refits(request, bar, generator)]
     pairs = list(combinations(range(n_seeds), 2))
     if subsample == "halves":
         pairs = [(first, first + 1) for first in range(0, n_seeds, 2)]
-    loadings = shown(stored.decoder.log_proportion.loadings.astype(np.float64))[:, stored.left]
-    found = assess.stability(loadings, refits, pairs, information, halves=subsample == "halves")
+    own = shown([one.astype(np.float64) for one in fitted])[:, stored.left]
+    weights, softmaxes = np.concatenate(information), assess.stretches(fitted)
+    compared = assess.stability(own, refits, pairs, weights, softmaxes, halves=subsample == "halves")
     params = {"n_seeds": n_seeds, "subsample": subsample or "", "rotation": rotation or ""}
-    result: dict[str, Any] = {part: _of_all(values, stored) for part, values in asdict(found).items()}
+    result: dict[str, Any] = {part: _of_all(values, stored) for part, values in asdict(compared).items()}
     result["params"] = params
     name = f"{key}_stability" if key_added is None else key_added
 
-    def write(adata: AnnData) -> None:
-        record.write_result(adata, name, result, stored)
+    def write(data: Data) -> None:
+        record.write_result(data, name, result, stored)
 
     return inputs.changed(data, modality, write, copy=copy)
 
 
-def _of_all(values: np.ndarray, stored: record.Record) -> np.ndarray:
+def _request(
+    data: Any,  # noqa: ANN401  either of two
+    stored: record.Record | record.JointRecord,
+    layer: Any,  # noqa: ANN401  one layer or a mapping
+    device: str | torch.device,
+) -> Request:
+    if isinstance(stored, record.JointRecord):
+        return inputs.joint_request_of_record(data, stored, layer, device)
+    inputs.check_one_layer(layer)
+    return inputs.request_of_record(data, stored, layer, device)
+
+
+def _of_all(values: np.ndarray, stored: record.Record | record.JointRecord) -> np.ndarray:
     """With places for vanished factors in the last axis, of which nothing is known."""
     nothing = False if values.dtype == np.bool_ else np.nan
     filled = np.full((*values.shape[:-1], stored.n_latent), nothing, values.dtype)
@@ -173,9 +187,13 @@ def _of_all(values: np.ndarray, stored: record.Record) -> np.ndarray:
 
 
 def _check(
-    adata: AnnData, stored: record.Record, n_seeds: int, subsample: Subsample | None, rotation: Method | None
+    data: Data,
+    stored: record.Record | record.JointRecord,
+    n_seeds: int,
+    subsample: Subsample | None,
+    rotation: Method | None,
 ) -> None:
-    from sc_ldvae.assess import ROTATIONS
+    from sc_ldvae.assess import Method
     from sc_ldvae.fit import Subsample
 
     if subsample is not None and subsample not in get_args(Subsample):
@@ -184,8 +202,8 @@ def _check(
     if n_seeds < 2 or (subsample == "halves" and n_seeds % 2):  # noqa: PLR2004  a comparison has two sides
         msg = f"n_seeds is {n_seeds}, but refits are compared in pairs. Give an even number of at least 2."
         raise ValueError(msg)
-    if rotation is not None and rotation not in ROTATIONS:
-        msg = f"rotation={rotation!r} is unknown. Choose one of {', '.join(map(repr, ROTATIONS))}, or None."
+    if rotation is not None and rotation not in get_args(Method):
+        msg = f"rotation={rotation!r} is unknown. Choose one of {', '.join(map(repr, get_args(Method)))}, or None."
         raise ValueError(msg)
     if rotation is not None and stored.composition:
         msg = f"rotation={rotation!r}: with latent_distribution='ln' factors are shares of one. Leave it out."
@@ -196,13 +214,14 @@ def _check(
             "with rotation= for its rotated factors."
         )
         raise ValueError(msg)
-    if adata.n_obs < _FEWEST_CELLS:
-        msg = f"data has {adata.n_obs} cells, too few to fit samples of them. Stability needs at least {_FEWEST_CELLS}."
+    if data.n_obs < _FEWEST_CELLS:
+        msg = f"data has {data.n_obs} cells, too few to fit samples of them. Stability needs at least {_FEWEST_CELLS}."
         raise ValueError(msg)
 
 
-def _cells(adata: AnnData, stored: record.Record) -> tuple[np.ndarray, np.ndarray]:
+def _cells(data: Any, stored: record.Record | record.JointRecord) -> tuple[np.ndarray, np.ndarray]:  # noqa: ANN401
     """Batch of each cell, and whether the fit has not seen it."""
-    held_out = record.held_out(adata, stored)
+    held_out = record.held_out(data, stored)
+    design = stored.first.design if isinstance(stored, record.JointRecord) else stored.design
     # Cells that were projected are all held out: then there are no others to train on.
-    return stored.design.strata(inputs.obs_of(adata)), held_out & ~held_out.all()
+    return design.strata(inputs.obs_of(data)), held_out & ~held_out.all()
