@@ -231,5 +231,6 @@ _KINDS: dict[str, Kind] = {
 # Names of several alternatives.
 _UNIONS = {
     "inputs.Factors": "Sequence[int | str] | inputs.Covariates | int | str",
+    "inputs.Layer": "inputs.PerModality | str | Unset | None",
     "inputs.Modalities": "inputs.PerModality | Sequence[str]",
 }

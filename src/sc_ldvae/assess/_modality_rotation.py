@@ -20,10 +20,10 @@ _N_ANGLES, _REFINEMENTS = 32, 5
 _SMALLEST_GAIN, _MOST_SWEEPS = 1e-9, 200
 
 
-# A unit vector r of the latent has the information ``s_m = r' G_m r`` in modality m, with ``G_m = W_m' diag(i_m) W_m``, to
-# second order twice the log-likelihood that is lost there without it. Its shares ``p_m = s_m / sum s`` are all alike where
-# it is shared, and one of them is 1 where it is private. The sum of their logs over factors and modalities is smallest
-# where as many factors as possible are private. In the plane of two factors only their own shares change.
+# A unit vector r of the latent has the information ``s_m = r' G_m r`` in modality m, with ``G_m = W_m' diag(i_m) W_m``:
+# to second order twice the log-likelihood that is lost there without it. Its shares ``p_m = s_m / sum s`` are all alike
+# where it is shared, and one of them is 1 where it is private. The sum of their logs over factors and modalities is
+# smallest where as many factors as possible are private. In the plane of two factors only their own shares change.
 def by_modality(loadings: Sequence[Floats], information: Sequence[Floats]) -> Floats:
     """Orthogonal rotation that makes factors those of one modality where they can be.
 

@@ -39,7 +39,7 @@ class Minibatch:
         return int(self.counts.shape[0])
 
     def views(self) -> list[tuple[Positions | None, Mapping[str, NDArray[Any]]]]:
-        """For each modality, which of the cells have it, and what is known of these; None where there is one for all."""
+        """For each modality which cells have it, and what is known of these; None where there is one for all."""
         return views_of(self.annotations)
 
 
@@ -68,11 +68,10 @@ class Cells:
         if PRESENT not in self.annotations:
             return [View(self, np.arange(self.n_obs))]
         views, start = [], 0
-        for width, (places, annotations) in zip(widths, views_of(self.annotations), strict=True):
-            source = Between(
-                Subset(self.source, np.arange(self.n_obs) if places is None else places), start, start + width
-            )
-            views.append(View(Cells(source, annotations), np.arange(self.n_obs) if places is None else places))
+        for width, (places, known) in zip(widths, views_of(self.annotations), strict=True):
+            own = np.arange(self.n_obs) if places is None else places
+            source = Between(Subset(self.source, own), start, start + width)
+            views.append(View(Cells(source, known), own))
             start += width
         return views
 

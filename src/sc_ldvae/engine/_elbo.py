@@ -98,7 +98,7 @@ class FusedElbo:
         return weights
 
     def posterior(self, n_cells: int, shown: Sequence[Shown]) -> tuple[tuple[Floats, Floats], list[Floats | None]]:
-        """Mean and variance of the latent's normal variables, n_cells x n_latent; log library of each modality's cells."""
+        """Mean and variance of the latent's normal variables, n_cells x n_latent; log library in each modality."""
         encoded = [view.encode(one, None, training=False) for view, one in zip(self._views, shown, strict=True)]
         moments = self._fused(n_cells, [(one, own) for one, (own, _) in zip(shown, encoded, strict=True)])
         return moments, [None if library is None else library[0][:, 0] for _, library in encoded]
@@ -113,7 +113,7 @@ class FusedElbo:
         views = [(place, view, shown[place]) for place, view in enumerate(self._views) if len(shown[place])]
         encoded = [view.encode(one, generator, training=training) for _, view, one in views]
         libraries = [
-            None if library is None else view.draw_library(library, one, generator)
+            view.draw_library(library, one, generator)
             for (_, view, one), (_, library) in zip(views, encoded, strict=True)
         ]
         own = [moments for moments, _ in encoded]
@@ -157,15 +157,13 @@ class FusedElbo:
     def _backward(self, z: Drawn, latent: Floats, seen: list[_Seen], kl_weight: float) -> None:
         n_cells, n_latent = z.mean.shape
         number = z.mean.dtype.type
-        d_latent, of_libraries = np.zeros_like(latent), []
+        d_latent = np.zeros_like(latent)
+        of_libraries: list[tuple[Floats, Floats] | None] = []
         for one in seen:
             d_u, d_log_library = one.view.likelihood.backward()
             d_latent[one.shown.cells] += d_u[:, :n_latent]
-            of_libraries.append(
-                None
-                if one.library is None
-                else one.library.backward(d_log_library[:, None], number(1) / number(n_cells))
-            )
+            weight, library = number(1) / number(n_cells), one.library
+            of_libraries.append(None if library is None else library.backward(d_log_library[:, None], weight))
         if self._model.composition:
             d_latent = latent * (d_latent - (d_latent * latent).sum(1, keepdims=True))
         gradients = z.backward(d_latent, number(kl_weight) / number(n_cells))

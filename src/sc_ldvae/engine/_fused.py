@@ -57,12 +57,12 @@ class Fused:
         counts = cells.counts
         pointers, genes = counts.indptr.astype(np.int64), counts.indices.astype(np.int32, copy=False)
         shown, start = [], 0
-        for view, (places, annotations) in zip(self._model.views, cells.views(), strict=True):
+        for view, (places, known) in zip(self._model.views, cells.views(), strict=True):
             stop, own = start + view.n_input, (pointers, genes, counts.data)
             if places is not None:
                 own = rows_between(*own, places, start, stop)
             rows = sparse_rows(*own, view.n_input, log_variational=view.log_variational)
-            shown.append(Shown(slice(None) if places is None else places, rows, annotations))
+            shown.append(Shown(slice(None) if places is None else places, rows, known))
             start = stop
         return shown
 

@@ -20,7 +20,7 @@ class FusedProduct:
     def forward(
         self, n_cells: int, experts: Sequence[tuple[Positions | slice, Floats, Floats]]
     ) -> tuple[Floats, Floats]:
-        """Mean and variance of `n_cells` cells; of each expert the positions of its cells, their means and variances."""
+        """Mean and variance of `n_cells` cells, from the positions of each expert's, their means and variances."""
         self._experts = experts
         (_, some, _), *_ = experts
         precision = np.ones((n_cells, some.shape[1]), some.dtype)
@@ -35,7 +35,7 @@ class FusedProduct:
         """Gradients by the means and variances of each expert."""
         by_precision = -d_variance * self._variance**2
         d_mean = d_mean * self._variance
-        gradients = []
+        gradients: list[tuple[Floats, Floats]] = []
         for cells, mean, variance in self._experts:
             own = d_mean[cells]
             d_precision = own * (mean - self._mean[cells]) + by_precision[cells]

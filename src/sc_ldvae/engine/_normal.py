@@ -48,7 +48,8 @@ class Drawn(NamedTuple):
         return 0.5 * (self.noise**2 - squares + np.log(self.variance / self.prior_variance)).sum(1)
 
     # The loss is ``w KL - log p`` with the sample ``a = mean + sd noise``; d is what the likelihood adds to the
-    # gradient by a. With the prior's moments (m, v), ``KL = ((variance + (mean - m)^2) / v - 1 - log(variance / v)) / 2``:
+    # gradient by a. With the prior's moments (m, v),
+    #   ``KL = ((variance + (mean - m)^2) / v - 1 - log(variance / v)) / 2``:
     #   by mean: d + w (mean - m) / v,   by variance: d noise / (2 sd) + w (1 / v - 1 / variance) / 2.
     def backward(self, d_sample: Floats, weight: np.floating[Any]) -> tuple[Floats, Floats]:
         """Gradients by mean and variance, from that of the likelihood by the draw and the divergence's weight."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from sc_ldvae.nn import LDVAE
+    from sc_ldvae.nn import Model
 
 _Made = TypeVar("_Made")
 # Not all of it has types.
@@ -106,7 +106,7 @@ class Together(Ranks):
         return result
 
 
-def moments_of(model: LDVAE) -> list[Tensor]:
+def moments_of(model: Model) -> list[Tensor]:
     """Numbers of a model that steps move beside its parameters."""
     return [buffer for buffer in model.buffers() if buffer.is_floating_point()]
 

@@ -62,12 +62,15 @@ class FusedView:
         return (mean[:, :n], variance[:, :n]), None if self._library_prior is None else (mean[:, n:], variance[:, n:])
 
     def draw_library(
-        self, moments: tuple[Floats, Floats], shown: Shown, generator: torch.Generator | None
+        self, moments: tuple[Floats, Floats] | None, shown: Shown, generator: torch.Generator | None
     ) -> Drawn | None:
-        """One draw of the log library of each cell, n_cells x 1."""
-        batch = 0 if len(self._library_prior[0]) == 1 else shown.annotations["batch_index"]
-        prior = tuple(np.broadcast_to(moment[batch], len(shown))[:, None] for moment in self._library_prior)
-        return Drawn.of(moments, prior, generator)
+        """One draw of the log library of each cell, n_cells x 1, where it is latent."""
+        if moments is None or self._library_prior is None:
+            return None
+        means, variances = self._library_prior
+        batch = 0 if len(means) == 1 else shown.annotations["batch_index"]
+        mean, variance = (np.broadcast_to(moment[batch], len(shown))[:, None] for moment in (means, variances))
+        return Drawn.of(moments, (mean, variance), generator)
 
     def inputs(self, z: Floats, library: Drawn | None, shown: Shown) -> Inputs:
         """What the likelihood takes: the latent of its cells and their log library."""
@@ -80,5 +83,5 @@ class FusedView:
     def backward(self, of_latent: tuple[Floats, Floats], of_library: tuple[Floats, Floats] | None) -> None:
         """Fill the encoders' gradients from those by means and variances."""
         if of_library is not None:
-            of_latent = tuple(np.hstack(pair) for pair in zip(of_latent, of_library, strict=True))
+            of_latent = np.hstack([of_latent[0], of_library[0]]), np.hstack([of_latent[1], of_library[1]])
         self._encoders.backward(*of_latent)

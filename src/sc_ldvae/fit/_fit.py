@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -129,10 +129,10 @@ def new_fit(
 def _check_finite(factors: Factors) -> None:
     """Refuse what holds a number that no later step could use."""
     state, total, elbo = factors.state, factors.total_explained_deviance, factors.elbo_held_out
-    values = [state.latent, state.variance, factors.explained_deviance]
+    values: list[Any] = [state.latent, state.variance, factors.explained_deviance, total, 0.0 if elbo is None else elbo]
     for own in factors.of_views:
         values += [own.state.library, own.loadings_covariance, own.explained_deviance]
-    if not all(np.isfinite(part).all() for part in (*values, total, 0.0 if elbo is None else elbo)):
+    if not all(np.isfinite(part).all() for part in values):
         msg = "The fit ended with values that are not finite. Try a smaller lr, or fit for longer."
         raise FloatingPointError(msg)
 

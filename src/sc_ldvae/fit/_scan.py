@@ -72,7 +72,9 @@ def _verdict(request: Request, n_latent: int, sample: Resampled, rng: np.random.
         draws = [elbo_terms(scorer, asked.cells, others, generator).per_cell() for _ in range(_DRAWS)]
         state = posterior(model, scorer, asked.cells, np.arange(asked.cells.n_obs))
     explained, loadings, information, shares = [], [], [], []
-    for place, (view, own) in enumerate(zip(model.views, asked.cells.views([view.n_input for view in model.views]), strict=True)):
+    for place, (view, own) in enumerate(
+        zip(model.views, asked.cells.views([view.n_input for view in model.views]), strict=True)
+    ):
         decoder = canonical_decoder(view)
         decoded = as_decoded(view, own.cells, state.of_view(own.places, place))
         found = assess.deviance_on_held_out(decoder, decoded.source, decoded.rows, held_out[own.places])

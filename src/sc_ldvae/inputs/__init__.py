@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from sc_ldvae.inputs._annotations import Annotations, Columns
-from sc_ldvae.inputs._asked import AskedOfOne, AskedOfSeveral
+from sc_ldvae.inputs._asked import AskedOfOne, AskedOfSeveral, ByModality
 from sc_ldvae.inputs._columns import columns_of
 from sc_ldvae.inputs._counts import check_genes, check_object, counts_of, gene_mask, split
 from sc_ldvae.inputs._files import checkpoint_of, new_file
 from sc_ldvae.inputs._groups import grouped, tests_of
 from sc_ldvae.inputs._joint import Modalities, PerModality, check_free, check_mudata, is_view, modality_of
-from sc_ldvae.inputs._modality import changed, copied, fitted_of, is_mudata, obs_of, pick_modality
+from sc_ldvae.inputs._layer import Layer, layer_of
+from sc_ldvae.inputs._modality import changed, copied, fitted_of, is_mudata, obs_for, obs_of, pick_modality
 from sc_ldvae.inputs._names import (
     check_any,
     check_once,
@@ -39,15 +40,18 @@ from sc_ldvae.inputs._stored import (
     for_likelihood,
 )
 from sc_ldvae.inputs._stored_joint import for_joint_encoder, joint_encoder_of, joint_request_of_record
-from sc_ldvae.inputs._to_score import check_one_layer, to_score
+from sc_ldvae.inputs._to_decode import to_decode
+from sc_ldvae.inputs._to_score import to_score
 
 __all__ = [
     "Annotations",
     "AskedOfOne",
     "AskedOfSeveral",
+    "ByModality",
     "Columns",
     "Covariates",
     "Factors",
+    "Layer",
     "MissingGenes",
     "Modalities",
     "Options",
@@ -62,7 +66,6 @@ __all__ = [
     "check_n_latent",
     "check_object",
     "check_once",
-    "check_one_layer",
     "check_whole",
     "checkpoint_of",
     "columns_of",
@@ -88,8 +91,10 @@ __all__ = [
     "is_view",
     "joint_encoder_of",
     "joint_request_of_record",
+    "layer_of",
     "modality_of",
     "new_file",
+    "obs_for",
     "obs_of",
     "of_modalities",
     "pick_modality",
@@ -100,6 +105,7 @@ __all__ = [
     "split",
     "targets_of",
     "tests_of",
+    "to_decode",
     "to_score",
     "torch_seed",
 ]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sc_ldvae import record
 from sc_ldvae._options import ModelOptions
@@ -17,16 +15,28 @@ from sc_ldvae.inputs._modality import pick_modality
 from sc_ldvae.inputs._request import request_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from anndata import AnnData
     from mudata import MuData
 
     from sc_ldvae._typing import Data, Mask
     from sc_ldvae.fit import Request
     from sc_ldvae.inputs._annotations import Annotations
-    from sc_ldvae.inputs._joint import Modality
+    from sc_ldvae.inputs._joint import Modalities, Modality
     from sc_ldvae.inputs._request import Options
+
+
+class ByModality(NamedTuple):
+    """Arguments that are of one modality: one value, or for a joint fit one by name."""
+
+    layer: Any = None
+    mask_var: Any = UNSET
+    size_factor_key: Any = None
+    modality_weights: Any = None
+
+    @property
+    def mappings(self) -> list[str]:
+        """Names of those that are given by the names of modalities."""
+        return [name for name, value in self._asdict().items() if isinstance(value, Mapping)]
 
 
 @dataclass
@@ -35,9 +45,8 @@ class AskedOfOne:
 
     data: Data
     modality: str | None
-    mask_var: Any
+    given: ByModality
     options: Options
-    modality_weights: Mapping[str, float] | None
 
     def find(self) -> None:
         """Find what is to be fitted, and refuse what can't be.
@@ -49,13 +58,11 @@ class AskedOfOne:
         """
         self.cells: AnnData = pick_modality(self.data, self.modality)
         check_object(self.cells)
-        given = {"layer": self.options.layer, "mask_var": self.mask_var}
-        given |= {"size_factor_key": self.options.columns.size_factor_key, "modality_weights": self.modality_weights}
-        several = [name for name, value in given.items() if isinstance(value, Mapping)]
-        if several:
-            msg = f"{several[0]} names modalities, which only a joint fit has. Pass modalities=, or one value."
+        if self.given.mappings:
+            name = self.given.mappings[0]
+            msg = f"{name} names modalities, which only a joint fit has. Pass modalities=, or one value."
             raise TypeError(msg)
-        self.mask: Mask = gene_mask(self.cells, self.mask_var)
+        self.mask: Mask = gene_mask(self.cells, self.given.mask_var)
 
     @property
     def n_genes(self) -> int:
@@ -80,13 +87,16 @@ class AskedOfOne:
     def request(self) -> Request:
         """What is asked for, checked."""
         self.annotations: Annotations
-        request, self.annotations = request_of(self.cells, self.mask, self.options)
+        columns = replace(self.options.columns, size_factor_key=self.given.size_factor_key)
+        options = self.options._replace(columns=columns, layer=self.given.layer)
+        request, self.annotations = request_of(self.cells, self.mask, options)
         return request
 
     def write(self, result: Data, keys: record.Keys, new: record.JointFit, others: Mapping[str, Any]) -> None:
         """Put the fit into the object, or its copy."""
-        params = {**_params(self.options), "modality": self.modality, "layer": self.options.layer, **others}
-        params["mask_var"] = None if self.mask_var is UNSET else self.mask_var
+        params = {**_params(self.options), "modality": self.modality, **others}
+        params |= {"layer": self.given.layer, "size_factor_key": self.given.size_factor_key}
+        params["mask_var"] = None if self.given.mask_var is UNSET else self.given.mask_var
         asked = self.annotations.asked(self.mask, params)
         record.write_fit(pick_modality(result, self.modality), keys, new.alone, asked)
 
@@ -97,11 +107,10 @@ class AskedOfSeveral:
 
     data: Data
     modality: str | None
-    modalities: Mapping[str, str] | Sequence[str]
-    mask_var: Any
+    modalities: Modalities
+    given: ByModality
     options: Options
     hide_modality: float
-    modality_weights: Mapping[str, float] | None
 
     def find(self) -> None:
         """Find what is to be fitted, and refuse what can't be.
@@ -122,10 +131,10 @@ class AskedOfSeveral:
             self.cells,
             self.modalities,
             self.options,
-            layer=self.options.layer,
-            mask_var=self.mask_var,
-            size_factor_key=self.options.columns.size_factor_key,
-            weights=self.modality_weights,
+            layer=self.given.layer,
+            mask_var=self.given.mask_var,
+            size_factor_key=self.given.size_factor_key,
+            weights=self.given.modality_weights,
         )
 
     @property
@@ -158,7 +167,7 @@ class AskedOfSeveral:
             params = {**_params(self.options), **own, **others}
             unit = None if one.size_factor_key is None else one.size_factor_unit
             asked[one.name] = record.Asked(params, one.mask, self.annotations.design, self.annotations.labels, unit)
-        weights = np.array([one.weight for one in self._modalities])
+        weights = [one.weight for one in self._modalities]
         record.write_joint_fit(
             check_mudata(result, "data"), keys, new, asked, weights=weights, hide_modality=self.hide_modality
         )

@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
-from sc_ldvae.inputs._modality import obs_of
+from sc_ldvae.inputs._modality import obs_for
 from sc_ldvae.inputs._names import check_once
 from sc_ldvae.record import column_of, levels_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from anndata import AnnData
+    from sc_ldvae._typing import Data
 
 _FEWEST_CELLS = 2
 
 
-def grouped(adata: AnnData, groupby: str) -> tuple[np.ndarray, list[str]]:
-    """Group of each cell, -1 without one, and the names of the groups."""
-    obs = obs_of(adata)
+def grouped(data: Data, modality: str | None, groupby: str) -> tuple[np.ndarray, list[str]]:
+    """Group of each cell, -1 without one, and the names of the groups; of a modality also by what its MuData knows."""
+    obs = obs_for(data, modality)
     return levels_of(column_of(obs, groupby, "groupby"), groupby, "groupby")
 
 

@@ -107,8 +107,8 @@ def modality_of(mdata: MuData, name: str) -> tuple[AnnData, NDArray[np.int64]]:
     strangers = adata.obs_names[mdata.obs_names.get_indexer(adata.obs_names) < 0]
     if len(strangers):
         msg = (
-            f"{len(strangers)} cells of modality {name!r} ({examples(strangers.to_numpy())}) are not in obs_names of the "
-            "MuData. Was it changed afterwards? Call mdata.update()."
+            f"{len(strangers)} cells of modality {name!r} ({examples(strangers.to_numpy())}) are not in obs_names of "
+            "the MuData. Was it changed afterwards? Call mdata.update()."
         )
         raise ValueError(msg)
     return adata, adata.obs_names.get_indexer(mdata.obs_names).astype(np.int64)
@@ -119,9 +119,9 @@ def modalities_of(
     modalities: Modalities,
     asked: Options,
     *,
-    layer: Any = None,
-    mask_var: Any = UNSET,
-    size_factor_key: Any = None,
+    layer: Any = None,  # noqa: ANN401  one value or a mapping, as the next two
+    mask_var: Any = UNSET,  # noqa: ANN401
+    size_factor_key: Any = None,  # noqa: ANN401
     weights: Mapping[str, float] | None = None,
 ) -> list[Modality]:
     """The modalities of a joint fit, each with what is asked of it.
@@ -226,8 +226,8 @@ def check_free(mdata: MuData, key: str, modalities: Sequence[str]) -> None:
     taken = [name for name in modalities if key in fits_in(mdata.mod[name]) and not is_view(mdata, key, name)]
     if taken:
         msg = (
-            f"key_added={key!r}: modality {taken[0]!r} has a fit of its own under this name. Give the joint fit another "
-            f"name (key_added), or remove that one: del mdata[{taken[0]!r}].uns[{key!r}]."
+            f"key_added={key!r}: modality {taken[0]!r} has a fit of its own under this name. Give the joint fit "
+            f"another name (key_added), or remove that one: del mdata[{taken[0]!r}].uns[{key!r}]."
         )
         raise ValueError(msg)
 
@@ -251,7 +251,8 @@ def named(modality: str) -> Iterator[None]:
         error.found = f"In modality {modality!r}, {error.found}"
         raise
     except (ValueError, TypeError) as error:
-        raise type(error)(f"In modality {modality!r}: {error}") from error
+        msg = f"In modality {modality!r}: {error}"
+        raise type(error)(msg) from error
 
 
 def _check_cells(mdata: MuData, modalities: Sequence[Modality]) -> None:

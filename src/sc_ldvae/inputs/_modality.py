@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 from anndata import AnnData, Raw
 
 from sc_ldvae import record
@@ -13,8 +14,6 @@ from sc_ldvae._quiet import quiet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    import pandas as pd
 
     from sc_ldvae._typing import Data
 
@@ -62,6 +61,18 @@ def _modalities(data: object) -> Mapping[str, object]:
 def obs_of(adata: Data) -> pd.DataFrame:
     """The annotation of the cells, in memory."""
     return frame_of(adata.obs)
+
+
+def obs_for(data: Data, modality: str | None) -> pd.DataFrame:
+    """The annotation of the cells of an AnnData, or of a modality: of this, beside it what only the MuData has."""
+    own = obs_of(pick_modality(data, modality))
+    if modality is None or not is_mudata(data):
+        return own
+    of_all = obs_of(data)
+    more = [name for name in of_all if name not in own]
+    if not more or not of_all.index.is_unique:
+        return own
+    return pd.concat([own, of_all[more].reindex(own.index)], axis=1)
 
 
 def copied(data: Data) -> Data:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from sc_ldvae._typing import UNSET
 from sc_ldvae.counts import PRESENT, Beside, Cells, InMemory
 from sc_ldvae.inputs._annotations import Annotations
 from sc_ldvae.inputs._joint import check_mudata, modality_of, named
+from sc_ldvae.inputs._layer import Layer, layer_of
 from sc_ldvae.inputs._modality import obs_of
 from sc_ldvae.inputs._numbers import device_of
 from sc_ldvae.inputs._stored import MissingGenes, Scorable, check_missing_genes, fitted_counts, size_factors_of
@@ -20,6 +19,8 @@ from sc_ldvae.likelihoods import Block
 from sc_ldvae.record import check_cells
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import torch
     from mudata import MuData
     from numpy.typing import NDArray
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from sc_ldvae.record import JointRecord, Record
 
 
-def for_joint_encoder(mdata: MuData, stored: JointRecord, layer: Any, missing_genes: MissingGenes) -> Scorable:  # noqa: ANN401  one or a mapping
+def for_joint_encoder(mdata: MuData, stored: JointRecord, layer: Layer, missing_genes: MissingGenes) -> Scorable:
     """The model and the cells of those modalities that `mdata` has; others are missing.
 
     Raises
@@ -42,7 +43,7 @@ def for_joint_encoder(mdata: MuData, stored: JointRecord, layer: Any, missing_ge
     return _scorable(mdata, stored, layer, missing_genes, {})
 
 
-def for_joint_likelihood(mdata: MuData, stored: JointRecord, layer: Any) -> Scorable:  # noqa: ANN401  one or a mapping
+def for_joint_likelihood(mdata: MuData, stored: JointRecord, layer: Layer) -> Scorable:
     """The same with all that the likelihood depends on."""
     first = stored.first
     known = Annotations(obs_of(mdata), first.design, first.labels, None).arrays()
@@ -50,16 +51,15 @@ def for_joint_likelihood(mdata: MuData, stored: JointRecord, layer: Any) -> Scor
 
 
 def _scorable(
-    mdata: MuData, stored: JointRecord, layer: Any, missing_genes: MissingGenes, known: Mapping[str, NDArray[Any]]
+    mdata: MuData, stored: JointRecord, layer: Layer, missing_genes: MissingGenes, known: Mapping[str, NDArray[Any]]
 ) -> Scorable:
     check_mudata(mdata, "a joint fit")
     check_cells(mdata)
     sources = {}
     for name, view in stored.views.items():
         if name in mdata.mod:
-            own_layer = layer.get(name, UNSET) if isinstance(layer, Mapping) else layer
             with named(name):
-                sources[name] = fitted_counts(mdata.mod[name], view, own_layer, missing_genes)
+                sources[name] = fitted_counts(mdata.mod[name], view, layer_of(layer, name), missing_genes)
     return joint_encoder_of(mdata, stored, sources, known)
 
 
@@ -72,7 +72,8 @@ def joint_encoder_of(
     """The same for counts that are at hand, of the fitted genes."""
     from sc_ldvae.fit import unfolded
 
-    sources, libraries = [], []
+    sources: list[Source] = []
+    libraries: list[Floats] = []
     places = np.full((mdata.n_obs, len(stored.modalities)), -1, np.int64)
     for i, (name, view) in enumerate(stored.views.items()):
         source, library = _nothing(view), np.zeros(0, np.float32)
@@ -81,9 +82,9 @@ def joint_encoder_of(
             adata, places[:, i] = modality_of(mdata, name)
             with named(name):
                 factors, unit = size_factors_of(adata, view)
-            library = source.totals if factors is None else factors * unit
+            library = np.asarray(source.totals if factors is None else factors * unit, np.float32)
         sources.append(source)
-        libraries.append(np.asarray(library, np.float32))
+        libraries.append(library)
     _check_some(mdata, stored, places)
     own = {PRESENT: places >= 0, "size_factor": _by_cell(libraries, places)}
     cells = Cells(Beside(tuple(sources), places), {**known, **own})
@@ -114,9 +115,7 @@ def _check_some(mdata: MuData, stored: JointRecord, places: NDArray[np.int64]) -
         raise ValueError(msg)
 
 
-def joint_request_of_record(
-    mdata: MuData, stored: JointRecord, layer: Any, device: str | torch.device  # noqa: ANN401  one layer or a mapping
-) -> Request:
+def joint_request_of_record(mdata: MuData, stored: JointRecord, layer: Layer, device: str | torch.device) -> Request:
     """What a stored joint fit was asked for, on the cells of `mdata`."""
     from sc_ldvae.fit import Request
 

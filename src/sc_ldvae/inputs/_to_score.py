@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from sc_ldvae.inputs._layer import Layer, layer_of
 from sc_ldvae.inputs._modality import fitted_of
 from sc_ldvae.inputs._numbers import check_key, check_whole
 from sc_ldvae.inputs._stored import for_likelihood
@@ -12,7 +12,7 @@ from sc_ldvae.inputs._stored_joint import for_joint_likelihood
 from sc_ldvae.record import Record
 
 if TYPE_CHECKING:
-    from sc_ldvae._typing import Data, Unset
+    from sc_ldvae._typing import Data
     from sc_ldvae.inputs._stored import Scorable
 
 
@@ -21,7 +21,7 @@ def to_score(
     n_samples: int,
     key: str,
     modality: str | None,
-    layer: Mapping[str, str | None] | str | Unset | None,
+    layer: Layer,
     key_added: str | None,
 ) -> tuple[Any, Scorable]:
     """That object, an AnnData or for a joint fit the MuData, and what says it.
@@ -36,18 +36,4 @@ def to_score(
     found, stored = fitted_of(data, key, modality)
     if not isinstance(stored, Record):
         return found, for_joint_likelihood(found, stored, layer)
-    check_one_layer(layer)
-    return found, for_likelihood(found, stored, layer)
-
-
-def check_one_layer(layer: object) -> None:
-    """Refuse layers by modality where there is one object.
-
-    Raises
-    ------
-    TypeError
-        If there are several.
-    """
-    if isinstance(layer, Mapping):
-        msg = "layer names modalities, which only a joint fit has. Pass one layer."
-        raise TypeError(msg)
+    return found, for_likelihood(found, stored, layer_of(layer))

@@ -80,7 +80,7 @@ def to_scvi(
     with undisturbed():
         theirs = _adata_for_scvi(adata, stored, scorable.cells.source)
         model = _linear_scvi_of(stored, theirs, linear_scvi_class("io.to_scvi"))
-        _fill_scvi(model.module, scorable.model)
+        _fill_scvi(model.module, scorable.model.views[0])
     held_out = record.held_out(adata, stored)
     model.train_indices, model.validation_indices = np.flatnonzero(~held_out), np.flatnonzero(held_out)
     model.history_ = _history_for_scvi(stored)
@@ -99,6 +99,8 @@ def _check_computable(stored: record.Record) -> None:
         refused = f"covariates beside the batch ({', '.join(map(repr, covariates))})"
     elif size_factor_key is not None:
         refused = f"size factors (obs[{size_factor_key!r}])"
+    elif stored.expert:
+        refused = "an encoder that is one of several (a joint fit of several modalities)"
     elif isinstance(stored.decoder.parts.get("log_theta"), record.AffineMap):
         refused = "a dispersion per cell (dispersion='gene-cell')"
     else:

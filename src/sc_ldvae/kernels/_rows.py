@@ -58,7 +58,7 @@ def rows_between(
     start: int,
     stop: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.floating[Any]]]:
-    """Pointers, columns and values of the columns from `start` on, below `stop`, in the `chosen` rows of a CSR matrix."""
+    """Pointers, columns and values of the columns from `start` to below `stop` in the `chosen` rows of a CSR matrix."""
     firsts, pointers = np.empty(len(chosen), np.int64), np.zeros(len(chosen) + 1, np.int64)
     _find(indptr, indices, chosen, start, stop, firsts, pointers)
     columns, own = np.empty(pointers[-1], np.int32), np.empty(pointers[-1], values.dtype)

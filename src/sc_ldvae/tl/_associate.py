@@ -35,8 +35,9 @@ def associate(
     data
         Fitted AnnData, or MuData with a fitted `modality` or a joint fit.
     keys
-        Columns of `obs`. By default all that are not constant and either numeric or categorical, boolean or text with 2
-        to 50 levels, fewer than cells. Marks of held-out cells are left out.
+        Columns of `obs`; of a modality also those that only the MuData has. By default all of `obs` that are not
+        constant and either numeric or categorical, boolean or text with 2 to 50 levels, fewer than cells. Marks of
+        held-out cells are left out.
     key
         The `key_added` of the fit.
     modality
@@ -92,7 +93,8 @@ def associate(
     # Refuses cells without a latent. What it gives is the model's: the object's own may have been rotated since.
     record.state_of(adata, stored)
     latent = record.shown_latent(adata, stored)[:, stored.left]
-    columns = inputs.columns_of(inputs.obs_of(adata), keys, but=record.columns_in(adata))
+    obs = inputs.obs_of(adata) if keys is None or modality is None else inputs.obs_for(data, modality)
+    columns = inputs.columns_of(obs, keys, but=record.columns_in(adata))
     parts = [{"factor": stored.names_left, **assess.association(column, latent)} for column in columns]
     table = {
         name: np.concatenate([np.broadcast_to(np.asarray(part[name]), len(stored.left)) for part in parts])

@@ -59,7 +59,8 @@ def differential_expression(
     data
         Fitted AnnData, or MuData with a fitted `modality`.
     groupby
-        Column of `obs` with the groups. Cells without a group are left out.
+        Column of `obs` with the groups; of a modality also one that only the MuData has. Cells without a group are left
+        out.
     groups
         Groups to characterise.
     reference
@@ -140,7 +141,7 @@ def differential_expression(
     _check_numbers(mode, delta, fdr, pseudocount)
     adata = inputs.pick_modality(data, modality)
     stored = record.read(adata, key)
-    codes, names = inputs.grouped(adata, groupby)
+    codes, names = inputs.grouped(data, modality, groupby)
     chosen, tests = inputs.tests_of(codes, names, groupby, groups, reference)
     genes = np.flatnonzero(inputs.fitted_places(adata, stored) >= 0)
     known = codes >= 0

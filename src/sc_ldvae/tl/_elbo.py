@@ -9,7 +9,7 @@ from sc_ldvae._arguments import door
 from sc_ldvae._typing import UNSET
 
 if TYPE_CHECKING:
-    from sc_ldvae._typing import Data, Seed, Unset
+    from sc_ldvae._typing import Data, Seed
 
 
 @door
@@ -19,7 +19,7 @@ def elbo(
     n_samples: int = 10,
     key: str = record.DEFAULT,
     modality: str | None = None,
-    layer: inputs.PerModality | str | Unset | None = UNSET,
+    layer: inputs.Layer = UNSET,
     rng: Seed = 0,
     key_added: str | None = None,
     progress: bool = True,

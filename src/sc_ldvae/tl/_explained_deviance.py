@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -13,10 +12,12 @@ from sc_ldvae._products import product
 from sc_ldvae._typing import UNSET
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from anndata import AnnData
     from mudata import MuData
 
-    from sc_ldvae._typing import Data, Floats, Mask, Seed, Unset
+    from sc_ldvae._typing import Data, Floats, Mask, Seed
     from sc_ldvae.assess import Decoded, Deviances
     from sc_ldvae.counts import Source
 
@@ -32,7 +33,7 @@ def explained_deviance(
     thinned: float | None = None,
     key: str = record.DEFAULT,
     modality: str | None = None,
-    layer: inputs.PerModality | str | Unset | None = UNSET,
+    layer: inputs.Layer = UNSET,
     rng: Seed = 0,
     key_added: str | None = None,
     copy: bool = False,
@@ -128,8 +129,8 @@ def explained_deviance(
     if isinstance(stored, record.JointRecord):
         result = _of_modalities(found, stored, groupby, cells, thinned, layer, rng, progress=progress)
     else:
-        inputs.check_one_layer(layer)
-        result = _of_one(found, stored, groupby, cells, thinned, layer, rng, progress=progress)
+        groups = None if groupby is None else inputs.grouped(data, modality, groupby)
+        result = _of_one(found, stored, groupby, groups, cells, thinned, layer, rng, progress=progress)
     result["params"] = params
     name = f"{key}_explained_deviance" if key_added is None else key_added
 
@@ -143,16 +144,17 @@ def _of_one(
     adata: AnnData,
     stored: record.Record,
     groupby: str | None,
+    groups: tuple[np.ndarray, list[str]] | None,
     cells: Scored,
     thinned: float | None,
-    layer: Any,  # noqa: ANN401  one layer
+    layer: inputs.Layer,
     rng: Seed,
     *,
     progress: bool,
 ) -> dict[str, Any]:
     scored, others = _scored(adata, stored, cells)
-    codes, names = (np.full(adata.n_obs, -1), []) if groupby is None else inputs.grouped(adata, groupby)
-    counts = inputs.fitted_counts(adata, stored, layer)
+    codes, names = (np.full(adata.n_obs, -1), []) if groups is None else groups
+    counts = inputs.fitted_counts(adata, stored, inputs.layer_of(layer))
     decoded = _decoded(adata, stored, counts) if thinned is None else _thinned(adata, stored, counts, thinned, rng)
     # Thinning may leave a cell without counts in either part.
     scored = scored & (decoded.source.totals > 0) & (decoded.library > 0)
@@ -170,7 +172,7 @@ def _of_modalities(
     groupby: str | None,
     cells: Scored,
     thinned: float | None,
-    layer: Any,  # noqa: ANN401  one layer or a mapping
+    layer: inputs.Layer,
     rng: Seed,
     *,
     progress: bool,
@@ -180,14 +182,15 @@ def _of_modalities(
         msg = f"groupby={groupby!r}: groups are measured apart in one modality. Name it with modality=."
         raise ValueError(msg)
     views = {name: view for name, view in stored.views.items() if name in mdata.mod}
-    layers = {name: layer.get(name, UNSET) if isinstance(layer, Mapping) else layer for name in views}
-    judged = counts = {name: inputs.fitted_counts(mdata.mod[name], view, layers[name]) for name, view in views.items()}
+    judged = counts = {
+        name: inputs.fitted_counts(mdata.mod[name], view, inputs.layer_of(layer, name)) for name, view in views.items()
+    }
     state = record.state_of(mdata, stored)
     if thinned is not None:
         judged, state = _thinned_together(mdata, stored, counts, thinned, rng)
     found = []
     for name, view in views.items():
-        adata, places = inputs.modality_of(mdata, name)
+        adata, _ = inputs.modality_of(mdata, name)
         own = state.of_view(mdata.obs_names.get_indexer(adata.obs_names), stored.modalities.index(name))
         latent = own.latent.astype(np.float64)
         if stored.rotation is not None:
@@ -200,7 +203,11 @@ def _of_modalities(
         found.append(_deviances(view, counts[name], decoded, scored, others, progress=progress))
     shares = [one.shares() for one in found]
     of_all = {part: np.array([one[part] for one in shares]) for part in ("total", "base", "marginal", "cumulative")}
-    return {"modalities": np.array(list(views), dtype=str), **of_all, "n_cells": np.array([len(one.per_cell) for one in found])}
+    return {
+        "modalities": np.array(list(views), dtype=str),
+        **of_all,
+        "n_cells": np.array([len(one.per_cell) for one in found]),
+    }
 
 
 def _deviances(

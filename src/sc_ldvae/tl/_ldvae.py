@@ -211,7 +211,6 @@ def ldvae(
         labels_key=labels_key,
         categorical_covariate_keys=categorical_covariate_keys,
         continuous_covariate_keys=continuous_covariate_keys,
-        size_factor_key=size_factor_key,
     )
     model = ModelOptions(
         n_latent=n_latent,
@@ -234,11 +233,12 @@ def ldvae(
         loadings_prior=loadings_prior,
     )
     asked: inputs.AskedOfOne | inputs.AskedOfSeveral
-    options = inputs.Options(columns, model, schedule, layer, device)
+    options = inputs.Options(columns, model, schedule, device=device)
+    given = inputs.ByModality(layer, mask_var, size_factor_key, modality_weights)
     if modalities is None:
-        asked = inputs.AskedOfOne(data, modality, mask_var, options, modality_weights)
+        asked = inputs.AskedOfOne(data, modality, given, options)
     else:
-        asked = inputs.AskedOfSeveral(data, modality, modalities, mask_var, options, hide_modality, modality_weights)
+        asked = inputs.AskedOfSeveral(data, modality, modalities, given, options, hide_modality)
     inputs.check_key(key_added)
     inputs.check_whole(n_latent=n_latent)
     state_file = inputs.checkpoint_of(checkpoint, resume=resume)

@@ -69,7 +69,8 @@ def normalized_expression(
     key
         The `key_added` of the fit.
     modality
-        Modality of a MuData.
+        Modality of a MuData. One of a joint fit is decoded for all cells of the MuData, those that lack it (or lack it
+        in the whole object, after :func:`project`) among them; `key_added` names a layer, which has its own cells only.
     rng
         Seed or generator of the draws.
     key_added
@@ -115,10 +116,10 @@ def normalized_expression(
     inputs.check_key(key_added)
     file = inputs.new_file(path, key_added)
     _check_numbers(library, threshold)
-    adata = inputs.pick_modality(data, modality)
-    stored = record.read(adata, key)
-    columns = inputs.gene_columns(adata, stored, genes, as_layer=key_added is not None)
-    state, settings = record.state_of(adata, stored), stored.covariate_settings(batch, covariates)
+    as_layer = key_added is not None
+    adata, stored, state = inputs.to_decode(data, key, modality, as_layer=as_layer)
+    columns = inputs.gene_columns(adata, stored, genes, as_layer=as_layer)
+    settings = stored.covariate_settings(batch, covariates)
     obs = inputs.obs_of(adata)
 
     def designs(cells: slice) -> Sequence[Floats]:

@@ -58,7 +58,8 @@ def posterior_predictive(
     key
         The `key_added` of the fit.
     modality
-        Modality of a MuData.
+        Modality of a MuData. One of a joint fit is decoded for all cells of the MuData, those that lack it (or lack it
+        in the whole object, after :func:`project`) among them; `key_added` names a layer, which has its own cells only.
     rng
         Seed or generator of the draws.
     key_added
@@ -109,10 +110,10 @@ def posterior_predictive(
     if file is not None and n_samples > 1:
         msg = f"path was given with n_samples={n_samples}, but a file gets one draw. Call once for each, with its rng."
         raise ValueError(msg)
-    adata = inputs.pick_modality(data, modality)
-    stored, obs = record.read(adata, key), inputs.obs_of(adata)
-    columns = inputs.gene_columns(adata, stored, genes, as_layer=key_added is not None)
-    settings, state = stored.covariate_settings(batch, covariates), record.state_of(adata, stored)
+    as_layer = key_added is not None
+    adata, stored, state = inputs.to_decode(data, key, modality, as_layer=as_layer)
+    obs, settings = inputs.obs_of(adata), stored.covariate_settings(batch, covariates)
+    columns = inputs.gene_columns(adata, stored, genes, as_layer=as_layer)
     design, groups = _design(obs, stored, settings), _groups(obs, stored, settings)
     cells = decode.Posteriors(state, design, groups, stored.composition)
     counts, rng = decode.CountDistribution.of_genes(stored.decoder, columns.genes), np.random.default_rng(rng)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
-    from sc_ldvae._typing import Data, Unset
+    from sc_ldvae._typing import Data
 
 
 @door
@@ -24,7 +24,7 @@ def project(
     *,
     key: str = record.DEFAULT,
     modality: str | None = None,
-    layer: inputs.PerModality | str | Unset | None = UNSET,
+    layer: inputs.Layer = UNSET,
     missing_genes: inputs.MissingGenes = "error",
     key_added: str | None = None,
     copy: bool = False,
@@ -96,8 +96,7 @@ def project(
         return _project_jointly(query, reference, key, layer, missing_genes, key_added, copy=copy, progress=progress)
     adata, fitted = (_anndata(data, modality) for data in (query, reference))
     stored = record.read(fitted, key)
-    inputs.check_one_layer(layer)
-    scorable = inputs.for_encoder(adata, stored, layer, missing_genes)
+    scorable = inputs.for_encoder(adata, stored, inputs.layer_of(layer), missing_genes)
     with scorable.scorer() as scorer, tqdm(total=adata.n_obs, unit="cell", disable=not progress) as bar:
         state = fit.posterior(scorable.model, scorer, scorable.cells, scorable.everyone, bar)
 
@@ -112,7 +111,7 @@ def _project_jointly(
     query: MuData,
     reference: MuData,
     key: str,
-    layer: object,
+    layer: inputs.Layer,
     missing_genes: inputs.MissingGenes,
     key_added: str | None,
     *,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from sc_ldvae import assess
-    from sc_ldvae._typing import Data, Floats, Unset
+    from sc_ldvae._typing import Data, Floats
     from sc_ldvae.assess import Method
 
 
@@ -28,7 +27,7 @@ def rotate(
     key: str = record.DEFAULT,
     modality: str | None = None,
     key_added: str | None = None,
-    layer: inputs.PerModality | str | Unset | None = UNSET,
+    layer: inputs.Layer = UNSET,
     copy: bool = False,
 ) -> Data | None:
     """Rotate the factors of a fit towards loadings of which few are large, or to axes for distances between cells.
@@ -141,19 +140,18 @@ def _explained(
     stored: record.Record | record.JointRecord,
     state: record.State,
     matrix: Floats,
-    layer: object,
+    layer: inputs.Layer,
 ) -> tuple[list[assess.Explained], list[float]]:
     """What the rotated factors explain of each modality, and which share of the cells has it."""
     if isinstance(stored, record.Record):
-        inputs.check_one_layer(layer)
-        return [_explained_of(data, stored, state, matrix, layer)], [1.0]
+        return [_explained_of(data, stored, state, matrix, inputs.layer_of(layer))], [1.0]
     found, shares = [], []
     for place, (name, view) in enumerate(stored.views.items()):
         adata, places = inputs.modality_of(data, name)
         cells = np.flatnonzero(places >= 0)
         # In the order of the modality.
         cells = cells[np.argsort(places[cells])]
-        own = layer.get(name, UNSET) if isinstance(layer, Mapping) else layer
+        own = inputs.layer_of(layer, name)
         found.append(_explained_of(adata, view, state.of_view(cells, place), matrix, own))
         shares.append(len(cells) / len(places))
     return found, shares

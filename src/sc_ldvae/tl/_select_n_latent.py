@@ -124,11 +124,11 @@ def select_n_latent(
 
     asked: inputs.AskedOfOne | inputs.AskedOfSeveral
     options = {"loadings_prior": None} | options_of(ldvae, options)
-    known = inputs.Options.of(options)
+    given = inputs.ByModality(options.get("layer"), mask_var, options.get("size_factor_key"), modality_weights)
     if modalities is None:
-        asked = inputs.AskedOfOne(data, modality, mask_var, known, modality_weights)
+        asked = inputs.AskedOfOne(data, modality, given, inputs.Options.of(options))
     else:
-        asked = inputs.AskedOfSeveral(data, modality, modalities, mask_var, known, hide_modality, modality_weights)
+        asked = inputs.AskedOfSeveral(data, modality, modalities, given, inputs.Options.of(options), hide_modality)
     asked.find()
     inputs.check_key(key_added)
     inputs.check_whole(n_seeds=n_seeds)
@@ -141,7 +141,8 @@ def select_n_latent(
     with tqdm(total=2 * n_seeds * len(grid), desc="Fits", unit="fit", disable=not progress) as bar:
         scans = [fit.scan(request, grid, strata, generator, bar) for _ in range(n_seeds)]
     table = assess.scan_table(grid, scans)
-    params = {"n_seeds": n_seeds} | record.storable({name: one for name, one in options.items() if not isinstance(one, dict)})
+    kept = {name: value for name, value in options.items() if not isinstance(value, dict)}
+    params = {"n_seeds": n_seeds} | record.storable(kept)
     result = table | assess.recommended(table) | {"params": params}
 
     def write(data: Data) -> None:

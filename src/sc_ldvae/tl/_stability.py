@@ -16,7 +16,7 @@ from sc_ldvae._typing import UNSET
 if TYPE_CHECKING:
     import torch
 
-    from sc_ldvae._typing import Data, Floats, Seed, Unset
+    from sc_ldvae._typing import Data, Floats, Seed
     from sc_ldvae.assess import Method
     from sc_ldvae.fit import Request, Subsample
 
@@ -32,7 +32,7 @@ def stability(
     rotation: Method | None = None,
     key: str = record.DEFAULT,
     modality: str | None = None,
-    layer: inputs.PerModality | str | Unset | None = UNSET,
+    layer: inputs.Layer = UNSET,
     device: str | torch.device = "auto",
     rng: Seed = 0,
     key_added: str | None = None,
@@ -169,13 +169,12 @@ def stability(
 def _request(
     data: Any,  # noqa: ANN401  either of two
     stored: record.Record | record.JointRecord,
-    layer: Any,  # noqa: ANN401  one layer or a mapping
+    layer: inputs.Layer,
     device: str | torch.device,
 ) -> Request:
     if isinstance(stored, record.JointRecord):
         return inputs.joint_request_of_record(data, stored, layer, device)
-    inputs.check_one_layer(layer)
-    return inputs.request_of_record(data, stored, layer, device)
+    return inputs.request_of_record(data, stored, inputs.layer_of(layer), device)
 
 
 def _of_all(values: np.ndarray, stored: record.Record | record.JointRecord) -> np.ndarray:
