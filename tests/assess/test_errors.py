@@ -141,7 +141,7 @@ def test_errors_are_roots_of_the_covariance_and_zero_outside_the_mask(
         np.testing.assert_array_equal(kept, before)
 
 
-@pytest.mark.parametrize("gene_likelihood", ["nb", "zinb", "poisson"])
+@pytest.mark.parametrize("gene_likelihood", ["nb", "zinb", "poisson", "bernoulli"])
 def test_genes_without_counts_have_large_but_bounded_errors(
     counts: ad.AnnData, fit_quickly: Callable[..., ad.AnnData], gene_likelihood: str
 ) -> None:

@@ -46,6 +46,12 @@ MODES = [
 ]
 
 
+MODES += [
+    pytest.param({"gene_likelihood": "bernoulli", "latent_distribution": latent}, id=f"bernoulli-{latent}")
+    for latent in ("normal", "ln")
+]
+
+
 def counts(dtype: torch.dtype) -> torch.Tensor:
     rng = np.random.default_rng(0)
     x = rng.negative_binomial(0.4, 0.2, (N_CELLS, N_GENES)).astype(float)

@@ -80,6 +80,8 @@ def test_draws_have_the_mean_and_the_variance_of_the_formulas(likelihood: Likeli
     n, (mean, linear) = 100_000, grid_of(likelihood)
     counts = drawn(likelihood, mean, linear, n).astype(np.float64)
     variance = mean + mean**2 / np.exp(linear["log_theta"]) if linear else mean
+    if likelihood.name == "bernoulli":
+        mean, variance = -np.expm1(-mean), np.exp(-mean) * -np.expm1(-mean)
     if "zero_inflation" in linear:
         extra = expit(linear["zero_inflation"])
         mean, variance = (1 - extra) * mean, (1 - extra) * (variance + extra * mean**2)
@@ -125,8 +127,12 @@ def test_deviance_is_twice_what_the_log_likelihood_falls_short(likelihood: Likel
 
     theta = np.exp(linear["log_theta"]) if linear else None
     fitted = library[:, None] * np.exp(log_softmax(eta, axis=1)) * expit(-linear.get("zero_inflation", -np.inf))
-    best = log_probabilities(counts, np.maximum(counts, 1e-12), theta)
-    expected = [2 * (best - log_probabilities(counts, m, theta)) for m in (library[:, None] * np.exp(null), fitted)]
+    means = library[:, None] * np.exp(null), fitted
+    if likelihood.name == "bernoulli":
+        expected = [-2 * stats.bernoulli.logpmf(counts > 0, -np.expm1(-m)).sum(1) for m in means]
+    else:
+        best = log_probabilities(counts, np.maximum(counts, 1e-12), theta)
+        expected = [2 * (best - log_probabilities(counts, m, theta)) for m in means]
     np.testing.assert_allclose(got, np.column_stack(expected), rtol=2e-4)
 
 

@@ -54,7 +54,7 @@ def simulate(
     mean_library
         Median total count of a cell.
     gene_likelihood
-        ``'nb'``, ``'zinb'`` or ``'poisson'``.
+        ``'nb'``, ``'zinb'``, ``'poisson'`` or ``'bernoulli'``, zeros and ones.
     rng
         Seed or generator.
 

@@ -101,7 +101,8 @@ class LDVAE(nn.Module):
     log_variational
         Whether the encoders see ``log(1 + counts)``.
     gene_likelihood
-        ``'nb'`` (negative binomial), ``'zinb'`` (zero-inflated) or ``'poisson'``.
+        ``'nb'`` (negative binomial), ``'zinb'`` (zero-inflated), ``'poisson'``, or ``'bernoulli'``: whether there are
+        any, if they are Poisson; for peaks of accessible chromatin.
     use_batch_norm
         Whether the decoder ends in BatchNorm.
     bias

@@ -89,7 +89,8 @@ def ldvae(
         Column of `obs` with positive size factors that stand for the library, at any scale: they are multiplied so
         that their mean is the mean total count. The library is then not latent.
     gene_likelihood
-        ``'nb'`` (negative binomial), ``'zinb'`` (zero-inflated) or ``'poisson'``.
+        ``'nb'`` (negative binomial), ``'zinb'`` (zero-inflated), ``'poisson'``, or ``'bernoulli'``: whether there are
+        any, if they are Poisson; for peaks of accessible chromatin.
     dispersion
         Whether the inverse dispersion theta is one number per gene (``'gene'``), per gene and batch
         (``'gene-batch'``), per gene and label (``'gene-label'``), or a log-linear function of the factors
