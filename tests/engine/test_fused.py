@@ -51,6 +51,15 @@ MODES += [
     for latent in ("normal", "ln")
 ]
 
+MODES += [
+    pytest.param({"gene_likelihood": "nb_background", "dispersion": dispersion, **options}, id=f"background-{dispersion}")
+    for dispersion, options in (
+        ("gene", {}),
+        ("gene-batch", {"use_batch_norm": False, "bias": True}),
+        ("gene-cell", {"latent_distribution": "ln"}),
+    )
+]
+
 
 def counts(dtype: torch.dtype) -> torch.Tensor:
     rng = np.random.default_rng(0)

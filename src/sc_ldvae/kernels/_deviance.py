@@ -9,11 +9,12 @@ import numpy as np
 from sc_ldvae.kernels._bernoulli import log_odds_of_any
 from sc_ldvae.kernels._jit import kernel, log1p, part_of_kernel
 from sc_ldvae.kernels._softmax import softmax
+from sc_ldvae.kernels._sums import exp_of
 
 
 @kernel
 def deviances(
-    indptr, genes, counts, library, null, eta, centred, loadings, without, theta, not_inflated, thresholded, out
+    indptr, genes, counts, library, null, eta, centred, loadings, without, theta, not_inflated, background, thresholded, out
 ):
     """Fill each cell's deviance under the null, and under the decoder without each set of factors.
 
@@ -33,6 +34,9 @@ def deviances(
         Inverse dispersions, n_cells x genes; None for Poisson.
     not_inflated
         Share of the counts that zero inflation leaves, n_cells x genes; None without.
+    background
+        Added to the expression, genes, where `null` is the log mean and `eta` the log expression at library 1; None
+        where there is a softmax, and no background.
     thresholded
         Whether only is seen that counts are above zero; without theta.
     out
@@ -53,7 +57,13 @@ def deviances(
                         change, effect = centred[cell, k], loadings[k]
                         for g in range(n_genes):
                             row[g] -= change * effect[g]
-            softmax(row, x_genes, proportions, logs)
+            if background is None:
+                softmax(row, x_genes, proportions, logs)
+            else:
+                exp_of(proportions, row)
+                if i > 0:
+                    for g in range(n_genes):
+                        proportions[g] += background[g]
             for g in range(n_genes):
                 proportions[g] *= library[cell]
             if not_inflated is not None:

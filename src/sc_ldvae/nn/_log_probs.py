@@ -102,6 +102,36 @@ def log_nb(x: Tensor, log_mu: Tensor, log_theta: Tensor) -> Tensor:
     return of_mean + _everywhere(x, log_theta)
 
 
+def log_nb_background(x: Tensor, log_mu: Tensor, log_theta: Tensor, log_background: Tensor) -> Tensor:
+    """Elementwise log probability of counts under a negative binomial distribution above a background.
+
+    Parameters
+    ----------
+    x
+        Counts, n_cells x n_genes.
+    log_mu
+        Natural log of the foreground, what the mean is above the background, broadcastable to `x`.
+    log_theta
+        Natural log of the inverse dispersion, broadcastable to `x`.
+    log_background
+        Natural log of the background, broadcastable to `x`; it is taken for 20 where it is larger, and for -20 below.
+
+    Returns
+    -------
+    Log probabilities in nats, shape of `x`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sc_ldvae.nn import log_nb_background
+    >>> zero = torch.zeros(1, 2)
+    >>> log_nb_background(zero, zero, zero, zero).exp()
+    tensor([[0.3333, 0.3333]])
+    """
+    log_background = log_background.clamp(-LARGEST_LOG_THETA, LARGEST_LOG_THETA)
+    return log_nb(x, torch.logaddexp(log_mu, log_background), log_theta)
+
+
 def log_zinb(x: Tensor, log_mu: Tensor, log_theta: Tensor, zi_logits: Tensor) -> Tensor:
     """Elementwise log probability of counts under a zero-inflated negative binomial distribution.
 
@@ -171,4 +201,5 @@ LOG_PROBS: dict[str, Callable[..., Tensor]] = {
     "zinb": log_zinb,
     "poisson": log_poisson,
     "bernoulli": log_bernoulli,
+    "nb_background": log_nb_background,
 }
