@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _SMALLEST_AXIS = 1e-12
 
 
-def directions(loadings: Floats, weights: Floats) -> Floats:
+def directions(loadings: Floats, weights: Floats, *, centred: bool = True) -> Floats:
     """Loadings as unit vectors, such that inner products are cosines between factors, n_genes x n_latent.
 
     Parameters
@@ -24,10 +24,12 @@ def directions(loadings: Floats, weights: Floats) -> Floats:
     loadings
         n_genes x n_latent.
     weights
-        Weight of each gene, n_genes. A constant over all genes, which the softmax does not see, is taken out under it.
+        Weight of each gene, n_genes.
+    centred
+        Whether a constant over all genes, which a softmax does not see, is taken out under these weights.
     """
-    centred = loadings.astype(np.float64) - np.average(loadings, axis=0, weights=weights)
-    scaled = centred * np.sqrt(weights)[:, None]
+    shared = np.average(loadings, axis=0, weights=weights) if centred else 0.0
+    scaled = (loadings.astype(np.float64) - shared) * np.sqrt(weights)[:, None]
     return scaled / np.maximum(np.linalg.norm(scaled, axis=0), np.finfo(np.float64).tiny)
 
 

@@ -42,7 +42,13 @@ class Stability:
 
 
 def stability(
-    loadings: Floats, refits: Sequence[Floats], pairs: Sequence[tuple[int, int]], weights: Floats, *, halves: bool
+    loadings: Floats,
+    refits: Sequence[Floats],
+    pairs: Sequence[tuple[int, int]],
+    weights: Floats,
+    *,
+    halves: bool,
+    centred: bool = True,
 ) -> Stability:
     """Compare refits with each other, in the order and with the signs of a fit's own factors.
 
@@ -62,6 +68,8 @@ def stability(
         How well each gene is measured, n_genes.
     halves
         Whether the pairs are fits to disjoint halves of the cells.
+    centred
+        Whether the model does not see a constant over all genes (`directions`).
 
     References
     ----------
@@ -69,10 +77,10 @@ def stability(
     .. [Brown1910] Brown (1910). Some experimental results in the correlation of mental abilities. British Journal of
        Psychology 3:296.
     """
-    own = directions(loadings, weights)
+    own = directions(loadings, weights, centred=centred)
     aligned, cosine, splits, merges = [], [], [], []
     for refit in refits:
-        other = directions(refit, weights)
+        other = directions(refit, weights, centred=centred)
         partners, cosines = matched(own, other)
         signs = np.where(cosines < 0, -1.0, 1.0)
         aligned.append(refit.astype(np.float64)[:, partners] * signs)
@@ -80,7 +88,7 @@ def stability(
         close = np.abs(inner(own, other)) >= _SHARED
         splits.append(close.sum(1) > 1)
         merges.append((close & (close.sum(0) > 1)).any(1))
-    found = [directions(refit, weights) for refit in aligned]
+    found = [directions(refit, weights, centred=centred) for refit in aligned]
     replication = np.array([(found[i] * found[j]).sum(0) for i, j in pairs])
     span = np.mean([spanned(found[a], found[b]) for i, j in pairs for a, b in ((i, j), (j, i))], axis=0)
     score = np.clip(replication.mean(0), 0, 1)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from sc_ldvae.likelihoods import GeneLikelihood
 
 _LIBRARY_SD = 0.3
+# Median over the genes of the expression that is no share of a library, in counts.
+_EXPRESSION = 30.0
 _EFFECT_SD = 0.3
 # NumPy draws no Poisson counts of a larger rate than 9e18, and cells that overdispersion lifts are to stay below it.
 _LARGEST = 1e12
@@ -52,9 +54,9 @@ def simulate(
     n_continuous
         Number of continuous covariates, standard normal, in ``obs['covariate1']`` and so on.
     mean_library
-        Median total count of a cell.
+        Median total count of a cell; ``'nb_background'`` has none, and foregrounds of about 30 counts.
     gene_likelihood
-        ``'nb'``, ``'zinb'``, ``'poisson'`` or ``'bernoulli'``, zeros and ones.
+        ``'nb'``, ``'zinb'``, ``'poisson'``, ``'bernoulli'``, zeros and ones, or ``'nb_background'``, as of proteins.
     rng
         Seed or generator.
 
@@ -62,7 +64,7 @@ def simulate(
     -------
     Counts in `X` (float32, CSR) and the truth beside them: ``obsm['true_latent']``, ``obs['true_library']``,
     ``varm['true_loadings']``, ``varm['true_batch_effects']`` and ``varm['true_continuous_effects']`` (where there are
-    such), ``var['true_intercept']``, ``var['true_theta']`` (not for Poisson).
+    such), ``var['true_intercept']``, ``var['true_theta']`` (not for Poisson), ``var['true_background']`` (where there is one).
 
     Raises
     ------
@@ -83,12 +85,13 @@ def simulate(
         raise ValueError(msg)
     width = n_vars + n_latent + n_continuous
     check_memory(8 * (n_obs * width + n_batches * n_vars), f"{n_obs} cells x {width} numbers", "Ask for fewer.")
-    draw = np.random.default_rng(rng)
-    obs = pd.DataFrame(
-        {"true_library": mean_library * np.exp(draw.normal(0, _LIBRARY_SD, n_obs))},
-        index=[f"cell{i}" for i in range(n_obs)],
-    )
+    draw, likelihood = np.random.default_rng(rng), LIKELIHOODS[gene_likelihood]
+    obs = pd.DataFrame(index=[f"cell{i}" for i in range(n_obs)])
+    if likelihood.has_library:
+        obs["true_library"] = mean_library * np.exp(draw.normal(0, _LIBRARY_SD, n_obs))
     var = pd.DataFrame({"true_intercept": draw.normal(0, 1, n_vars)}, index=[f"gene{i}" for i in range(n_vars)])
+    if not likelihood.has_library:
+        var["true_intercept"] += np.log(_EXPRESSION)
     latent, loadings = draw.normal(size=(n_obs, n_latent)), _programs(n_vars, n_latent, draw)
     truth = {"true_loadings": loadings}
     eta = latent @ loadings.T + var["true_intercept"].to_numpy()
@@ -104,11 +107,12 @@ def simulate(
         truth["true_continuous_effects"] = _effects(n_vars, n_continuous, draw)
         eta += values @ truth["true_continuous_effects"].T
 
-    mean = obs["true_library"].to_numpy()[:, None] * softmax(eta, axis=1)
-    likelihood = LIKELIHOODS[gene_likelihood]
+    expression = np.exp(eta)
+    if likelihood.has_library:
+        expression = obs["true_library"].to_numpy()[:, None] * softmax(eta, axis=1)
     parameters = likelihood.simulated(n_vars, draw)
     var = var.assign(**{f"true_{name}": values for name, values in parameters.items() if np.ndim(values)})
-    counts = likelihood.draw(mean, parameters, [draw] * 3)
+    counts = likelihood.draw(likelihood.mean(expression, parameters), parameters, [draw] * 3)
     adata = AnnData(csr_matrix(counts.astype(np.float32)), obs=obs, var=var)
     adata.obsm["true_latent"] = latent
     adata.varm.update(truth)

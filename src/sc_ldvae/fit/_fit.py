@@ -204,7 +204,8 @@ def _started_model(request: Request, held_out: Mask, seed: int) -> LDVAE:
     # Totals of all cells: a batch whose training cells are few still gets a sound prior.
     batch = request.cells.annotations.get("batch_index")
     model.set_library_prior(
-        torch.tensor(source.totals, dtype=torch.float32, device="cpu"),
+        # Without a library cells may have no counts; that prior is never asked for.
+        torch.tensor(np.maximum(source.totals, 1), dtype=torch.float32, device="cpu"),
         None if batch is None else torch.from_numpy(batch),
     )
     start_from_data(model, source.rows(evenly(np.flatnonzero(~held_out), MAX_CELLS)))

@@ -77,5 +77,5 @@ def _verdict(request: Request, n_latent: int, sample: Resampled, rng: np.random.
         torch.stack(draws).mean(0).numpy(),
         explained,
         int((decoded.latent[held_out].var(0) > _ACTIVE).sum()),
-        assess.directions(decoder.log_proportion.loadings, information),
+        assess.directions(decoder.log_proportion.loadings, information, centred=decoder.likelihood.has_library),
     )

@@ -34,14 +34,18 @@ def start_from_data(model: LDVAE, counts: sparse.csr_matrix) -> None:
     What the reference draws at random and the data can't tell (the other hidden units) stays random.
     """
     counts = counts.astype(np.float64)
-    library = np.asarray(counts.sum(1)).ravel()
-    svd = truncated_svd(counts, library, min(model.n_latent, min(counts.shape) - 2))
+    library = np.asarray(counts.sum(1)).ravel() if model.has_library else np.ones(counts.shape[0])
+    k = min(model.n_latent, min(counts.shape) - 2)
+    svd = truncated_svd(counts, library, k, centred=model.has_library)
     totals = np.bincount(counts.indices, weights=counts.data, minlength=counts.shape[1]) + 0.5
-    _start_mean(model, totals / totals.sum(), svd)
+    mean = totals / (totals.sum() if model.has_library else counts.shape[0])
     for i, block in enumerate(model.blocks):
-        values = LIKELIHOODS[block.gene_likelihood].start(counts[:, block.genes], library)
+        likelihood = LIKELIHOODS[block.gene_likelihood]
+        values = likelihood.start(counts[:, block.genes], library)
+        mean[block.genes] = likelihood.expression(mean[block.genes], values)
         for name, part in model.parts_of(i):
             _start_part(part, values[name])
+    _start_mean(model, mean, svd)
 
     seen = counts.log1p() if model.log_variational else counts
     _start_encoder(model.z_encoder, seen, svd.directions, svd.scores, _LATENT_LOG_VARIANCE)
@@ -51,13 +55,13 @@ def start_from_data(model: LDVAE, counts: sparse.csr_matrix) -> None:
         _start_encoder(model.l_encoder, seen, everything, log_library[:, None], _LIBRARY_LOG_VARIANCE)
 
 
-def _start_mean(model: LDVAE, mean: NDArray[np.float64], svd: Svd) -> None:
+def _start_mean(model: LDVAE, expression: NDArray[np.float64], svd: Svd) -> None:
     decoder, k = model.decoder, svd.effects.shape[1]
     # A softmax moves by about 1 / n_latent per unit of its input.
     scale = model.n_latent if model.composition else 1
     _copy(decoder.weight[:, :k], svd.effects * scale)
     if decoder.intercept is not None:
-        _copy(decoder.intercept, np.log(mean))
+        _copy(decoder.intercept, np.log(expression))
     if decoder.gamma is not None:
         _copy(decoder.gamma, np.sqrt((svd.effects**2).sum(1) + 1e-3))
 

@@ -41,15 +41,18 @@ class _Factored(NamedTuple):
     right: NDArray[np.float64]
 
 
-def truncated_svd(counts: sparse.csr_matrix, library: NDArray[np.float64], k: int) -> Svd:
-    """SVD of log1p of counts per median library, centred over cells without building the dense matrix."""
+def truncated_svd(counts: sparse.csr_matrix, library: NDArray[np.float64], k: int, *, centred: bool = True) -> Svd:
+    """SVD of log1p of counts per median library, centred over cells without building the dense matrix.
+
+    Effects are `centred` over the genes, for a model that does not see what they share.
+    """
     n_obs, n_vars = counts.shape
     log = sparse.csr_matrix(sparse.diags(np.median(library) / library) @ counts).log1p()
     if k < 1:
         return Svd(np.zeros((n_obs, 0)), np.zeros((n_vars, 0)), np.zeros((n_vars, 0)))
     left, values, right = _factored(log, k)
     effects = right * values / np.sqrt(n_obs)
-    return Svd(left * np.sqrt(n_obs), effects - effects.mean(0), right)
+    return Svd(left * np.sqrt(n_obs), effects - effects.mean(0) if centred else effects, right)
 
 
 def _factored(log: sparse.csr_matrix, k: int) -> _Factored:

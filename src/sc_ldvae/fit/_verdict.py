@@ -69,7 +69,7 @@ def _null(model: LDVAE, cells: Cells, training: Positions) -> Callable[[Position
     most = max(1, min(_CELLS, _NUMBERS // cells.source.n_vars))
     some = evenly(training, most)
     rows, library = cells.source.rows(some).astype(np.float64), cells.library(some).astype(np.float64)
-    log_proportions = np.log(null_proportions(cells.source, training))
+    null = null_proportions(cells.source, training, has_library=model.has_library)
     starts = [LIKELIHOODS[block.gene_likelihood].start(rows[:, block.genes], library) for block in model.blocks]
 
     def mean(asked: Positions) -> float:
@@ -77,8 +77,9 @@ def _null(model: LDVAE, cells: Cells, training: Positions) -> Callable[[Position
         counts, log_library = cells.source.rows(scored).toarray(), np.log(cells.library(scored))
         total = 0.0
         for block, start in zip(model.blocks, starts, strict=True):
-            log_mean = log_library[:, None] + log_proportions[block.genes]
-            arguments = [counts[:, block.genes], log_mean, *(values[None] for values in start.values())]
+            expression = LIKELIHOODS[block.gene_likelihood].expression(null[block.genes], start)
+            log_expression = log_library[:, None] + np.log(expression)
+            arguments = [counts[:, block.genes], log_expression, *(values[None] for values in start.values())]
             total += float(LOG_PROBS[block.gene_likelihood](*map(_double, arguments)).sum(1).mean())
         return total
 

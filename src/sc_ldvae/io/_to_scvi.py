@@ -97,6 +97,8 @@ def _check_computable(stored: record.Record) -> None:
     size_factor_key = stored.param("size_factor_key")
     if covariates:
         refused = f"covariates beside the batch ({', '.join(map(repr, covariates))})"
+    elif not stored.has_library:
+        refused = f"no library (gene_likelihood={stored.options.gene_likelihood!r})"
     elif stored.options.gene_likelihood == "bernoulli":
         refused = "zeros and ones (gene_likelihood='bernoulli')"
     elif size_factor_key is not None:

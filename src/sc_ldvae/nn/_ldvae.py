@@ -286,6 +286,11 @@ class LDVAE(nn.Module):
         return z.softmax(1) if self.composition else z
 
     @property
+    def has_library(self) -> bool:
+        """Whether the cells have one: observed, or latent."""
+        return any(LIKELIHOODS[block.gene_likelihood].has_library for block in self.blocks)
+
+    @property
     def composition(self) -> bool:
         """Whether a cell's factors are shares of one ('ln')."""
         return self.latent_distribution == "ln"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sc_ldvae._products import product
 from sc_ldvae.record._covariance import packed, turned
-from sc_ldvae.record._marks import fit_column, held_out
+from sc_ldvae.record._marks import fit_column, held_out, library_column
 from sc_ldvae.record._record import Record
 from sc_ldvae.record._sealed import sealed
 from sc_ldvae.record._store import write
@@ -27,7 +28,8 @@ def write_projected(adata: AnnData, stored: Record, keys: Keys, state: State, he
     entries: dict[str, dict[str, Any]] = {
         "obsm": {keys.latent: latent, keys.variance: state.variance},
         "varm": _of_genes(adata, stored, keys),
-        "obs": {keys.library: state.library, keys.held_out: held_out, keys.fit: fit_column(stored, len(held_out))},
+        "obs": library_column(replace(stored, keys=keys), state.library)
+        | {keys.held_out: held_out, keys.fit: fit_column(stored, len(held_out))},
         "uns": {keys.uns: stored.content_for(keys)},
     }
     write(adata, entries)
@@ -62,7 +64,7 @@ def write_rotated(
     rotated = Record(keys, content)
     # Where nobody knows which cells were held out, nobody does afterwards.
     known = {keys.held_out: held_out(adata, stored)} if stored.keys.held_out in adata.obs else {}
-    obs = {keys.library: state.library} | known | {keys.fit: fit_column(rotated, len(state))}
+    obs = library_column(rotated, state.library) | known | {keys.fit: fit_column(rotated, len(state))}
     content = sealed(content)
     entries: dict[str, dict[str, Any]] = {
         "obsm": {keys.latent: _rotated(state.latent, matrix), keys.variance: state.variance.copy()},

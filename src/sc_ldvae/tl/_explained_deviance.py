@@ -128,10 +128,11 @@ def explained_deviance(
     codes, names = (np.full(adata.n_obs, -1), []) if groupby is None else inputs.grouped(adata, groupby)
     counts = inputs.fitted_counts(adata, stored, layer)
     decoded = _decoded(adata, stored, counts) if thinned is None else _thinned(adata, stored, counts, thinned, rng)
-    # Thinning may leave a cell without counts in either part.
-    scored = scored & (decoded.source.totals > 0) & (decoded.library > 0)
+    if stored.has_library:
+        # Thinning may leave a cell without counts in either part.
+        scored = scored & (decoded.source.totals > 0) & (decoded.library > 0)
     _check_some(scored, codes, groupby, thinned)
-    null = assess.null_proportions(counts, np.flatnonzero(others))
+    null = assess.null_proportions(counts, np.flatnonzero(others), has_library=stored.has_library)
     with tqdm(total=int(scored.sum()), unit="cell", disable=not progress) as bar:
         sums = assess.Deviances.of(stored.shown_decoder, decoded, np.flatnonzero(scored), null, bar)
     result: dict[str, Any] = sums.shares() | {

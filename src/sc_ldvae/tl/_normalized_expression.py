@@ -61,7 +61,8 @@ def normalized_expression(
         mean under the prior; with ``latent_distribution='ln'`` the others then share what is left.
     library
         What the proportions of a cell are multiplied by: a number, such as 1e4; or ``'own'``, its library, for the
-        mean of its counts.
+        mean of its counts. Fits with ``gene_likelihood='nb_background'`` have none: their expression is the foreground,
+        in counts, without the background.
     n_samples
         Mean over so many draws from each cell's posterior; by default the posterior mean of the latent is decoded.
     threshold
@@ -117,6 +118,12 @@ def normalized_expression(
     _check_numbers(library, threshold)
     adata = inputs.pick_modality(data, modality)
     stored = record.read(adata, key)
+    if library != 1 and not stored.has_library:
+        msg = (
+            f"library={library!r} was given, but gene_likelihood={stored.options.gene_likelihood!r} has none: its "
+            "expression is in counts. Leave it out."
+        )
+        raise ValueError(msg)
     columns = inputs.gene_columns(adata, stored, genes, as_layer=key_added is not None)
     state, settings = record.state_of(adata, stored), stored.covariate_settings(batch, covariates)
     obs = inputs.obs_of(adata)

@@ -152,7 +152,9 @@ def stability(
     if subsample == "halves":
         pairs = [(first, first + 1) for first in range(0, n_seeds, 2)]
     loadings = shown(stored.decoder.log_proportion.loadings.astype(np.float64))[:, stored.left]
-    found = assess.stability(loadings, refits, pairs, information, halves=subsample == "halves")
+    found = assess.stability(
+        loadings, refits, pairs, information, halves=subsample == "halves", centred=stored.has_library
+    )
     params = {"n_seeds": n_seeds, "subsample": subsample or "", "rotation": rotation or ""}
     result: dict[str, Any] = {part: _of_all(values, stored) for part, values in asdict(found).items()}
     result["params"] = params
