@@ -41,7 +41,8 @@ def simulate(
     """Draw counts from the linearly decoded model with known factors.
 
     Each factor raises a program of its own, a tenth of the genes, and lowers the others a little; factors have falling
-    strength, so that order and direction are identified. Batches and continuous covariates act on every gene.
+    strength, so that order and direction are identified. Of proteins (``'nb_background'``) each marks one factor. Batches
+    and continuous covariates act on every gene.
 
     Parameters
     ----------
@@ -92,7 +93,8 @@ def simulate(
     var = pd.DataFrame({"true_intercept": draw.normal(0, 1, n_vars)}, index=[f"gene{i}" for i in range(n_vars)])
     if not likelihood.has_library:
         var["true_intercept"] += np.log(_EXPRESSION)
-    latent, loadings = draw.normal(size=(n_obs, n_latent)), _programs(n_vars, n_latent, draw)
+    latent = draw.normal(size=(n_obs, n_latent))
+    loadings = _programs(n_vars, n_latent, draw) if likelihood.has_library else _markers(n_vars, n_latent, draw)
     truth = {"true_loadings": loadings}
     eta = latent @ loadings.T + var["true_intercept"].to_numpy()
 
@@ -134,6 +136,14 @@ def _programs(n_vars: int, n_latent: int, draw: np.random.Generator) -> Floats:
         loadings[genes, k] += draw.gamma(4, 0.25, len(genes))
     strength = np.linspace(1, 0.5, n_latent)
     return (loadings - loadings.mean(0)) * strength
+
+
+def _markers(n_vars: int, n_latent: int, draw: np.random.Generator) -> Floats:
+    """Loadings of surface proteins, n_vars x n_latent: each one marks a factor, and strongly."""
+    loadings = draw.normal(0, 0.05, (n_vars, n_latent))
+    for k, genes in enumerate(np.array_split(draw.permutation(n_vars), n_latent)):
+        loadings[genes, k] += draw.gamma(8, 0.19, len(genes))
+    return loadings * np.linspace(1, 0.5, n_latent)
 
 
 def _effects(n_vars: int, n: int, draw: np.random.Generator) -> Floats:

@@ -56,7 +56,7 @@ class FusedLikelihood:
         fused = [placed[name] for name in parts]
         self._maps = [decoder, *(part for part in fused if isinstance(part, FusedDecoder))]
         self._grouped = [part for part in fused if not isinstance(part, FusedDecoder)]
-        self._with_prior = [placed[name] for name in parts if depends_on[name] == "dispersion"]
+        self._with_prior = [placed[name] for name in parts if depends_on[name] != "factors"]
 
     def inputs(self, z: Floats, log_library: Floats, annotations: Mapping[str, NDArray[Any]]) -> Inputs:
         """With the covariates of the cells beside the latent."""

@@ -394,9 +394,11 @@ class LDVAE(nn.Module):
         """Log density, up to a constant, of the dispersions: standard normal for each log theta and its slopes.
 
         Against more than a few cells it weighs little. Without it, a gene whose training cells look Poisson gets an
-        infinite theta, and one new cell with a burst of that gene costs more than all others together.
+        infinite theta, and one new cell with a burst of that gene costs more than all others together. Each log
+        background has it, too: where the foreground explains all, nothing else says what the background is.
         """
-        squares = [parameter.square().sum() for part in self._parts_on("dispersion") for parameter in part.parameters()]
+        parts = [*self._parts_on("dispersion"), *self._parts_on("gene")]
+        squares = [parameter.square().sum() for part in parts for parameter in part.parameters()]
         return -0.5 * torch.stack(squares).sum() if squares else self.decoder.weight.new_zeros(())
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
