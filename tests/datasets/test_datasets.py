@@ -82,6 +82,8 @@ def true_mean(adata: AnnData) -> np.ndarray:
     continuous = [key for key in adata.obs if key.startswith("covariate")]
     if continuous:
         eta += adata.obs[continuous].to_numpy() @ adata.varm["true_continuous_effects"].T
+    if "true_background" in adata.var:
+        return adata.var["true_background"].to_numpy() + np.exp(eta)
     return adata.obs["true_library"].to_numpy()[:, None] * softmax(eta, axis=1)
 
 

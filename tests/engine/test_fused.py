@@ -52,7 +52,9 @@ MODES += [
 ]
 
 MODES += [
-    pytest.param({"gene_likelihood": "nb_background", "dispersion": dispersion, **options}, id=f"background-{dispersion}")
+    pytest.param(
+        {"gene_likelihood": "nb_background", "dispersion": dispersion, **options}, id=f"background-{dispersion}"
+    )
     for dispersion, options in (
         ("gene", {}),
         ("gene-batch", {"use_batch_norm": False, "bias": True}),

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from sc_ldvae.nn import log_bernoulli, log_nb, log_poisson, log_zinb
+from sc_ldvae.nn import log_bernoulli, log_nb, log_nb_background, log_poisson, log_zinb
 
 COUNTS = np.array([[0, 1, 2, 5, 30, 100, 1000, 10_000]])
 MEANS = (1e-6, 1e-3, 0.1, 1.0, 10.0, 1e3, 1e5)
@@ -51,6 +51,14 @@ def test_zinb_is_the_mixture(mean: float, theta: float, logit: float) -> None:
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("theta", [0.1, 10.0])
+@pytest.mark.parametrize("mean", MEANS)
+@pytest.mark.parametrize("background", [1e-6, 0.5, 300.0])
+def test_a_background_is_added_to_the_mean(mean: float, theta: float, background: float) -> None:
+    got = log_nb_background(*tensors(torch.float64, mean, theta, background)).numpy()
+    np.testing.assert_allclose(got, scipy_nb(mean + background, theta), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("mean", MEANS)
 def test_poisson_is_torchs(mean: float) -> None:
     x, log_mu = tensors(torch.float64, mean)
@@ -92,6 +100,7 @@ def test_gradients_of_nb_are_those_of_the_direct_formula(mean: float, theta: flo
         pytest.param(log_bernoulli, 1, id="bernoulli"),
         pytest.param(log_nb, 2, id="nb"),
         pytest.param(log_zinb, 3, id="zinb"),
+        pytest.param(log_nb_background, 3, id="nb_background"),
     ],
 )
 @pytest.mark.parametrize("shared", [False, True], ids=["per-cell", "per-gene"])

@@ -56,7 +56,8 @@ def explained_deviance(decoder: Decoder, cells: Decoded, null: Floats, latent_me
     """Share of the null's deviance that the fit, and each factor on top of the others, explains.
 
     The deviance is that of the expected counts under the fitted dispersion (Poisson: none). The null gives every cell
-    its library times the proportions `null`, or without a library these means. A factor's share is the deviance that returns when it is set to its mean.
+    its library times the proportions `null`, or without a library these means. A factor's share is the deviance that
+    returns when it is set to its mean.
 
     Returns
     -------

@@ -41,8 +41,8 @@ def simulate(
     """Draw counts from the linearly decoded model with known factors.
 
     Each factor raises a program of its own, a tenth of the genes, and lowers the others a little; factors have falling
-    strength, so that order and direction are identified. Of proteins (``'nb_background'``) each marks one factor. Batches
-    and continuous covariates act on every gene.
+    strength, so that order and direction are identified. Of proteins (``'nb_background'``) each marks one factor.
+    Batches and continuous covariates act on every gene.
 
     Parameters
     ----------
@@ -63,9 +63,10 @@ def simulate(
 
     Returns
     -------
-    Counts in `X` (float32, CSR) and the truth beside them: ``obsm['true_latent']``, ``obs['true_library']``,
-    ``varm['true_loadings']``, ``varm['true_batch_effects']`` and ``varm['true_continuous_effects']`` (where there are
-    such), ``var['true_intercept']``, ``var['true_theta']`` (not for Poisson), ``var['true_background']`` (where there is one).
+    Counts in `X` (float32, CSR) and the truth beside them: ``obsm['true_latent']``, ``obs['true_library']`` (where
+    there is one), ``varm['true_loadings']``, ``varm['true_batch_effects']`` and ``varm['true_continuous_effects']``
+    (where there are such), ``var['true_intercept']``, ``var['true_theta']`` (not for Poisson),
+    ``var['true_background']`` (where there is one).
 
     Raises
     ------

@@ -55,7 +55,7 @@ def to_scvi(
     ------
     ValueError
         If there is no such fit, if counts, genes, batches or labels are missing, or if ``LinearSCVI`` can't compute
-        the model: further covariates, size factors, ``dispersion='gene-cell'``.
+        the model: further covariates, size factors, ``dispersion='gene-cell'``, likelihoods that it does not have.
     ImportError
         If scvi-tools is not installed.
 

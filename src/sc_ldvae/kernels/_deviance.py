@@ -14,7 +14,20 @@ from sc_ldvae.kernels._sums import exp_of
 
 @kernel
 def deviances(
-    indptr, genes, counts, library, null, eta, centred, loadings, without, theta, not_inflated, background, thresholded, out
+    indptr,
+    genes,
+    counts,
+    library,
+    null,
+    eta,
+    centred,
+    loadings,
+    without,
+    theta,
+    not_inflated,
+    background,
+    thresholded,
+    out,
 ):
     """Fill each cell's deviance under the null, and under the decoder without each set of factors.
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from numba.extending import overload
 
 from sc_ldvae.kernels._jit import OPTIONS, exp
 from sc_ldvae.kernels._softmax import softmax, through_softmax
 from sc_ldvae.kernels._sums import scale
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _Terms = TypeVar("_Terms", bound=type)
 

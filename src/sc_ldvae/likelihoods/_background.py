@@ -34,9 +34,10 @@ BACKGROUND = Part("log_background", "background", _background, depends_on="gene"
 
 
 class WithBackground(NegativeBinomial):
-    """Surface proteins: a foreground of the factors, and a background of antibodies that are there in any case.
+    """Surface proteins: a foreground that factors explain, and a background of antibodies that are there in any case.
 
-    With foreground f and background b the mean is ``m = f + b``. Totals of proteins are biology, so there is no library.
+    With foreground f, the expression, and background b the mean is ``m = f + b``. Totals of proteins are biology: there
+    is no library.
     """
 
     name = "nb_background"

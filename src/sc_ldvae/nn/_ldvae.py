@@ -79,6 +79,9 @@ class LDVAE(nn.Module):
         rho_n = softmax(BatchNorm(W [z_n ; covariates_n]))
         x_ng  ~ NB(mean = l_n rho_ng, inverse dispersion = theta), ZINB or Poisson
 
+    Surface proteins ('nb_background') have neither library nor softmax: their mean is
+    ``exp(background_g) + exp(BatchNorm(W [z_n ; covariates_n]))``.
+
     Parameters
     ----------
     n_input
@@ -101,8 +104,9 @@ class LDVAE(nn.Module):
     log_variational
         Whether the encoders see ``log(1 + counts)``.
     gene_likelihood
-        ``'nb'`` (negative binomial), ``'zinb'`` (zero-inflated), ``'poisson'``, or ``'bernoulli'``: whether there are
-        any, if they are Poisson; for peaks of accessible chromatin.
+        ``'nb'`` (negative binomial), ``'zinb'`` (zero-inflated), ``'poisson'``; ``'bernoulli'``: whether there are any,
+        if they are Poisson; for peaks of accessible chromatin; ``'nb_background'``: above a background; for surface
+        proteins.
     use_batch_norm
         Whether the decoder ends in BatchNorm.
     bias
@@ -110,7 +114,8 @@ class LDVAE(nn.Module):
     latent_distribution
         ``'normal'``, or ``'ln'``: the logistic normal, softmax of a normal.
     use_observed_lib_size
-        Whether the library is the cell's total count (or its size factor) and not a latent variable.
+        Whether the library is the cell's total count (or its size factor) and not a latent variable. It is true where
+        the likelihood has no library.
     n_cats_per_cov
         Number of levels of each further categorical covariate.
     n_continuous_cov

@@ -42,7 +42,8 @@ def normalized_expression(
 ) -> pd.DataFrame | csr_matrix | None:
     """Expression proportions by the decoder: denoised, and on request corrected, ablated or steered.
 
-    Computed from the stored latent: counts are not needed.
+    Computed from the stored latent: counts are not needed. Of proteins (``gene_likelihood='nb_background'``) it is the
+    foreground, in counts: what is left of their means without the background.
 
     Parameters
     ----------
@@ -61,8 +62,7 @@ def normalized_expression(
         mean under the prior; with ``latent_distribution='ln'`` the others then share what is left.
     library
         What the proportions of a cell are multiplied by: a number, such as 1e4; or ``'own'``, its library, for the
-        mean of its counts. Fits with ``gene_likelihood='nb_background'`` have none: their expression is the foreground,
-        in counts, without the background.
+        mean of its counts. Not for ``'nb_background'``, which has none.
     n_samples
         Mean over so many draws from each cell's posterior; by default the posterior mean of the latent is decoded.
     threshold
