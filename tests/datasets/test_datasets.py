@@ -88,7 +88,7 @@ def true_mean(adata: AnnData) -> np.ndarray:
 
 
 @pytest.mark.parametrize("design", [{}, {"n_batches": 3, "n_continuous": 2}], ids=["plain", "batches-and-covariates"])
-@pytest.mark.parametrize("gene_likelihood", ["nb", "zinb", "poisson"])
+@pytest.mark.parametrize("gene_likelihood", ["nb", "zinb", "poisson", "nb_background"])
 def test_simulated_counts_have_the_stored_mean_and_dispersion(gene_likelihood: str, design: dict[str, int]) -> None:
     adata = datasets.simulate(**MANY, **design, gene_likelihood=gene_likelihood, rng=1)
     x, mean = adata.X.toarray().astype(float), true_mean(adata)

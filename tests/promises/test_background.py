@@ -63,7 +63,7 @@ def test_what_was_simulated_comes_back(fitted: ad.AnnData) -> None:
     assert cosines[linear_sum_assignment(-cosines)].min() > 0.95
     log_background, truth = fitted.uns["ldvae"]["decoder"]["log_background"][0], np.log(fitted.var["true_background"])
     assert np.corrcoef(log_background, truth)[0, 1] > 0.5
-    assert np.median(np.abs(log_background - truth)) < 0.6
+    assert np.abs(log_background - truth).mean() < 1
     assert fitted.uns["ldvae"]["total_explained_deviance"] > 0.6
 
 
