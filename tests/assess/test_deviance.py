@@ -33,7 +33,14 @@ def affine(rng: np.random.Generator, n_genes: int, sd: float) -> AffineMap:
 
 @pytest.mark.parametrize(
     ("gene_likelihood", "dispersion"),
-    [("nb", "gene-batch"), ("nb", "gene-cell"), ("zinb", "gene-batch"), ("zinb", "gene-cell"), ("poisson", "none")],
+    [
+        ("nb", "gene-batch"),
+        ("nb", "gene-cell"),
+        ("zinb", "gene-batch"),
+        ("zinb", "gene-cell"),
+        ("poisson", "none"),
+        ("nb_background", "gene-batch"),
+    ],
 )
 def test_deviance_without_sets_of_factors(gene_likelihood: str, dispersion: str) -> None:
     """More cells than one chunk."""
@@ -43,6 +50,8 @@ def test_deviance_without_sets_of_factors(gene_likelihood: str, dispersion: str)
     proportion, parts = affine(rng, n_genes, 0.6), {} if log_theta is None else {"log_theta": log_theta}
     if gene_likelihood == "zinb":
         parts["zero_inflation"] = affine(rng, n_genes, 0.3)
+    if gene_likelihood == "nb_background":
+        parts["log_background"] = rng.normal(0, 1, (1, n_genes))
     decoder = Decoder(proportion, parts, LIKELIHOODS[gene_likelihood])
     latent, covariates = rng.normal(0.5, 1, (n_obs, 3)), rng.normal(size=(n_obs, 2))
     library, rows = rng.gamma(10, 20, n_obs), rng.integers(2, size=n_obs)
@@ -63,8 +72,11 @@ def test_deviance_without_sets_of_factors(gene_likelihood: str, dispersion: str)
     expected = [deviance(x, library[:, None] * null, theta)]
     for chosen in without:
         changed = np.where(chosen, latent_mean, latent)
-        proportions = softmax(decoder.log_proportion(changed, covariates), axis=1)
-        expected.append(deviance(x, library[:, None] * proportions * shares, theta))
+        eta = decoder.log_proportion(changed, covariates)
+        proportions = softmax(eta, axis=1) * shares
+        if gene_likelihood == "nb_background":
+            proportions = np.exp(eta) + np.exp(parts["log_background"])
+        expected.append(deviance(x, library[:, None] * proportions, theta))
     np.testing.assert_allclose(got, np.column_stack(expected), rtol=2e-4)
 
 

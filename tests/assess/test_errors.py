@@ -50,13 +50,18 @@ FREE = block_diag([[1, 0], [0, 1], [-1, -1]], [[1], [-1]], [[1]])
 
 
 def negative_hessian(
-    x: np.ndarray, log_mean: np.ndarray, inputs: np.ndarray, theta: np.ndarray | None, logits: np.ndarray | None
+    x: np.ndarray,
+    log_mean: np.ndarray,
+    inputs: np.ndarray,
+    theta: np.ndarray | None,
+    logits: np.ndarray | None,
+    background: float = 0.0,
 ) -> np.ndarray:
     """Of one gene's log-likelihood in its regression coefficients, by automatic differentiation."""
     x, log_mean, inputs = (torch.as_tensor(part, dtype=torch.float64) for part in (x, log_mean, inputs))
 
     def log_likelihood(change: torch.Tensor) -> torch.Tensor:
-        changed = log_mean + inputs @ change
+        changed = (background + (log_mean + inputs @ change).exp()).log()
         if theta is None:
             return Poisson(changed.exp()).log_prob(x).sum()
         spread = torch.as_tensor(theta)
@@ -81,6 +86,7 @@ def negative_hessian(
         pytest.param({"gene_likelihood": "zinb", "dispersion": "gene-cell"}, id="zinb-gene-cell"),
         pytest.param({"use_observed_lib_size": True, "train_size": 1.0}, id="all-cells-observed-library"),
         pytest.param({"latent_distribution": "ln"}, id="ln"),
+        pytest.param({"gene_likelihood": "nb_background", "dispersion": "gene-batch"}, id="nb_background"),
     ],
 )
 def test_covariance_is_the_inverse_of_the_observed_information(
@@ -97,7 +103,10 @@ def test_covariance_is_the_inverse_of_the_observed_information(
     stored = adata.uns["ldvae"]["decoder"]
     latent, covariates = adata.obsm["X_ldvae"].astype(np.float64), covariates_of(adata.obs)
     eta = affine(stored, latent, covariates)
-    log_mean = eta - logsumexp(eta, axis=1, keepdims=True) + np.log(adata.obs[["ldvae_library"]].to_numpy(np.float64))
+    log_mean, backgrounds = eta, np.exp(stored.get("log_background", [np.full(adata.n_vars, -np.inf)])[0])
+    if "ldvae_library" in adata.obs:
+        log_library = np.log(adata.obs[["ldvae_library"]].to_numpy(np.float64))
+        log_mean = eta - logsumexp(eta, axis=1, keepdims=True) + log_library
     theta = logits = None
     if "gene-cell" in options.values():
         theta = np.exp(affine(stored["log_theta"], latent, covariates))
@@ -115,7 +124,8 @@ def test_covariance_is_the_inverse_of_the_observed_information(
     # Not the rarest: with zero inflation, after so short a fit, their likelihood is not concave.
     for gene in np.argsort(x.sum(0))[[8, 12, 18, 24, 29]]:
         own = (None if part is None else part[training, gene] for part in (theta, logits))
-        information = negative_hessian(x[training, gene], log_mean[training, gene], inputs[training], *own)
+        of_gene = x[training, gene], log_mean[training, gene], inputs[training], *own
+        information = negative_hessian(*of_gene, backgrounds[gene])
         expected = np.linalg.inv(information)[:N_LATENT, :N_LATENT]
         np.testing.assert_allclose(got[gene], expected, rtol=2e-3, atol=1e-3 * expected.diagonal().min())
 
@@ -141,7 +151,7 @@ def test_errors_are_roots_of_the_covariance_and_zero_outside_the_mask(
         np.testing.assert_array_equal(kept, before)
 
 
-@pytest.mark.parametrize("gene_likelihood", ["nb", "zinb", "poisson"])
+@pytest.mark.parametrize("gene_likelihood", ["nb", "zinb", "poisson", "bernoulli", "nb_background"])
 def test_genes_without_counts_have_large_but_bounded_errors(
     counts: ad.AnnData, fit_quickly: Callable[..., ad.AnnData], gene_likelihood: str
 ) -> None:

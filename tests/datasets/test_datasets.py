@@ -82,11 +82,13 @@ def true_mean(adata: AnnData) -> np.ndarray:
     continuous = [key for key in adata.obs if key.startswith("covariate")]
     if continuous:
         eta += adata.obs[continuous].to_numpy() @ adata.varm["true_continuous_effects"].T
+    if "true_background" in adata.var:
+        return adata.var["true_background"].to_numpy() + np.exp(eta)
     return adata.obs["true_library"].to_numpy()[:, None] * softmax(eta, axis=1)
 
 
 @pytest.mark.parametrize("design", [{}, {"n_batches": 3, "n_continuous": 2}], ids=["plain", "batches-and-covariates"])
-@pytest.mark.parametrize("gene_likelihood", ["nb", "zinb", "poisson"])
+@pytest.mark.parametrize("gene_likelihood", ["nb", "zinb", "poisson", "nb_background"])
 def test_simulated_counts_have_the_stored_mean_and_dispersion(gene_likelihood: str, design: dict[str, int]) -> None:
     adata = datasets.simulate(**MANY, **design, gene_likelihood=gene_likelihood, rng=1)
     x, mean = adata.X.toarray().astype(float), true_mean(adata)

@@ -29,6 +29,7 @@ MODES = [
     {"gene_likelihood": "poisson", "use_observed_lib_size": True, "log_variational": False},
     {"gene_likelihood": "nb", "dispersion": "gene-cell", "n_layers_encoder": 2},
     {"gene_likelihood": "zinb", "dispersion": "gene-batch"},
+    {"gene_likelihood": "nb_background"},
 ]
 
 
@@ -68,7 +69,8 @@ def loss_of(model: LDVAE, *, of_factors: bool) -> tuple[torch.Tensor, np.ndarray
     hook.remove()
     u, first = seen["u"], 0 if of_factors else N_LATENT
     effects = model.decoder.affine(u)[0].T[first:]
-    effects = effects - effects.mean(1, keepdim=True)
+    if model.has_library:
+        effects = effects - effects.mean(1, keepdim=True)
     w, squares = effects.detach().numpy(), u.detach().numpy()[:, first:] ** 2
     # Of a count its information at the mean count: 1 for Poisson, theta / (theta + mean) else.
     per_count = np.ones(N_GENES)
@@ -76,7 +78,14 @@ def loss_of(model: LDVAE, *, of_factors: bool) -> tuple[torch.Tensor, np.ndarray
         part = dict(model.parts_of(0))["log_theta"]
         log_theta = part.table.mean(0) if isinstance(part, Grouped) else part.bias
         theta = log_theta.detach().exp().numpy()
-        per_count = theta / (theta + x.numpy().mean(0))
+        mean, shares = np.maximum(x.numpy().mean(0), 1e-8), 1.0
+        if not model.has_library:
+            # What is above the background alone tells of the factors.
+            background = dict(model.parts_of(0))["log_background"].table[0].detach().exp().numpy()
+            expression = np.maximum(mean - background, 0.01 * mean)
+            mean = expression + background
+            shares = (expression / mean) ** 2 * mean / np.maximum(x.numpy().mean(0), 1e-8)
+        per_count = shares * theta / (theta + mean)
     information = N_TRAINING / N_CELLS * (squares.T @ x.numpy()) * per_count
     groups = [*([k] for k in range(N_LATENT * of_factors))]
     for size in COVARIATES:

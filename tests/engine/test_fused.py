@@ -46,6 +46,23 @@ MODES = [
 ]
 
 
+MODES += [
+    pytest.param({"gene_likelihood": "bernoulli", "latent_distribution": latent}, id=f"bernoulli-{latent}")
+    for latent in ("normal", "ln")
+]
+
+MODES += [
+    pytest.param(
+        {"gene_likelihood": "nb_background", "dispersion": dispersion, **options}, id=f"background-{dispersion}"
+    )
+    for dispersion, options in (
+        ("gene", {}),
+        ("gene-batch", {"use_batch_norm": False, "bias": True}),
+        ("gene-cell", {"latent_distribution": "ln"}),
+    )
+]
+
+
 def counts(dtype: torch.dtype) -> torch.Tensor:
     rng = np.random.default_rng(0)
     x = rng.negative_binomial(0.4, 0.2, (N_CELLS, N_GENES)).astype(float)

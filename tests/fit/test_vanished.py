@@ -37,7 +37,7 @@ def spanned(loadings: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("n_batches", [1, 2])
-@pytest.mark.parametrize("gene_likelihood", ["nb", "zinb", "poisson"])
+@pytest.mark.parametrize("gene_likelihood", ["nb", "zinb", "poisson", "bernoulli"])
 def test_the_true_factors_are_left(gene_likelihood: Any, n_batches: int) -> None:
     adata = sc_ldvae.datasets.simulate(
         700, 120, N_TRUE, n_batches=n_batches, gene_likelihood=gene_likelihood, rng=n_batches

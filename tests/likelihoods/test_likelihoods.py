@@ -20,13 +20,18 @@ if TYPE_CHECKING:
 MEANS = (0.02, 0.4, 3.0, 40.0)
 LOG_THETAS = (-1.5, 0.3, 3.0)
 LOG_ODDS = (-4.0, -0.5, 1.0)
+LOG_BACKGROUNDS = (-3.0, 0.0, 2.0, 1.0, -1.0)
 each = pytest.mark.parametrize("likelihood", LIKELIHOODS.values(), ids=LIKELIHOODS)
 
 
 def grid_of(likelihood: Likelihood) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Means and parts of genes, every combination once."""
+    """Expression and parts of genes, every combination once."""
     mean, log_theta, log_odds = (values.ravel() for values in np.meshgrid(MEANS, LOG_THETAS, LOG_ODDS))
-    every = {"log_theta": log_theta, "zero_inflation": log_odds}
+    every = {
+        "log_theta": log_theta,
+        "zero_inflation": log_odds,
+        "log_background": np.resize(LOG_BACKGROUNDS, mean.shape),
+    }
     return mean, {part.name: every[part.name] for part in likelihood.parts}
 
 
@@ -38,8 +43,8 @@ def drawn(
     likelihood: Likelihood, mean: np.ndarray, linear: dict[str, np.ndarray], n_cells: int, seed: int = 0
 ) -> np.ndarray:
     """Counts of cells that are all alike; the parts are given once for all of them."""
-    streams = np.random.default_rng(seed).spawn(3)
-    return likelihood.draw(np.tile(mean, (n_cells, 1)), natural_of(likelihood, linear), streams)
+    streams, natural = np.random.default_rng(seed).spawn(3), natural_of(likelihood, linear)
+    return likelihood.draw(likelihood.mean(np.tile(mean, (n_cells, 1)), natural), natural, streams)
 
 
 def test_names_are_the_same_everywhere() -> None:
@@ -79,7 +84,10 @@ def test_information_of_a_gene_is_expected_of_the_counts_without_extra_zeros(lik
 def test_draws_have_the_mean_and_the_variance_of_the_formulas(likelihood: Likelihood) -> None:
     n, (mean, linear) = 100_000, grid_of(likelihood)
     counts = drawn(likelihood, mean, linear, n).astype(np.float64)
+    mean = mean + np.exp(linear.get("log_background", -np.inf))
     variance = mean + mean**2 / np.exp(linear["log_theta"]) if linear else mean
+    if likelihood.name == "bernoulli":
+        mean, variance = -np.expm1(-mean), np.exp(-mean) * -np.expm1(-mean)
     if "zero_inflation" in linear:
         extra = expit(linear["zero_inflation"])
         mean, variance = (1 - extra) * mean, (1 - extra) * (variance + extra * mean**2)
@@ -116,7 +124,11 @@ def test_deviance_is_twice_what_the_log_likelihood_falls_short(likelihood: Likel
     """Of the null, and of the decoder without an empty set of factors."""
     rng, shape = np.random.default_rng(0), (40, 25)
     eta, null, library = rng.normal(size=shape), np.log(rng.dirichlet(np.ones(25))), rng.gamma(10, 20, 40)
-    every = {"log_theta": rng.normal(1, 1, shape), "zero_inflation": rng.normal(-1, 1, shape)}
+    every = {
+        "log_theta": rng.normal(1, 1, shape),
+        "zero_inflation": rng.normal(-1, 1, shape),
+        "log_background": np.linspace(-1, 2, 25),
+    }
     linear = {part.name: every[part.name] for part in likelihood.parts}
     counts = rng.poisson(rng.gamma(0.5, 8, shape)).astype(np.float64)
     nothing = np.zeros((1, 2), dtype=bool)
@@ -125,8 +137,14 @@ def test_deviance_is_twice_what_the_log_likelihood_falls_short(likelihood: Likel
 
     theta = np.exp(linear["log_theta"]) if linear else None
     fitted = library[:, None] * np.exp(log_softmax(eta, axis=1)) * expit(-linear.get("zero_inflation", -np.inf))
-    best = log_probabilities(counts, np.maximum(counts, 1e-12), theta)
-    expected = [2 * (best - log_probabilities(counts, m, theta)) for m in (library[:, None] * np.exp(null), fitted)]
+    if not likelihood.has_library:
+        fitted = library[:, None] * (np.exp(eta) + np.exp(linear["log_background"]))
+    means = library[:, None] * np.exp(null), fitted
+    if likelihood.name == "bernoulli":
+        expected = [-2 * stats.bernoulli.logpmf(counts > 0, -np.expm1(-m)).sum(1) for m in means]
+    else:
+        best = log_probabilities(counts, np.maximum(counts, 1e-12), theta)
+        expected = [2 * (best - log_probabilities(counts, m, theta)) for m in means]
     np.testing.assert_allclose(got, np.column_stack(expected), rtol=2e-4)
 
 
@@ -155,6 +173,22 @@ def test_start_has_one_bounded_value_per_gene_and_part(likelihood: Likelihood) -
     for values in start.values():
         assert values.shape == (6,)
         assert (np.abs(values) < 5).all()
+
+
+@each
+def test_what_is_expression_of_a_mean_has_that_mean(likelihood: Likelihood) -> None:
+    expression, linear = grid_of(likelihood)
+    mean = likelihood.mean(expression, natural_of(likelihood, linear))
+    got = likelihood.expression(mean, linear)
+    np.testing.assert_allclose(got, np.maximum(expression, 0 if likelihood.has_library else 0.01 * mean), rtol=1e-9)
+    assert (likelihood.expression(np.full_like(mean, 1e-8), linear) > 0).all()
+
+
+def test_background_starts_where_few_counts_are_below() -> None:
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(np.where(rng.random((5000, 3)) < 0.3, 400, [4.0, 20.0, 90.0]))
+    start = LIKELIHOODS["nb_background"].start(sparse.csr_matrix(counts), np.ones(5000))
+    np.testing.assert_allclose(np.exp(start["log_background"]), [2, 16, 81], rtol=0.1)
 
 
 @each

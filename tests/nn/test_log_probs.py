@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from sc_ldvae.nn import log_nb, log_poisson, log_zinb
+from sc_ldvae.nn import log_bernoulli, log_nb, log_nb_background, log_poisson, log_zinb
 
 COUNTS = np.array([[0, 1, 2, 5, 30, 100, 1000, 10_000]])
 MEANS = (1e-6, 1e-3, 0.1, 1.0, 10.0, 1e3, 1e5)
@@ -51,11 +51,26 @@ def test_zinb_is_the_mixture(mean: float, theta: float, logit: float) -> None:
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("theta", [0.1, 10.0])
+@pytest.mark.parametrize("mean", MEANS)
+@pytest.mark.parametrize("background", [1e-6, 0.5, 300.0])
+def test_a_background_is_added_to_the_mean(mean: float, theta: float, background: float) -> None:
+    got = log_nb_background(*tensors(torch.float64, mean, theta, background)).numpy()
+    np.testing.assert_allclose(got, scipy_nb(mean + background, theta), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("mean", MEANS)
 def test_poisson_is_torchs(mean: float) -> None:
     x, log_mu = tensors(torch.float64, mean)
     expected = torch.distributions.Poisson(log_mu.exp()).log_prob(x)
     torch.testing.assert_close(log_poisson(x, log_mu), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("mean", [*MEANS, 1e-30])
+def test_bernoulli_is_scipys(mean: float) -> None:
+    x, log_mu = tensors(torch.float64, mean)
+    expected = np.where(COUNTS > 0, np.log(-np.expm1(-mean)), -mean)
+    np.testing.assert_allclose(log_bernoulli(x, log_mu).numpy(), expected, rtol=1e-10)
 
 
 @pytest.mark.parametrize("mean", [1e-3, 1.0, 1e3])
@@ -82,8 +97,10 @@ def test_gradients_of_nb_are_those_of_the_direct_formula(mean: float, theta: flo
     ("log_prob", "n_parameters"),
     [
         pytest.param(log_poisson, 1, id="poisson"),
+        pytest.param(log_bernoulli, 1, id="bernoulli"),
         pytest.param(log_nb, 2, id="nb"),
         pytest.param(log_zinb, 3, id="zinb"),
+        pytest.param(log_nb_background, 3, id="nb_background"),
     ],
 )
 @pytest.mark.parametrize("shared", [False, True], ids=["per-cell", "per-gene"])

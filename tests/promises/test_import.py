@@ -46,6 +46,8 @@ ROOMS = {
         "Normal",
         "Posterior",
         "log_nb",
+        "log_nb_background",
+        "log_bernoulli",
         "log_poisson",
         "log_zinb",
     ],

@@ -25,7 +25,7 @@ def matched_cosines(found: np.ndarray, true: np.ndarray) -> np.ndarray:
     return cosines[rows, columns][np.argsort(columns)]
 
 
-@pytest.mark.parametrize("likelihood", ["nb", "zinb", "poisson"])
+@pytest.mark.parametrize("likelihood", ["nb", "zinb", "poisson", "bernoulli"])
 def test_simulated_loadings_come_back(likelihood: str) -> None:
     adata = sc_ldvae.datasets.simulate(2000, 300, 5, gene_likelihood=likelihood, rng=1)
     sc_ldvae.tl.ldvae(adata, 5, gene_likelihood=likelihood, progress=False)

@@ -360,6 +360,7 @@ def test_decoders_survive_their_dict(gene_likelihood: str, theta: str, n_columns
     rng, likelihood = np.random.default_rng(0), LIKELIHOODS[gene_likelihood]
     log_theta = {"gene": rng.normal(size=(2, 5)).astype(np.float32), "gene-cell": affine(rng, n_columns)}[theta]
     every = {"log_theta": log_theta, "zero_inflation": affine(rng, n_columns)}
+    every["log_background"] = rng.normal(size=(1, 5)).astype(np.float32)
     parts = {part.name: every[part.name] for part in likelihood.parts}
     decoder = record.Decoder(affine(rng, n_columns), parts, likelihood)
     back = record.Decoder.from_dict(decoder.to_dict(), likelihood)
@@ -373,6 +374,7 @@ def test_decoders_survive_their_dict(gene_likelihood: str, theta: str, n_columns
         np.testing.assert_array_equal(got[name], values)
     assert ("theta" in got) == (gene_likelihood != "poisson")
     assert ("zero_inflation" in got) == (gene_likelihood == "zinb")
+    assert ("background" in got) == (gene_likelihood == "nb_background")
 
 
 def frames(value: Any) -> list[pd.DataFrame | pd.Series]:

@@ -38,6 +38,7 @@ KINDS: dict[str, dict[str, Any]] = {
         "continuous_covariate_keys": ["covariate1"],
     },
     "poisson-observed-library": {"gene_likelihood": "poisson", "use_observed_lib_size": True},
+    "nb_background-gene-batch": {"gene_likelihood": "nb_background", "dispersion": "gene-batch", **COVARIATES},
     "size-factor": {"size_factor_key": "size_factor", "batch_key": "batch"},
     "two-layers": {"n_layers_encoder": 2, "categorical_covariate_keys": ["sex"]},
     "one-factor": {"n_latent": 1, "train_size": 1.0, "lr": 1e-2},

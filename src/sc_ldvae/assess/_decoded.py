@@ -43,12 +43,13 @@ class Decoded:
             yield counts, self.rows(np.arange(own.start, own.stop))
 
     def eta(self, decoder: Decoder) -> Floats:
-        """Log proportions up to a constant, n_obs x n_genes."""
+        """Log proportions up to a constant, n_obs x n_genes; without a library log expression."""
         return decoder.log_proportion(self.latent, self.covariates)
 
-    def mean(self, decoder: Decoder) -> Floats:
-        """Means of the counts, n_obs x n_genes, in single precision."""
-        proportions = softmax(self.eta(decoder).astype(np.float32), axis=1)
+    def expression(self, decoder: Decoder) -> Floats:
+        """Library times proportions, or what the linear map gives without, n_obs x n_genes, in single precision."""
+        eta = self.eta(decoder).astype(np.float32)
+        proportions = softmax(eta, axis=1) if decoder.likelihood.has_library else np.exp(eta)
         return self.library[:, None].astype(np.float32) * proportions
 
     def linear(self, decoder: Decoder) -> dict[str, Floats]:

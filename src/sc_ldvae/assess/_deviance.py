@@ -24,13 +24,14 @@ _CHUNK = 256
 _CELLS_FOR_DEVIANCE, _CELLS_FOR_MEAN, _CELLS_FOR_NULL = 2000, 20_000, 50_000
 
 
-def null_proportions(source: Source, cells: Positions) -> Floats:
-    """Share of each gene in all counts of some cells, n_vars; half a count extra, so that none is zero.
+def null_proportions(source: Source, cells: Positions, *, has_library: bool) -> Floats:
+    """Share of each gene in all counts of some cells, n_vars, or without a library its mean count.
 
-    Of many cells, those of evenly spaced ones.
+    Half a count extra, so that none is zero. Of many cells, those of evenly spaced ones.
     """
-    totals = gene_totals(source, evenly(cells, _CELLS_FOR_NULL)) + 0.5
-    return totals / totals.sum()
+    some = evenly(cells, _CELLS_FOR_NULL)
+    totals = gene_totals(source, some) + 0.5
+    return totals / (totals.sum() if has_library else len(some))
 
 
 class Explained(NamedTuple):
@@ -67,7 +68,7 @@ def deviance_on_held_out(
     return explained_deviance(
         decoder,
         decoded(evenly(np.flatnonzero(scored), _CELLS_FOR_DEVIANCE)),
-        null_proportions(source, np.flatnonzero(others)),
+        null_proportions(source, np.flatnonzero(others), has_library=decoder.likelihood.has_library),
         latent_mean=decoded(evenly(np.arange(len(held_out)), _CELLS_FOR_MEAN)).latent.mean(0),
     )
 
@@ -76,7 +77,8 @@ def explained_deviance(decoder: Decoder, cells: Decoded, null: Floats, latent_me
     """Share of the null's deviance that the fit, and each factor on top of the others, explains.
 
     The deviance is that of the expected counts under the fitted dispersion (Poisson: none). The null gives every cell
-    its library times the proportions `null`. A factor's share is the deviance that returns when it is set to its mean.
+    its library times the proportions `null`, or without a library these means. A factor's share is the deviance that
+    returns when it is set to its mean.
     """
     n_latent = cells.latent.shape[1]
     without = np.vstack([np.zeros(n_latent, dtype=bool), np.eye(n_latent, dtype=bool)])
@@ -102,7 +104,7 @@ def deviances_without(
     without
         Factors that are set to their mean, n_sets x n_latent.
     null, latent_mean
-        Proportions under the null, n_genes, and mean of the latent, n_latent.
+        Proportions under the null, n_genes (without a library means), and mean of the latent, n_latent.
 
     Yields
     ------

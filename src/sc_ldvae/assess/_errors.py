@@ -33,8 +33,8 @@ def loadings_covariance(
 
     Given the posterior means of the cells, each gene is a regression of its counts on them, and the inverse of minus
     the second derivative of its log-likelihood is the covariance of its coefficients. The intercept and the effects of
-    covariates are among them, so what they take from the loadings is accounted for. Dispersion, zero inflation and
-    library are taken as known.
+    covariates are among them, so what they take from the loadings is accounted for. Dispersion, zero inflation,
+    background and library are taken as known.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def loadings_covariance(
     triangles = np.zeros((n_genes, len(rows)))
     start = 0
     for counts, chunk in cells.chunks(_CHUNK):
-        information = decoder.likelihood.information(counts, chunk.mean(decoder), chunk.linear(decoder))
+        information = decoder.likelihood.information(counts, chunk.expression(decoder), chunk.linear(decoder))
         x = inputs[start : start + len(information)]
         triangles += matmul(information.T, x[:, rows] * x[:, columns])
         start += len(information)
@@ -75,7 +75,7 @@ def loadings_covariance(
 
 
 def _inputs(cells: Decoded, factors: Positions, level_blocks: list[slice], *, composition: bool) -> NDArray[np.float32]:
-    """What a gene's log proportion is regressed on, n_obs x columns, without columns that others determine."""
+    """What a gene's log expression is regressed on, n_obs x columns, without columns that others determine."""
     covariates = cells.covariates.copy()
     # Effects of levels sum to zero. It matters where factors stand for the intercept: else they would be those of cells
     # of the first level.

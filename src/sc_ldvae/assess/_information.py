@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def gene_information(decoder: Decoder, library: float) -> Floats:
-    """Expected Fisher information of one average cell about each gene's log proportion, n_genes.
+    """Expected Fisher information of one average cell about each gene's log expression, n_genes.
 
     With mean count m and inverse dispersion theta it is ``m / (1 + m / theta)`` for a negative binomial, m for
     Poisson. It weighs genes wherever loadings are compared: a rare gene's loading is mostly noise.
@@ -20,9 +20,9 @@ def gene_information(decoder: Decoder, library: float) -> Floats:
     Parameters
     ----------
     decoder
-        Canonical: its intercepts are log proportions.
+        Canonical: its intercepts are log proportions, or without a library log expression.
     library
         Mean library of the cells.
     """
-    mean = library * np.exp(decoder.log_proportion.intercept.astype(np.float64))
-    return decoder.likelihood.expected_information(mean, decoder.typical())
+    expression = library * np.exp(decoder.log_proportion.intercept.astype(np.float64))
+    return decoder.likelihood.expected_information(expression, decoder.typical())

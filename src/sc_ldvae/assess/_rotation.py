@@ -104,7 +104,7 @@ def principal(loadings: Floats, information: Floats) -> Floats:
     Parameters
     ----------
     loadings
-        n_genes x n_latent, centred over the genes.
+        n_genes x n_latent, centred over the genes where the model does not see what they share.
     information
         As :func:`varimax` takes it; all genes weigh the same here.
 

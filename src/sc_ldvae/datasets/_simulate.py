@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from sc_ldvae.likelihoods import GeneLikelihood
 
 _LIBRARY_SD = 0.3
+# Median over the genes of the expression that is no share of a library, in counts.
+_EXPRESSION = 30.0
 _EFFECT_SD = 0.3
 # NumPy draws no Poisson counts of a larger rate than 9e18, and cells that overdispersion lifts are to stay below it.
 _LARGEST = 1e12
@@ -39,7 +41,8 @@ def simulate(
     """Draw counts from the linearly decoded model with known factors.
 
     Each factor raises a program of its own, a tenth of the genes, and lowers the others a little; factors have falling
-    strength, so that order and direction are identified. Batches and continuous covariates act on every gene.
+    strength, so that order and direction are identified. Of proteins (``'nb_background'``) each marks one factor.
+    Batches and continuous covariates act on every gene.
 
     Parameters
     ----------
@@ -52,17 +55,18 @@ def simulate(
     n_continuous
         Number of continuous covariates, standard normal, in ``obs['covariate1']`` and so on.
     mean_library
-        Median total count of a cell.
+        Median total count of a cell; ``'nb_background'`` has none, and foregrounds of about 30 counts.
     gene_likelihood
-        ``'nb'``, ``'zinb'`` or ``'poisson'``.
+        ``'nb'``, ``'zinb'``, ``'poisson'``, ``'bernoulli'``, zeros and ones, or ``'nb_background'``, as of proteins.
     rng
         Seed or generator.
 
     Returns
     -------
-    Counts in `X` (float32, CSR) and the truth beside them: ``obsm['true_latent']``, ``obs['true_library']``,
-    ``varm['true_loadings']``, ``varm['true_batch_effects']`` and ``varm['true_continuous_effects']`` (where there are
-    such), ``var['true_intercept']``, ``var['true_theta']`` (not for Poisson).
+    Counts in `X` (float32, CSR) and the truth beside them: ``obsm['true_latent']``, ``obs['true_library']`` (where
+    there is one), ``varm['true_loadings']``, ``varm['true_batch_effects']`` and ``varm['true_continuous_effects']``
+    (where there are such), ``var['true_intercept']``, ``var['true_theta']`` (not for Poisson),
+    ``var['true_background']`` (where there is one).
 
     Raises
     ------
@@ -83,13 +87,15 @@ def simulate(
         raise ValueError(msg)
     width = n_vars + n_latent + n_continuous
     check_memory(8 * (n_obs * width + n_batches * n_vars), f"{n_obs} cells x {width} numbers", "Ask for fewer.")
-    draw = np.random.default_rng(rng)
-    obs = pd.DataFrame(
-        {"true_library": mean_library * np.exp(draw.normal(0, _LIBRARY_SD, n_obs))},
-        index=[f"cell{i}" for i in range(n_obs)],
-    )
+    draw, likelihood = np.random.default_rng(rng), LIKELIHOODS[gene_likelihood]
+    obs = pd.DataFrame(index=[f"cell{i}" for i in range(n_obs)])
+    if likelihood.has_library:
+        obs["true_library"] = mean_library * np.exp(draw.normal(0, _LIBRARY_SD, n_obs))
     var = pd.DataFrame({"true_intercept": draw.normal(0, 1, n_vars)}, index=[f"gene{i}" for i in range(n_vars)])
-    latent, loadings = draw.normal(size=(n_obs, n_latent)), _programs(n_vars, n_latent, draw)
+    if not likelihood.has_library:
+        var["true_intercept"] += np.log(_EXPRESSION)
+    latent = draw.normal(size=(n_obs, n_latent))
+    loadings = _programs(n_vars, n_latent, draw) if likelihood.has_library else _markers(n_vars, n_latent, draw)
     truth = {"true_loadings": loadings}
     eta = latent @ loadings.T + var["true_intercept"].to_numpy()
 
@@ -104,11 +110,12 @@ def simulate(
         truth["true_continuous_effects"] = _effects(n_vars, n_continuous, draw)
         eta += values @ truth["true_continuous_effects"].T
 
-    mean = obs["true_library"].to_numpy()[:, None] * softmax(eta, axis=1)
-    likelihood = LIKELIHOODS[gene_likelihood]
+    expression = np.exp(eta)
+    if likelihood.has_library:
+        expression = obs["true_library"].to_numpy()[:, None] * softmax(eta, axis=1)
     parameters = likelihood.simulated(n_vars, draw)
     var = var.assign(**{f"true_{name}": values for name, values in parameters.items() if np.ndim(values)})
-    counts = likelihood.draw(mean, parameters, [draw] * 3)
+    counts = likelihood.draw(likelihood.mean(expression, parameters), parameters, [draw] * 3)
     adata = AnnData(csr_matrix(counts.astype(np.float32)), obs=obs, var=var)
     adata.obsm["true_latent"] = latent
     adata.varm.update(truth)
@@ -130,6 +137,14 @@ def _programs(n_vars: int, n_latent: int, draw: np.random.Generator) -> Floats:
         loadings[genes, k] += draw.gamma(4, 0.25, len(genes))
     strength = np.linspace(1, 0.5, n_latent)
     return (loadings - loadings.mean(0)) * strength
+
+
+def _markers(n_vars: int, n_latent: int, draw: np.random.Generator) -> Floats:
+    """Loadings of surface proteins, n_vars x n_latent: each one marks a factor, and strongly."""
+    loadings = draw.normal(0, 0.05, (n_vars, n_latent))
+    for k, genes in enumerate(np.array_split(draw.permutation(n_vars), n_latent)):
+        loadings[genes, k] += draw.gamma(8, 0.19, len(genes))
+    return loadings * np.linspace(1, 0.5, n_latent)
 
 
 def _effects(n_vars: int, n: int, draw: np.random.Generator) -> Floats:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # Bins of log2 expression are at most so wide.
 _WIDEST_BIN = 1 / 32
+# No count is larger, and so no expression in counts.
+_LARGEST_COUNT = 2.0**31
 # Genes between two steps of the progress bar.
 _GENES = 256
 
@@ -38,9 +40,9 @@ class Comparison:
     """Its mean."""
     variance: Floats
     proportion: Floats
-    """Mean proportion of the counts in the group."""
+    """Mean proportion of the counts in the group; without a library mean expression."""
     proportion_reference: Floats
-    """Mean proportion of the counts in the reference."""
+    """The same in the reference."""
 
 
 class Compared(NamedTuple):
@@ -60,6 +62,7 @@ def compared(
     *,
     delta: float,
     pseudocount: float,
+    largest: float = 1.0,
 ) -> Comparison:
     """Log2 fold changes ``log2(rho_a + pseudocount) - log2(rho_b + pseudocount)`` over all pairs of cells a, b.
 
@@ -77,6 +80,8 @@ def compared(
         Threshold of the log2 fold change.
     pseudocount
         Added to the proportions.
+    largest
+        What no proportion is above.
     """
     u, scale, centres = (np.ascontiguousarray(part.T) for part in (cells.u, cells.scale, cells.centres))
     decoder, loadings = cells.decoder, cells.decoder[: len(scale)]
@@ -100,6 +105,7 @@ def compared(
                 np.bincount(groups),
                 tests,
                 float(pseudocount),
+                largest,
                 delta / lag,
                 lag,
                 part,
@@ -129,8 +135,8 @@ def mean_comparison(
     # Groups in the order of their cells: those of one group stay together in the kernel's cache.
     order = np.argsort(asked.groups, kind="stable")
     state, asked = state.rows(order), asked._replace(groups=asked.groups[order])
-    log_proportion, composition, parts = stored.decoder.log_proportion, stored.composition, []
+    largest, parts = 1.0 if stored.has_library else _LARGEST_COUNT, []
     for design in designs:
-        cells = LogProportions.of(log_proportion, state, design[order], composition=composition)
-        parts.append(compared(cells, asked, genes, bar, **thresholds))
+        cells = LogProportions.of(stored, state, design[order])
+        parts.append(compared(cells, asked, genes, bar, largest=largest, **thresholds))
     return mixture(parts)

@@ -32,8 +32,7 @@ class CountDistribution:
     @classmethod
     def of_genes(cls, decoder: Decoder, genes: Positions) -> CountDistribution:
         """The distribution for genes at these positions among those of the fit."""
-        expression = Expression(decoder.log_proportion, genes, np.arange(len(genes)))
-        return cls(expression, decoder.of_genes(genes))
+        return cls(Expression(decoder, genes, np.arange(len(genes))), decoder.of_genes(genes))
 
     @property
     def parameter_names(self) -> list[str]:
@@ -52,9 +51,10 @@ class CountDistribution:
         groups
             Group of each cell, for parts of the likelihood with one value per group.
         """
-        mean = np.zeros((len(latent), len(self.expression.genes)), dtype=np.float32)
-        self.expression.add([latent], [design], library, mean)
-        return {"mean": mean} | self.decoder.natural(self.decoder.linear(latent, design, groups))
+        expression = np.zeros((len(latent), len(self.expression.genes)), dtype=np.float32)
+        self.expression.add([latent], [design], library, expression)
+        natural = self.decoder.natural(self.decoder.linear(latent, design, groups))
+        return {"mean": self.decoder.likelihood.mean(expression, natural)} | natural
 
     def draw(self, parameters: Mapping[str, Floats], streams: Sequence[np.random.Generator]) -> NDArray[np.int64]:
         """Counts with such parameters, n_obs x genes; each step of a draw has a stream of its own, of three."""

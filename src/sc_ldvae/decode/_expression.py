@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sc_ldvae._typing import Floats, Positions
-    from sc_ldvae.record import AffineMap, State
+    from sc_ldvae.record import Decoder, State
 
 # Cells that are decoded at once.
 CHUNK = 1024
@@ -34,17 +34,17 @@ def draw_latent(state: State, rng: np.random.Generator, *, composition: bool) ->
 
 @dataclass(frozen=True)
 class Expression:
-    """Mean proportions of some genes, over draws and settings, scaled."""
+    """Mean proportions of some genes, over draws and settings, scaled; without a library mean expression."""
 
-    log_proportion: AffineMap
+    decoder: Decoder
     genes: Positions
     """Positions of the wanted genes among those of the fit."""
     places: Positions
     """Columns of the result that they fill."""
 
     @cached_property
-    def _decoder(self) -> Floats:
-        return self.log_proportion.matrix()
+    def _matrix(self) -> Floats:
+        return self.decoder.log_proportion.matrix()
 
     def add(self, latents: Sequence[Floats], designs: Sequence[Floats], scale: Floats, out: Floats) -> None:
         """Add `scale` times the mean of the proportions over all latents and designs.
@@ -58,7 +58,7 @@ class Expression:
         out
             n_obs x columns of the result; changed.
         """
-        every = np.arange(self._decoder.shape[1])
+        every = np.arange(self._matrix.shape[1])
         chosen: tuple[Positions | None, Positions | None] = (self.genes, self.places)
         if np.array_equal(self.genes, every) and np.array_equal(self.places, every):
             # Columns that follow each other are written in vector instructions.
@@ -68,4 +68,5 @@ class Expression:
         u = np.array(draws, dtype=np.float32)
         slices = n_slices(len(u) * len(out) * len(every))
         with own_threads():
-            add_proportions(slices, u, self._decoder, *chosen, scale.astype(np.float32), out)
+            normalised = self.decoder.likelihood.has_library
+            add_proportions(slices, u, self._matrix, normalised, *chosen, scale.astype(np.float32), out)

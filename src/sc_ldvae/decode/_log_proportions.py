@@ -11,7 +11,7 @@ from sc_ldvae.kernels import n_slices, normalise, own_threads
 
 if TYPE_CHECKING:
     from sc_ldvae._typing import Floats
-    from sc_ldvae.record import AffineMap, State
+    from sc_ldvae.record import Record, State
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,9 @@ class LogProportions:
     softmax. So its posterior mean and variance are known, up to the curvature of that number, which is taken to second
     order: for gene g with row w of the decoder and slopes w_k of its factors, the mean is ``u @ w - log_sums``, and
     factor k adds ``(scale_k * (w_k - competing * latent @ w - centre_k)) ** 2`` to the variance.
+
+    Where the likelihood has no library, there is no softmax either: log expression is that linear function itself,
+    normaliser and mean slopes are zero.
     """
 
     decoder: Floats
@@ -38,15 +41,16 @@ class LogProportions:
     """1 for 'ln', where one factor's gain is the others' loss, else 0."""
 
     @classmethod
-    def of(cls, log_proportion: AffineMap, state: State, covariates: Floats, *, composition: bool) -> LogProportions:
-        """Of cells with these covariates, n_obs x columns; `composition`: for 'ln'."""
-        mean, scale = _moments(state, composition=composition)
+    def of(cls, stored: Record, state: State, covariates: Floats) -> LogProportions:
+        """Of cells with these covariates, n_obs x columns."""
+        mean, scale = _moments(state, composition=stored.composition)
         u = np.hstack([mean, covariates, np.ones((len(state), 1))]).astype(np.float32)
-        decoder, competing = log_proportion.matrix(), np.float32(composition)
-        log_sums, centres = np.empty(len(u), np.float32), np.empty_like(scale)
-        slices = n_slices(u.size * decoder.shape[1])
-        with own_threads():
-            normalise(slices, u, decoder, decoder[: scale.shape[1]], scale, competing, log_sums, centres)
+        decoder, competing = stored.decoder.log_proportion.matrix(), np.float32(stored.composition)
+        log_sums, centres = np.zeros(len(u), np.float32), np.zeros_like(scale)
+        if stored.has_library:
+            slices = n_slices(u.size * decoder.shape[1])
+            with own_threads():
+                normalise(slices, u, decoder, decoder[: scale.shape[1]], scale, competing, log_sums, centres)
         return cls(decoder, u, scale, centres, log_sums, competing)
 
 

@@ -98,5 +98,5 @@ class Normalized:
             with_factors(latent, self.factor_values, composition=composition, rotation=self.stored.rotation)
             for latent in latents
         ]
-        expression = Expression(self.stored.decoder.log_proportion, asked.genes, asked.places)
+        expression = Expression(self.stored.decoder, asked.genes, asked.places)
         expression.add(latents, self.designs(cells), self.scale[cells], out)

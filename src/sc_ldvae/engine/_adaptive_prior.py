@@ -33,10 +33,10 @@ _LEARNT = ("n_observed", "effects", "counted", "divergence", "slope", "squared_s
 # with v held where its own gradient is zero. The scales that make the evidence largest solve
 # ``s_i^2 = mean_g(w_ig^2 + v_ig)`` (expectation and maximisation), which each step moves towards.
 #
-# A count x says as much of the log mean of its gene as x counts of a Poisson do, less what the dispersion takes:
-# ``I_ng = x_ng i_g``, with i the expected information per count of a gene at its mean count.
+# A count x says as much of the log expression of its gene as x counts of a Poisson do, less what dispersion and
+# background take: ``I_ng = x_ng i_g``, with i the expected information per count of a gene at its mean count.
 class AdaptivePrior:
-    """Independent normal effects around zero, folded and centred over the genes of one modality.
+    """Independent normal effects around zero, folded and (if there is a softmax) centred over the genes of a modality.
 
     Factors have a scale each, the columns of a category of covariates one together. The scales are those of the largest
     evidence (type-II maximum likelihood), learnt while the model is [MacKay92]_ [Bishop99]_.
@@ -111,7 +111,8 @@ class AdaptivePrior:
         """
         self._n_observed += 1
         self._ranks.average(counted, divergence)
-        self._effects = effects - effects.mean(1, keepdims=True)
+        # What all genes share, a softmax does not see.
+        self._effects = effects - effects.mean(1, keepdims=True) if self._likelihood.has_library else effects.copy()
         if self._n_observed == 1:
             self._counted, self._divergence, self._slope = counted, divergence, np.zeros_like(divergence)
             self._squared_scales = np.maximum(self._of_groups((self._effects**2).mean(1)), _TINY)
@@ -119,7 +120,8 @@ class AdaptivePrior:
         self._counted += self._share * (counted - self._counted)
         self._divergence += self._share * (divergence - self._divergence)
         mean = np.maximum(self._counted[-1], _TINY)
-        self._per_count = (self._likelihood.expected_information(mean, linear) / mean).astype(effects.dtype)
+        expression = self._likelihood.expression(mean, linear)
+        self._per_count = (self._likelihood.expected_information(expression, linear) / mean).astype(effects.dtype)
         self._information = self.n_training * self._counted[:-1] * self._per_count
         new = self._of_groups((self._effects**2 + self._variance()).mean(1))
         self._squared_scales += effects.dtype.type(_RATE) * (np.maximum(new, _TINY) - self._squared_scales)

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from sc_ldvae.nn import LDVAE
 
 
+# What parts depend on, in the order in which the groups of the parameters have them.
+_GROUPS = ("factors", "gene", "dispersion")
+
+
 class Inputs(NamedTuple):
     """What the likelihood of each cell depends on."""
 
@@ -43,13 +47,13 @@ class FusedLikelihood:
         self._model = model
         name = model.blocks[0].gene_likelihood
         self._terms, parts = TERMS[name], dict(model.parts_of(0))
-        with_prior = [part.name for part in LIKELIHOODS[name].parts if part.by_dispersion]
+        depends_on = {part.name: part.depends_on for part in LIKELIHOODS[name].parts}
         decoder = FusedDecoder(model.decoder, flat)
         placed: dict[str, FusedDecoder | Stretch] = {name: _placed(part, flat) for name, part in parts.items()}
         fused = list(placed.values())
         self._maps = [decoder, *(part for part in fused if isinstance(part, FusedDecoder))]
         self._grouped = [part for part in fused if not isinstance(part, FusedDecoder)]
-        self._with_prior = [placed[name] for name in with_prior]
+        self._with_prior = [placed[name] for name in parts if depends_on[name] != "factors"]
 
     def inputs(self, z: Floats, log_library: Floats, annotations: Mapping[str, NDArray[Any]]) -> Inputs:
         """With the covariates of the cells beside the latent."""
@@ -105,7 +109,9 @@ class FusedLikelihood:
             through_moments = one.backward(d_map)
             if through_moments is not None:
                 self._d_u[:, :-1] += through_moments
-        for part, gradient in zip(self._grouped, self._d_grouped, strict=True):
+        for part, by_group in zip(self._grouped, self._d_grouped, strict=True):
+            # Where one value stands for all groups, they share its gradient.
+            gradient = by_group if len(part.value) > 1 else by_group.sum(0)
             part.gradient[:] = np.where(np.abs(part.value) <= LARGEST_LOG_THETA, gradient, 0)
         return self._d_u, self._d_log_library
 

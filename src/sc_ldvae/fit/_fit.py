@@ -248,7 +248,8 @@ def _started_model(request: Request, held_out: Mask, seed: int) -> Model:
         batch, everyone = own.cells.annotations.get("batch_index"), np.arange(own.cells.n_obs)
         library = own.cells.library(everyone) if model.fuses else own.cells.source.totals
         view.set_library_prior(
-            torch.tensor(library, dtype=torch.float32, device="cpu"),
+            # Without a library cells may have no counts; that prior is never asked for.
+            torch.tensor(np.maximum(library, 1), dtype=torch.float32, device="cpu"),
             None if batch is None else torch.from_numpy(batch),
         )
     start_from_data(model, cells.subset(evenly(np.flatnonzero(~held_out), MAX_CELLS)))

@@ -82,9 +82,11 @@ def _verdict(request: Request, n_latent: int, sample: Resampled, rng: np.random.
         shares.append(len(own.places) / len(held_out))
         loadings.append(decoder.log_proportion.loadings)
         information.append(shares[-1] * assess.gene_information(decoder, float(decoded.library.mean())))
+    stretches = assess.stretches(loadings)
+    softmaxes = [genes for genes, view in zip(stretches, model.views, strict=True) if view.has_library]
     return _Verdict(
         torch.stack(draws).mean(0).numpy(),
         assess.together(explained, shares).total,
         int((state.latent.astype(np.float64)[held_out].var(0) > _ACTIVE).sum()),
-        assess.directions(np.vstack(loadings), np.concatenate(information), assess.stretches(loadings)),
+        assess.directions(np.vstack(loadings), np.concatenate(information), softmaxes),
     )

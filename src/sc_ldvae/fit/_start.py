@@ -43,11 +43,15 @@ def start_from_data(model: Model, cells: Cells) -> None:
         view.cells.source.rows(np.arange(len(view.places))).astype(np.float64)
         for view in cells.views([view.n_input for view in model.views])
     ]
-    libraries = [np.asarray(one.sum(1)).ravel() for one in counts]
+    libraries = [
+        np.asarray(one.sum(1)).ravel() if view.has_library else np.ones(one.shape[0])
+        for view, one in zip(model.views, counts, strict=True)
+    ]
     if model.fuses:
         targets = _start_together(model, cells, counts, libraries)
     else:
-        svd = truncated_svd(counts[0], libraries[0], min(model.n_latent, min(counts[0].shape) - 2))
+        (view,), k = model.views, min(model.n_latent, min(counts[0].shape) - 2)
+        svd = truncated_svd(counts[0], libraries[0], k, centred=view.has_library)
         targets = [_Targets(svd, svd.scores)]
     for view, own, library, target in zip(model.views, counts, libraries, targets, strict=True):
         _start_view(view, own, library, target, alone=not model.fuses)
@@ -74,7 +78,7 @@ def _start_together(
         pointers[1 + where] = np.diff(log.indptr)
         logs.append(csr_matrix((log.data, log.indices, np.cumsum(pointers)), shape=(cells.n_obs, own.shape[1])))
     k = min(model.n_latent, cells.n_obs - 2, model.n_input - 2)
-    found = joint_svd(logs, present, k)
+    found = joint_svd(logs, present, [view.has_library for view in model.views], k)
     return [_Targets(svd, svd.scores[where]) for svd, where in zip(found, places, strict=True)]
 
 
@@ -83,10 +87,12 @@ def _start_view(
 ) -> None:
     """Start from the counts of one modality, n_obs x n_vars, and its SVD."""
     totals = np.bincount(counts.indices, weights=counts.data, minlength=counts.shape[1]) + 0.5
-    _start_mean(model, totals / totals.sum(), target.svd)
-    values = LIKELIHOODS[model.gene_likelihood].start(counts, library)
+    mean = totals / (totals.sum() if model.has_library else counts.shape[0])
+    likelihood = LIKELIHOODS[model.gene_likelihood]
+    values = likelihood.start(counts, library)
     for name, part in model.parts_of(0):
         _start_part(part, values[name])
+    _start_mean(model, likelihood.expression(mean, values), target.svd)
 
     seen = counts.log1p() if model.log_variational else counts
     _start_encoder(model.z_encoder, seen, target.svd.directions, target.scores, _LATENT_LOG_VARIANCE, alone=alone)
@@ -96,13 +102,13 @@ def _start_view(
         _start_encoder(model.l_encoder, seen, everything, log_library[:, None], _LIBRARY_LOG_VARIANCE)
 
 
-def _start_mean(model: LDVAE, mean: NDArray[np.float64], svd: Svd) -> None:
+def _start_mean(model: LDVAE, expression: Floats, svd: Svd) -> None:
     decoder, k = model.decoder, svd.effects.shape[1]
     # A softmax moves by about 1 / n_latent per unit of its input.
     scale = model.n_latent if model.composition else 1
     _copy(decoder.weight[:, :k], svd.effects * scale)
     if decoder.intercept is not None:
-        _copy(decoder.intercept, np.log(mean))
+        _copy(decoder.intercept, np.log(expression))
     if decoder.gamma is not None:
         _copy(decoder.gamma, np.sqrt((svd.effects**2).sum(1) + 1e-3))
 

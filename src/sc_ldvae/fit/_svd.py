@@ -141,18 +141,21 @@ def log_normalised(counts: sparse.csr_matrix, library: NDArray[np.float64]) -> s
     return sparse.csr_matrix(sparse.diags(np.median(library) / library) @ counts).log1p()
 
 
-def truncated_svd(counts: sparse.csr_matrix, library: NDArray[np.float64], k: int) -> Svd:
-    """SVD of log1p of counts per median library, centred over cells without building the dense matrix."""
+def truncated_svd(counts: sparse.csr_matrix, library: NDArray[np.float64], k: int, *, centred: bool = True) -> Svd:
+    """SVD of log1p of counts per median library, centred over cells without building the dense matrix.
+
+    Effects are `centred` over the genes, for a model that does not see what they share.
+    """
     n_obs, n_vars = counts.shape
     log = log_normalised(counts, library)
     if k < 1:
         return Svd(np.zeros((n_obs, 0)), np.zeros((n_vars, 0)), np.zeros((n_vars, 0)))
     left, values, right = _factored(Centred(log), k)
     effects = right * values / np.sqrt(n_obs)
-    return Svd(left * np.sqrt(n_obs), effects - effects.mean(0), right)
+    return Svd(left * np.sqrt(n_obs), effects - effects.mean(0) if centred else effects, right)
 
 
-def joint_svd(logs: Sequence[sparse.csr_matrix], present: Mask, k: int) -> list[Svd]:
+def joint_svd(logs: Sequence[sparse.csr_matrix], present: Mask, centred: Sequence[bool], k: int) -> list[Svd]:
     """SVD of several matrices of the same cells beside each other: the same scores with the effects on each.
 
     Each is centred over the cells that it has, and divided by the root of its total variance, so that none drowns
@@ -164,18 +167,21 @@ def joint_svd(logs: Sequence[sparse.csr_matrix], present: Mask, k: int) -> list[
         Log-normalised counts, n_obs x n_vars each; empty rows for cells that lack a modality.
     present
         Which cells have which, n_obs x matrices.
+    centred
+        Which of them have effects that are to be centred over the genes, as :func:`truncated_svd` does it.
     k
         Number of factors.
     """
     scaled = [sparse.csr_matrix(log / _spread(log[own])) for log, own in zip(logs, present.T, strict=True)]
     left, _, right = _factored(CentredBlocks(scaled, present), k)
     scores, svds, start = left * np.sqrt(len(left)), [], 0
-    for log, own in zip(logs, present.T, strict=True):
+    for log, own, of_softmax in zip(logs, present.T, centred, strict=True):
         stop, of_view = start + log.shape[1], scores[own]
         squares = np.maximum((of_view**2).sum(0), np.finfo(float).tiny)
         effects = Centred(log[own]).transposed_times(of_view - of_view.mean(0)) / squares
         lengths = np.maximum(np.linalg.norm(right[start:stop], axis=0), np.finfo(float).tiny)
-        svds.append(Svd(scores, effects, right[start:stop] / lengths))
+        shared = effects.mean(0) if of_softmax else 0.0
+        svds.append(Svd(scores, effects - shared, right[start:stop] / lengths))
         start = stop
     return svds
 

@@ -86,14 +86,14 @@ def _null_of_view(likelihood: str, cells: Cells, training: Positions) -> Callabl
     most = max(1, min(_CELLS, _NUMBERS // cells.source.n_vars))
     some = evenly(training, most)
     rows, library = cells.source.rows(some).astype(np.float64), cells.library(some).astype(np.float64)
-    log_proportions = np.log(null_proportions(cells.source, training))
+    null = null_proportions(cells.source, training, has_library=LIKELIHOODS[likelihood].has_library)
     start = LIKELIHOODS[likelihood].start(rows, library)
+    log_expression = np.log(LIKELIHOODS[likelihood].expression(null, start))
 
     def mean(asked: Positions) -> float:
         scored = evenly(asked, most)
         counts, log_library = cells.source.rows(scored).toarray(), np.log(cells.library(scored))
-        log_mean = log_library[:, None] + log_proportions
-        arguments = [counts, log_mean, *(values[None] for values in start.values())]
+        arguments = [counts, log_library[:, None] + log_expression, *(values[None] for values in start.values())]
         return float(LOG_PROBS[likelihood](*map(_double, arguments)).sum(1).mean())
 
     return mean

@@ -74,7 +74,6 @@ def feature_correlation(
     # Effects of levels enter linearly: the mean design is the mean over the batches.
     designs = stored.design.matrices(obs_of(adata), stored.covariate_settings(batch, None))
     design = sum(designs[1:], start=designs[0]) / len(designs)
-    state, log_proportion = record.state_of(adata, stored), stored.decoder.log_proportion
-    cells = LogProportions.of(log_proportion, state, design, composition=stored.composition)
+    cells = LogProportions.of(stored, record.state_of(adata, stored), design)
     names = stored.genes[chosen]
     return pd.DataFrame(correlation(cells, chosen), index=names, columns=names)

@@ -45,7 +45,8 @@ def likelihood_parameters(
     -------
     Frames n_obs x genes (by default ``uns['ldvae']['genes']``) in single precision: ``'mean'``, in counts and without
     zero inflation; ``'theta'``, the inverse dispersion, such that the variance is ``mean + mean**2 / theta`` (not for
-    ``'poisson'``); ``'zero_inflation'``, the probability of an extra zero (for ``'zinb'`` only).
+    ``'poisson'``); ``'zero_inflation'``, the probability of an extra zero (for ``'zinb'`` only); ``'background'``,
+    which is part of the mean (for ``'nb_background'`` only).
 
     Raises
     ------
@@ -101,7 +102,7 @@ def latent_library_size(data: Data, *, key: str = record.DEFAULT, modality: str 
     -------
     n_obs, in counts over the fitted genes. Where the library is latent, the median of its posterior: exp of the mean of
     its log. Where it is observed, the total count of the cell, or its size factor times a constant that makes their
-    mean the mean total.
+    mean the mean total. Where the likelihood has none, as ``'nb_background'``, 1.
 
     Raises
     ------

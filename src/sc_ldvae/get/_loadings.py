@@ -54,7 +54,8 @@ def loadings(
     Returns
     -------
     Effect of one unit of each factor on the log expression proportion (natural log), relative to the average fitted
-    gene: genes x factors. Genes that were not fitted, or have left the object, are left out.
+    gene; with ``gene_likelihood='nb_background'`` on the log foreground, relative to nothing: genes x factors. Genes
+    that were not fitted, or have left the object, are left out.
 
     Raises
     ------

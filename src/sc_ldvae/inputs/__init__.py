@@ -29,7 +29,7 @@ from sc_ldvae.inputs._numbers import (
     torch_seed,
 )
 from sc_ldvae.inputs._request import Options, request_of, request_of_record
-from sc_ldvae.inputs._rotation import of_modalities, rotation, rotation_of
+from sc_ldvae.inputs._rotation import of_modalities, rotation, rotation_of, softmaxes
 from sc_ldvae.inputs._settings import Covariates, Factors, factor_values, gene_columns
 from sc_ldvae.inputs._stored import (
     MissingGenes,
@@ -102,6 +102,7 @@ __all__ = [
     "request_of_record",
     "rotation",
     "rotation_of",
+    "softmaxes",
     "split",
     "targets_of",
     "tests_of",

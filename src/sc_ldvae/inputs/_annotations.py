@@ -43,6 +43,8 @@ class Annotations:
     size_factor: Floats | None
     size_factor_unit: float = 1.0
     """Counts that a size factor of one stands for."""
+    has_library: bool = True
+    """Else the library of every cell is 1."""
 
     def in_counts_of(self, source: Source) -> Annotations:
         """The same with size factors whose mean is the mean total of the counts."""
@@ -64,6 +66,8 @@ class Annotations:
             arrays["cont_covs"] = arrays["cont_covs"].astype(np.float32)
         if self.size_factor is not None:
             arrays["size_factor"] = (self.size_factor * self.size_factor_unit).astype(np.float32)
+        elif not self.has_library:
+            arrays["size_factor"] = np.ones(len(self.obs), np.float32)
         return {name: array for name, array in arrays.items() if array is not None}
 
     def asked(self, mask: Mask, params: Mapping[str, Any]) -> Asked:

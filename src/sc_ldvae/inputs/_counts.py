@@ -64,13 +64,13 @@ def gene_mask(adata: AnnData, mask_var: Mask | Sequence[bool] | str | Unset | No
     return mask
 
 
-def counts_of(adata: AnnData, layer: str | None, genes: Positions) -> Source:
+def counts_of(adata: AnnData, layer: str | None, genes: Positions, *, may_be_empty: bool = False) -> Source:
     """Checked counts of the genes at these positions, in their order.
 
     Raises
     ------
     ValueError, TypeError
-        If they are not there, are no counts, or if a cell has none.
+        If they are not there, are no counts, or if a cell has none (unless it `may_be_empty`).
     """
     if layer is not None and layer not in adata.layers:
         # From anndata 0.13 on, X is the layer None.
@@ -91,7 +91,8 @@ def counts_of(adata: AnnData, layer: str | None, genes: Positions) -> Source:
         if _raw_holds_counts(adata):
             error.to_do = "adata.raw holds counts: pass adata.raw.to_adata()."
         raise
-    check_no_empty_cell(source.totals, adata.obs_names, source.n_vars, name)
+    if not may_be_empty:
+        check_no_empty_cell(source.totals, adata.obs_names, source.n_vars, name)
     return source
 
 

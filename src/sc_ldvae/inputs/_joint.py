@@ -17,7 +17,7 @@ from sc_ldvae.inputs._counts import check_genes, counts_of, gene_mask
 from sc_ldvae.inputs._modality import is_mudata, obs_of
 from sc_ldvae.inputs._names import examples
 from sc_ldvae.inputs._numbers import device_of
-from sc_ldvae.inputs._request import check_model, check_schedule
+from sc_ldvae.inputs._request import check_model, check_no_size_factor, check_schedule
 from sc_ldvae.likelihoods import LIKELIHOODS, Block
 from sc_ldvae.record import fits_in, joint_fits_in
 
@@ -167,7 +167,10 @@ def modalities_of(
         with named(name):
             check_genes(adata)
             mask = gene_mask(adata, genes)
-        own = _own(layer, name, None), mask, genes, _own(size_factor_key, name, None)
+            sizes = _own(size_factor_key, name, None)
+            if not LIKELIHOODS[likelihood].has_library:
+                check_no_size_factor(sizes, likelihood)
+        own = _own(layer, name, None), mask, genes, sizes
         found.append(Modality(name, adata, places, likelihood, asked.model.dispersion, *own, weight))
     _check_cells(mdata, found)
     return found
@@ -194,13 +197,16 @@ def joint_request_of(
     sources = []
     for one in modalities:
         with named(one.name):
-            sources.append(counts_of(one.adata, one.layer, np.flatnonzero(one.mask)))
+            genes, may_be_empty = np.flatnonzero(one.mask), not LIKELIHOODS[one.gene_likelihood].has_library
+            sources.append(counts_of(one.adata, one.layer, genes, may_be_empty=may_be_empty))
     sized = any(one.size_factor_key is not None for one in modalities)
     model = replace(asked.model, use_observed_lib_size=asked.model.use_observed_lib_size or sized)
     cells, blocks = _cells(modalities, sources, annotations), tuple(_blocks(modalities, sources))
     if len(modalities) == 1:
         # As if it were fitted alone.
         model = blocks[0].options(model)
+        if not LIKELIHOODS[model.gene_likelihood].has_library:
+            model = replace(model, use_observed_lib_size=True)
         return Request(cells, model, annotations.levels, asked.schedule, device_of(asked.device)), annotations
     request = Request(
         cells,
@@ -276,7 +282,8 @@ def _cells(modalities: Sequence[Modality], sources: Sequence[Source], annotation
     libraries = [_library(one, source) for one, source in zip(modalities, sources, strict=True)]
     if len(modalities) == 1:
         (library,) = libraries
-        sizes = {} if modalities[0].size_factor_key is None else {"size_factor": library[places[:, 0]]}
+        given = modalities[0].size_factor_key is not None or not LIKELIHOODS[modalities[0].gene_likelihood].has_library
+        sizes = {"size_factor": library[places[:, 0]]} if given else {}
         source = sources[0]
         in_order = np.array_equal(places[:, 0], np.arange(source.n_obs))
         cells = Cells(source, {})
@@ -289,7 +296,9 @@ def _cells(modalities: Sequence[Modality], sources: Sequence[Source], annotation
 
 
 def _library(modality: Modality, source: Source) -> Floats:
-    """Observed library of each cell of a modality: total counts, or size factors with the same mean."""
+    """Observed library of each cell of a modality: total counts, or size factors with the same mean; 1 without one."""
+    if not LIKELIHOODS[modality.gene_likelihood].has_library:
+        return np.ones(source.n_obs, np.float32)
     if modality.size_factor_key is None:
         return source.totals.astype(np.float32)
     factors = size_factors(obs_of(modality.adata), modality.size_factor_key)

@@ -14,6 +14,7 @@ from sc_ldvae.inputs._annotations import Annotations, Columns, annotations_of
 from sc_ldvae.inputs._counts import counts_of
 from sc_ldvae.inputs._numbers import check_loadings_prior, check_lr, check_whole, device_of
 from sc_ldvae.inputs._stored import annotations_of_record, fitted_counts
+from sc_ldvae.likelihoods import LIKELIHOODS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -71,13 +72,33 @@ def request_of(adata: AnnData, mask: Mask, asked: Options) -> tuple[Request, Ann
     model, schedule = asked.model, asked.schedule
     check_schedule(schedule)
     check_model(model, int(mask.sum()))
-    annotations = annotations_of(adata, asked.columns)
-    source = counts_of(adata, asked.layer, np.flatnonzero(mask))
+    has_library = _has_library(model, asked.columns)
+    annotations = replace(annotations_of(adata, asked.columns), has_library=has_library)
+    source = counts_of(adata, asked.layer, np.flatnonzero(mask), may_be_empty=not has_library)
     annotations = annotations.in_counts_of(source)
-    observed = model.use_observed_lib_size or annotations.size_factor is not None
+    observed = model.use_observed_lib_size or annotations.size_factor is not None or not has_library
     model = replace(model, n_latent=int(model.n_latent), use_observed_lib_size=bool(observed))
     cells = Cells(source, annotations.arrays())
     return Request(cells, model, annotations.levels, schedule, device_of(asked.device)), annotations
+
+
+def _has_library(model: ModelOptions, columns: Columns) -> bool:
+    """Whether the likelihood has one; refuses size factors for one that has none. Of unknown ones others tell."""
+    known = LIKELIHOODS.get(model.gene_likelihood)
+    has_library = known is None or known.has_library
+    if not has_library:
+        check_no_size_factor(columns.size_factor_key, model.gene_likelihood)
+    return has_library
+
+
+def check_no_size_factor(size_factor_key: str | None, gene_likelihood: str) -> None:
+    """Refuse size factors for a likelihood without a library."""
+    if size_factor_key is not None:
+        msg = (
+            f"size_factor_key={size_factor_key!r} was given, but gene_likelihood={gene_likelihood!r} has no library "
+            "that size factors could stand for. Leave it out."
+        )
+        raise ValueError(msg)
 
 
 def check_schedule(schedule: Schedule) -> None:

@@ -56,3 +56,10 @@ def of_modalities(data: Data, stored: Record | JointRecord) -> tuple[list[Floats
         mean = float(known.mean(dtype=np.float64)) if len(known) else 1.0
         information.append(assess.gene_information(view.decoder, mean) * (len(known) / len(own)))
     return loadings, information
+
+
+def softmaxes(stored: Record | JointRecord) -> list[slice]:
+    """Where genes stand that share a softmax, among those of all modalities."""
+    views = list(stored.views.values()) if isinstance(stored, JointRecord) else [stored]
+    stretches = assess.stretches([view.decoder.log_proportion.loadings for view in views])
+    return [genes for genes, view in zip(stretches, views, strict=True) if view.has_library]

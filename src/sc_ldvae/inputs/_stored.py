@@ -70,7 +70,7 @@ def encoder_of(adata: AnnData, stored: Record, source: Source) -> Scorable:
     """The same for counts that are at hand, of the fitted genes."""
     from sc_ldvae.fit import unfolded
 
-    sizes = Annotations(obs_of(adata), Design(), None, *size_factors_of(adata, stored))
+    sizes = Annotations(obs_of(adata), Design(), None, *size_factors_of(adata, stored), stored.has_library)
     return Scorable(unfolded([stored.folded]), Cells(source, sizes.arrays()))
 
 
@@ -84,7 +84,8 @@ def for_likelihood(adata: AnnData, stored: Record, layer: str | Unset | None) ->
 
 def annotations_of_record(adata: AnnData, stored: Record) -> Annotations:
     """What a fit knows of each cell, for the cells of `adata`."""
-    return Annotations(obs_of(adata), stored.design, stored.labels, *size_factors_of(adata, stored))
+    sizes = size_factors_of(adata, stored)
+    return Annotations(obs_of(adata), stored.design, stored.labels, *sizes, stored.has_library)
 
 
 def fitted_counts(
@@ -98,7 +99,7 @@ def fitted_counts(
     found = positions >= 0
     _check_genes(genes[~found], len(genes), missing_genes)
     layer = stored.param("layer") if isinstance(layer, Unset) else layer
-    source = counts_of(adata, layer, positions[found])
+    source = counts_of(adata, layer, positions[found], may_be_empty=not stored.has_library)
     return source if found.all() else WithColumns(source, np.flatnonzero(found), len(genes))
 
 

@@ -82,7 +82,10 @@ def joint_encoder_of(
             adata, places[:, i] = modality_of(mdata, name)
             with named(name):
                 factors, unit = size_factors_of(adata, view)
-            library = np.asarray(source.totals if factors is None else factors * unit, np.float32)
+            if not view.has_library:
+                library = np.ones(source.n_obs, np.float32)
+            else:
+                library = np.asarray(source.totals if factors is None else factors * unit, np.float32)
         sources.append(source)
         libraries.append(library)
     _check_some(mdata, stored, places)
@@ -125,9 +128,11 @@ def joint_request_of_record(mdata: MuData, stored: JointRecord, layer: Layer, de
         (own,) = view.blocks
         blocks.append(Block(name, start, stop, own.gene_likelihood, own.dispersion))
     cells = for_joint_likelihood(mdata, stored, layer).cells
+    # One without a library does not tell whether that of others is observed.
+    telling = next((view for view in stored.views.values() if view.has_library), first)
     return Request(
         cells,
-        first.options,
+        telling.options,
         first.levels,
         first.schedule,
         device_of(device),

@@ -55,7 +55,7 @@ def to_scvi(
     ------
     ValueError
         If there is no such fit, if counts, genes, batches or labels are missing, or if ``LinearSCVI`` can't compute
-        the model: further covariates, size factors, ``dispersion='gene-cell'``.
+        the model: further covariates, size factors, ``dispersion='gene-cell'``, likelihoods that it does not have.
     ImportError
         If scvi-tools is not installed.
 
@@ -97,6 +97,10 @@ def _check_computable(stored: record.Record) -> None:
     size_factor_key = stored.param("size_factor_key")
     if covariates:
         refused = f"covariates beside the batch ({', '.join(map(repr, covariates))})"
+    elif not stored.has_library:
+        refused = f"no library (gene_likelihood={stored.options.gene_likelihood!r})"
+    elif stored.options.gene_likelihood == "bernoulli":
+        refused = "zeros and ones (gene_likelihood='bernoulli')"
     elif size_factor_key is not None:
         refused = f"size factors (obs[{size_factor_key!r}])"
     elif stored.expert:

@@ -94,6 +94,7 @@ def compare(
     sizes,
     tests,
     pseudocount,
+    largest,
     width,
     lag,
     out,
@@ -119,6 +120,8 @@ def compare(
         Group and reference group of each test, n_tests x 2; -1: all other groups.
     pseudocount
         Added to the proportions, above zero.
+    largest
+        What no proportion is above.
     width, lag
         Width of the bins of y, and the threshold in bins.
     out
@@ -141,6 +144,7 @@ def compare(
             sizes,
             tests,
             pseudocount,
+            largest,
             width,
             lag,
             out,
@@ -169,6 +173,7 @@ def _compare_genes(
     sizes,
     tests,
     pseudocount,
+    largest,
     width,
     lag,
     out,
@@ -176,7 +181,7 @@ def _compare_genes(
     stay_apart()
     n_genes, n_cells, n_groups = len(decoder), u.shape[1], len(sizes)
     lowest = np.log2(pseudocount)
-    n_bins = int((np.log2(1 + pseudocount) - lowest) / width) + 2
+    n_bins = int((np.log2(largest + pseudocount) - lowest) / width) + 2
     shift, inverse_width, eps = u.dtype.type(lowest), u.dtype.type(1 / width), u.dtype.type(pseudocount)
     histograms, sums = np.empty((_GENES, n_groups, n_bins)), np.empty((_GENES, n_groups, 3))
     rows = np.empty((5, _CELLS), u.dtype)

@@ -6,9 +6,9 @@ import numpy as np
 from numba import prange
 
 from sc_ldvae.kernels._jit import slice_of_kernel, stay_apart
+from sc_ldvae.kernels._link import express, through_link
 from sc_ldvae.kernels._parallel import parallel_kernel
 from sc_ldvae.kernels._row_loss import N_SCRATCH, TILE, row_loss
-from sc_ldvae.kernels._softmax import softmax, through_softmax
 from sc_ldvae.kernels._sums import add_products, add_rows, add_scaled, linear_map, scale
 
 
@@ -46,7 +46,8 @@ def count_loss(
     u, u_transposed
         Inputs of the linear maps, the last one being 1, cells x inputs and inputs x cells.
     maps
-        Linear maps, maps x inputs x genes: to the log proportions, and to the parts of the likelihood that are such.
+        Linear maps, maps x inputs x genes: to the log proportions (or log expression: `without_softmax`), and to the
+        parts of the likelihood that are such.
     group
         Group of each cell, for parts that have one value per group.
     terms
@@ -132,7 +133,7 @@ def _add_cells(
             x_genes, x = genes[indptr[cell] : indptr[cell + 1]], counts[indptr[cell] : indptr[cell + 1]]
             for m in range(n_maps):
                 linear_map(outputs[m], maps[m], inputs, u[cell])
-            softmax(outputs[0], x_genes, proportions, log_proportions)
+            express(terms, outputs[0], x_genes, proportions, log_proportions)
             log_likelihood[cell] = row_loss(
                 terms,
                 group[cell],
@@ -146,7 +147,7 @@ def _add_cells(
                 gradients,
                 i,
             )
-            d_log_library[cell] = through_softmax(gradients[i], proportions, factor)
+            d_log_library[cell] = through_link(terms, gradients[i], proportions, factor)
             for m in range(1, n_maps):
                 scale(gradients[m * TILE + i], factor)
             d_u[cell] = 0

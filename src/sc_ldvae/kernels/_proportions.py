@@ -11,7 +11,7 @@ from sc_ldvae.kernels._sums import add_scaled, linear_map, maximum
 
 
 @parallel_kernel
-def add_proportions(serial, n_slices, u, decoder, genes, places, weights, out):
+def add_proportions(serial, n_slices, u, decoder, normalised, genes, places, weights, out):
     """Add the mean of each cell's proportions of some genes over draws, times the cell's weight, to its row of `out`.
 
     Parameters
@@ -20,6 +20,8 @@ def add_proportions(serial, n_slices, u, decoder, genes, places, weights, out):
         Slices of the cells.
     u, decoder
         Inputs, draws x cells x inputs, and linear map, inputs x genes, to the log proportions.
+    normalised
+        Whether proportions are a softmax; else their log is the output itself.
     genes, places
         The wanted genes, and their columns in `out`; both None for all genes in their order.
     weights
@@ -29,7 +31,7 @@ def add_proportions(serial, n_slices, u, decoder, genes, places, weights, out):
     """
 
     def add_cells(which):
-        _add_cells(np.int64(which), n_slices, u, decoder, genes, places, weights, out)
+        _add_cells(np.int64(which), n_slices, u, decoder, normalised, genes, places, weights, out)
 
     if serial:
         for which in range(n_slices):
@@ -40,7 +42,7 @@ def add_proportions(serial, n_slices, u, decoder, genes, places, weights, out):
 
 
 @slice_of_kernel
-def _add_cells(which, n_slices, u, decoder, genes, places, weights, out):
+def _add_cells(which, n_slices, u, decoder, normalised, genes, places, weights, out):
     stay_apart()
     (n_draws, n_cells, n_inputs), n_genes = u.shape, decoder.shape[1]
     inputs, eta, total = np.arange(n_inputs), np.empty(n_genes, u.dtype), np.empty(n_genes, u.dtype)
@@ -49,9 +51,13 @@ def _add_cells(which, n_slices, u, decoder, genes, places, weights, out):
         for draw in range(n_draws):
             linear_map(eta, decoder, inputs, u[draw, cell])
             largest, normaliser = maximum(eta), u.dtype.type(0)
+            if not normalised:
+                largest = u.dtype.type(0)
             for g in range(n_genes):
                 eta[g] = exp(eta[g] - largest)
                 normaliser += eta[g]
+            if not normalised:
+                normaliser = u.dtype.type(1)
             add_scaled(total, eta, weights[cell] / (normaliser * u.dtype.type(n_draws)))
         row = out[cell]
         if genes is None:

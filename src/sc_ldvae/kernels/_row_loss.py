@@ -32,7 +32,8 @@ def row_loss(terms, group, log_library, proportions, log_proportions, genes, cou
     group
         Row of the cell in arrays that have one per group of cells.
     log_library, proportions, log_proportions
-        Log library; proportions of all genes; their logs at the nonzeros.
+        Log library; proportions of all genes; their logs at the nonzeros. Without a library the proportions are the
+        expression itself, and the logs are not filled.
     genes, counts
         The cell's nonzeros.
     outputs
@@ -40,7 +41,7 @@ def row_loss(terms, group, log_library, proportions, log_proportions, genes, cou
     scratch
         Room for N_SCRATCH rows of genes.
     gradients, i
-        Rows of genes: by log mean in row `i`, by each part in `i` and multiples of TILE, linear maps first.
+        Rows of genes: by log expression in row `i`, by each part in `i` and multiples of TILE, linear maps first.
     """
     raise NotImplementedError
 

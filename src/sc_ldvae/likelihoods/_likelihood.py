@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -26,19 +26,20 @@ class Part:
     """Of the parameter itself, in frames."""
     natural: Callable[[Floats], Floats]
     """From the one to the other."""
-    by_dispersion: bool
-    """Whether the option `dispersion` says what it depends on; else it is a linear map as the log proportion is."""
+    depends_on: Literal["dispersion", "factors", "gene"]
+    """On what the option `dispersion` says; on the factors, by a linear map as the log proportion is one; or on nothing
+    but the gene."""
 
 
 class Contrasts(NamedTuple):
-    """Log proportions of cells under the null, and under a decoder without each of some sets of factors."""
+    """Expression of cells under the null, and under a decoder without each of some sets of factors."""
 
     library: Floats
     """n_cells."""
     null: Floats
-    """Log proportions under the null, n_genes."""
+    """Log proportions under the null, n_genes; without a library log means."""
     eta: Floats
-    """Log proportions up to a constant, n_cells x n_genes."""
+    """Log proportions up to a constant, n_cells x n_genes; without a library log expression."""
     centred: Floats
     """Latent from its mean, n_cells x n_latent."""
     loadings: Floats
@@ -51,11 +52,22 @@ class Likelihood(ABC):
     """A distribution of counts with a given mean.
 
     `linear` holds the values of its parts as the decoder gives them, by name, broadcastable to cells x genes; `natural`
-    those of the parameters themselves.
+    those of the parameters themselves. The `expression` of a gene is what the linear map gives, in counts.
     """
 
     name: ClassVar[str]
     parts: ClassVar[tuple[Part, ...]] = ()
+    has_library: ClassVar[bool] = True
+    """Whether expression is the library times proportions, a softmax over the genes. Else the linear map gives its log
+    itself, and the library of every cell is 1."""
+
+    def mean(self, expression: Floats, natural: Mapping[str, Floats]) -> Floats:  # noqa: ARG002  most add nothing
+        """Means of counts with this expression: the same, unless there is a background."""
+        return expression
+
+    def expression(self, mean: Floats, linear: Mapping[str, Floats]) -> Floats:  # noqa: ARG002  most take off nothing
+        """The way back, n_genes each; above zero."""
+        return mean
 
     @abstractmethod
     def start(self, counts: csr_matrix, library: Floats) -> dict[str, Floats]:
@@ -66,12 +78,12 @@ class Likelihood(ABC):
         """Deviance of each cell's counts from what is expected under the null and each set, n_cells x (1 + n_sets)."""
 
     @abstractmethod
-    def information(self, counts: csr_matrix, mean: Floats, linear: Mapping[str, Floats]) -> Floats:
-        """Minus the second derivative of each count's log-likelihood by its log mean, n_cells x n_genes."""
+    def information(self, counts: csr_matrix, expression: Floats, linear: Mapping[str, Floats]) -> Floats:
+        """Minus the second derivative of each count's log-likelihood by its log expression, n_cells x n_genes."""
 
     @abstractmethod
-    def expected_information(self, mean: Floats, linear: Mapping[str, Floats]) -> Floats:
-        """Its expectation where `mean` and parts are one value per gene, n_genes."""
+    def expected_information(self, expression: Floats, linear: Mapping[str, Floats]) -> Floats:
+        """Its expectation where expression and parts are one value per gene, n_genes."""
 
     @abstractmethod
     def draw(

@@ -26,7 +26,7 @@ def _theta(log_theta: Floats) -> Floats:
     return np.exp(np.clip(log_theta, -LARGEST_LOG_THETA, LARGEST_LOG_THETA))
 
 
-THETA = Part("log_theta", "theta", _theta, by_dispersion=True)
+THETA = Part("log_theta", "theta", _theta, depends_on="dispersion")
 
 
 class NegativeBinomial(Likelihood):

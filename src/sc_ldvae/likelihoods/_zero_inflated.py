@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # Few extra zeros to start with; more in what is simulated.
 _START, _SIMULATED = -3.0, -2.0
 
-INFLATION = Part("zero_inflation", "zero_inflation", lambda log_odds: 1 - expit(-log_odds), by_dispersion=False)
+INFLATION = Part("zero_inflation", "zero_inflation", lambda log_odds: 1 - expit(-log_odds), depends_on="factors")
 
 
 class ZeroInflated(NegativeBinomial):

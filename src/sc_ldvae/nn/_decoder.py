@@ -84,7 +84,7 @@ class Grouped(nn.Module):
 
     def forward(self, group: Tensor | None) -> Tensor:
         """Row of each cell's group, n_cells x n_output; with one group for all, 1 x n_output."""
-        return self.table if group is None else self.table[group]
+        return self.table if group is None or len(self.table) == 1 else self.table[group]
 
 
 def _moments(u: Tensor) -> tuple[Tensor, Tensor]:

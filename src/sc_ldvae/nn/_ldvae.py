@@ -38,7 +38,7 @@ class CountParameters(NamedTuple):
     """Parameters of the distribution of the counts."""
 
     log_mu: Tensor
-    """Log mean, n_cells x n_input."""
+    """Log mean, n_cells x n_input; where there is a background, log of what is above it."""
     parts: tuple[Mapping[str, Tensor], ...]
     """Of each block: what its likelihood has beside the mean, each broadcastable to n_cells x genes of the block."""
 
@@ -79,6 +79,9 @@ class LDVAE(nn.Module):
         rho_n = softmax(BatchNorm(W [z_n ; covariates_n]))
         x_ng  ~ NB(mean = l_n rho_ng, inverse dispersion = theta), ZINB or Poisson
 
+    Surface proteins ('nb_background') have neither library nor softmax: their mean is
+    ``exp(background_g) + exp(BatchNorm(W [z_n ; covariates_n]))``.
+
     Parameters
     ----------
     n_input
@@ -101,7 +104,9 @@ class LDVAE(nn.Module):
     log_variational
         Whether the encoders see ``log(1 + counts)``.
     gene_likelihood
-        ``'nb'`` (negative binomial), ``'zinb'`` (zero-inflated) or ``'poisson'``.
+        ``'nb'`` (negative binomial), ``'zinb'`` (zero-inflated), ``'poisson'``; ``'bernoulli'``: whether there are any,
+        if they are Poisson; for peaks of accessible chromatin; ``'nb_background'``: above a background; for surface
+        proteins.
     use_batch_norm
         Whether the decoder ends in BatchNorm.
     bias
@@ -109,7 +114,8 @@ class LDVAE(nn.Module):
     latent_distribution
         ``'normal'``, or ``'ln'``: the logistic normal, softmax of a normal.
     use_observed_lib_size
-        Whether the library is the cell's total count (or its size factor) and not a latent variable.
+        Whether the library is the cell's total count (or its size factor) and not a latent variable. It is true where
+        the likelihood has no library.
     n_cats_per_cov
         Number of levels of each further categorical covariate.
     n_continuous_cov
@@ -174,13 +180,13 @@ class LDVAE(nn.Module):
         self.n_input, self.n_latent, self.n_batch, self.n_labels = n_input, n_latent, n_batch, n_labels
         self.n_cats_per_cov, self.n_continuous_cov = tuple(n_cats_per_cov), n_continuous_cov
         self.latent_distribution, self.log_variational = latent_distribution, log_variational
-        self.use_observed_lib_size = use_observed_lib_size
         # What shares z and the linear map, and nothing else.
         self.blocks = (Block("", 0, n_input, gene_likelihood, dispersion),)
+        self.use_observed_lib_size = use_observed_lib_size or not LIKELIHOODS[gene_likelihood].has_library
 
         encoder = partial(Encoder, n_input, n_hidden=n_hidden, dropout_rate=dropout_rate)
         self.z_encoder = encoder(n_latent, n_layers=n_layers_encoder)
-        self.l_encoder = None if use_observed_lib_size else encoder(1, n_layers=1)
+        self.l_encoder = None if self.use_observed_lib_size else encoder(1, n_layers=1)
         n_covariates = sum(n for n in (n_batch, *n_cats_per_cov) if n > 1) + n_continuous_cov
         decoder = partial(LinearDecoder, n_latent + n_covariates)
         self.decoder = decoder(n_input, bias=bias, use_batch_norm=use_batch_norm)
@@ -325,6 +331,11 @@ class LDVAE(nn.Module):
         return self.blocks[0].gene_likelihood
 
     @property
+    def has_library(self) -> bool:
+        """Whether the cells have one: observed, or latent."""
+        return LIKELIHOODS[self.gene_likelihood].has_library
+
+    @property
     def composition(self) -> bool:
         """Whether a cell's factors are shares of one ('ln')."""
         return self.latent_distribution == "ln"
@@ -353,12 +364,15 @@ class LDVAE(nn.Module):
         """Parameters of the counts' distribution, given the log library (n_cells x 1) and the rows of theta, too."""
         u = z if covariates is None else torch.cat([z, covariates], 1)
         eta = self.decoder(u)
-        log_mu = [log_library + eta[:, block.genes].log_softmax(1) for block in self.blocks]
+        log_mu = [self._log_expression(block, eta[:, block.genes], log_library) for block in self.blocks]
         parts = tuple(
             {name: part(theta_group if isinstance(part, Grouped) else u) for name, part in self.parts_of(i)}
             for i in range(len(self.blocks))
         )
         return CountParameters(torch.cat(log_mu, 1), parts)
+
+    def _log_expression(self, block: Block, eta: Tensor, log_library: Tensor) -> Tensor:
+        return log_library + eta.log_softmax(1) if LIKELIHOODS[block.gene_likelihood].has_library else eta
 
     def theta_group(self, batch_index: Tensor | None, labels: Tensor | None) -> Tensor | None:
         """Group of each cell in parts that have one value per group; None where there is one group."""
@@ -425,9 +439,11 @@ class LDVAE(nn.Module):
         """Log density, up to a constant, of the dispersions: standard normal for each log theta and its slopes.
 
         Against more than a few cells it weighs little. Without it, a gene whose training cells look Poisson gets an
-        infinite theta, and one new cell with a burst of that gene costs more than all others together.
+        infinite theta, and one new cell with a burst of that gene costs more than all others together. Each log
+        background has it, too: where the foreground explains all, nothing else says what the background is.
         """
-        squares = [parameter.square().sum() for part in self._dispersions() for parameter in part.parameters()]
+        parts = [*self._parts_on("dispersion"), *self._parts_on("gene")]
+        squares = [parameter.square().sum() for part in parts for parameter in part.parameters()]
         return -0.5 * torch.stack(squares).sum() if squares else self.decoder.weight.new_zeros(())
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
@@ -435,8 +451,8 @@ class LDVAE(nn.Module):
         encoders = [encoder for encoder in (self.z_encoder, self.l_encoder) if encoder is not None]
         groups: dict[str, Sequence[nn.Module]] = {
             "encoder": encoders,
-            "decoder": self._decoders(),
-            "dispersion": self._dispersions(),
+            "decoder": [*self._decoders(), *self._parts_on("gene")],
+            "dispersion": self._parts_on("dispersion"),
         }
         return {name: [p for module in modules for p in module.parameters()] for name, modules in groups.items()}
 
@@ -446,8 +462,10 @@ class LDVAE(nn.Module):
         n_genes = block.stop - block.start
         modules: dict[str, nn.Module] = {}
         for part in LIKELIHOODS[block.gene_likelihood].parts:
-            if not part.by_dispersion:
+            if part.depends_on == "factors":
                 modules[part.name] = as_decoder(n_genes)
+            elif part.depends_on == "gene":
+                modules[part.name] = Grouped(1, n_genes)
             elif block.dispersion == "gene-cell":
                 modules[part.name] = linear(n_genes, bias=True, use_batch_norm=False)
             else:
@@ -464,17 +482,14 @@ class LDVAE(nn.Module):
 
     def _decoders(self) -> list[LinearDecoder]:
         """Of the log proportions, and of the parts that are decoded alike."""
-        return [self.decoder, *self._parts_where(by_dispersion=False)]
+        return [self.decoder, *self._parts_on("factors")]
 
-    def _dispersions(self) -> list[nn.Module]:
-        return self._parts_where(by_dispersion=True)
-
-    def _parts_where(self, *, by_dispersion: bool) -> list[Any]:
+    def _parts_on(self, what: str) -> list[Any]:
         return [
             dict(self.parts_of(i))[part.name]
             for i, block in enumerate(self.blocks)
             for part in LIKELIHOODS[block.gene_likelihood].parts
-            if part.by_dispersion == by_dispersion
+            if part.depends_on == what
         ]
 
     def library_prior(self, batch_index: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 # Above this, Stirling's series of log Gamma is exact to 1e-11 with the terms kept below.
 _STIRLING_FROM = 16.0
+_LEAST_LOG_MEAN = -60.0
 
 
 def log_poisson(x: Tensor, log_mu: Tensor) -> Tensor:
@@ -39,6 +40,33 @@ def log_poisson(x: Tensor, log_mu: Tensor) -> Tensor:
     tensor([-1.])
     """
     return x * log_mu - log_mu.exp() - torch.lgamma(x + 1)
+
+
+def log_bernoulli(x: Tensor, log_mu: Tensor) -> Tensor:
+    """Elementwise log probability that there are counts where `x` has some, if they have a Poisson distribution.
+
+    Parameters
+    ----------
+    x
+        Counts, n_cells x n_genes, of which only matters whether they are above zero.
+    log_mu
+        Natural log of the mean of the Poisson distribution, broadcastable to `x`.
+
+    Returns
+    -------
+    Log probabilities in nats, shape of `x`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sc_ldvae.nn import log_bernoulli
+    >>> log_bernoulli(torch.tensor([0.0, 1.0]), torch.zeros(2)).exp()
+    tensor([0.3679, 0.6321])
+    """
+    # Of a mean that is next to nothing the log is that of the probability, too.
+    least = log_mu.clamp(min=_LEAST_LOG_MEAN)
+    mu = least.exp()
+    return torch.where(x > 0, (-torch.expm1(-mu)).log() + (log_mu - least), -mu)
 
 
 def log_nb(x: Tensor, log_mu: Tensor, log_theta: Tensor) -> Tensor:
@@ -72,6 +100,36 @@ def log_nb(x: Tensor, log_mu: Tensor, log_theta: Tensor) -> Tensor:
     if x.is_cpu:
         return of_mean.index_put(*_at_nonzeros(x, log_theta), accumulate=True)
     return of_mean + _everywhere(x, log_theta)
+
+
+def log_nb_background(x: Tensor, log_mu: Tensor, log_theta: Tensor, log_background: Tensor) -> Tensor:
+    """Elementwise log probability of counts under a negative binomial distribution above a background.
+
+    Parameters
+    ----------
+    x
+        Counts, n_cells x n_genes.
+    log_mu
+        Natural log of the foreground, what the mean is above the background, broadcastable to `x`.
+    log_theta
+        Natural log of the inverse dispersion, broadcastable to `x`.
+    log_background
+        Natural log of the background, broadcastable to `x`; it is taken for 20 where it is larger, and for -20 below.
+
+    Returns
+    -------
+    Log probabilities in nats, shape of `x`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sc_ldvae.nn import log_nb_background
+    >>> zero = torch.zeros(1, 2)
+    >>> log_nb_background(zero, zero, zero, zero).exp()
+    tensor([[0.3333, 0.3333]])
+    """
+    log_background = log_background.clamp(-LARGEST_LOG_THETA, LARGEST_LOG_THETA)
+    return log_nb(x, torch.logaddexp(log_mu, log_background), log_theta)
 
 
 def log_zinb(x: Tensor, log_mu: Tensor, log_theta: Tensor, zi_logits: Tensor) -> Tensor:
@@ -138,4 +196,10 @@ def _stirling_rest(a: Tensor) -> Tensor:
 
 
 # Of each likelihood by name; arguments after the log mean are its parts, in their order.
-LOG_PROBS: dict[str, Callable[..., Tensor]] = {"nb": log_nb, "zinb": log_zinb, "poisson": log_poisson}
+LOG_PROBS: dict[str, Callable[..., Tensor]] = {
+    "nb": log_nb,
+    "zinb": log_zinb,
+    "poisson": log_poisson,
+    "bernoulli": log_bernoulli,
+    "nb_background": log_nb_background,
+}

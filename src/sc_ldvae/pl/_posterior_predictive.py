@@ -174,7 +174,8 @@ def _draw_variances(axis: Axes, observed: _Summary, drawn: Sequence[_Summary]) -
 
 def _draw_totals(axis: Axes, observed: _Summary, drawn: Sequence[_Summary]) -> None:
     own, predicted = observed.totals, np.concatenate([one.totals for one in drawn])
-    positive = np.concatenate([own, predicted[predicted > 0]])
+    every = np.concatenate([own, predicted])
+    positive = every[every > 0]
     bins = np.geomspace(positive.min(), positive.max(), _N_BINS + 1).tolist()
     axis.hist(own, bins, weights=np.full(len(own), 1 / len(own)), color="0.75", label="observed")
     weights = np.full(len(predicted), 1 / len(predicted))

@@ -102,9 +102,10 @@ class Decoder:
     """Everything that turns latent, covariates and library into the distribution of the counts."""
 
     log_proportion: AffineMap
-    """Log expression proportion, up to the softmax over genes."""
+    """Log expression proportion, up to the softmax over genes; of a likelihood without library log expression."""
     parts: Mapping[str, AffineMap | Floats]
-    """What the likelihood has beside the mean, by name: a map, or one value per group of cells, n_groups x n_genes."""
+    """What the likelihood has beside the mean, by name: a map, or one value per group of cells, n_groups x n_genes; of
+    what depends on the gene alone 1 x n_genes."""
     likelihood: Likelihood
 
     @classmethod
@@ -115,9 +116,13 @@ class Decoder:
         return cls(AffineMap.from_dict(stored), parts | maps, likelihood)
 
     def linear(self, latent: Floats, covariates: Floats, group: NDArray[np.integer[Any]] | slice) -> dict[str, Floats]:
-        """Parts of each cell (of its `group` of cells) and gene, as the decoder gives them, n_obs x n_genes."""
+        """Parts of each cell (of its `group` of cells) and gene, as the decoder gives them, n_obs x n_genes.
+
+        Those that depend on the gene alone are n_genes.
+        """
+        of_genes = {part.name for part in self.likelihood.parts if part.depends_on == "gene"}
         return {
-            name: part(latent, covariates) if isinstance(part, AffineMap) else part[group]
+            name: part(latent, covariates) if isinstance(part, AffineMap) else part[0 if name in of_genes else group]
             for name, part in self.parts.items()
         }
 
@@ -143,6 +148,9 @@ class Decoder:
     def canonical(self, level_blocks: list[slice]) -> Decoder:
         """The same distribution with every constant that it can't see taken out."""
         levels = self._mapped(lambda part: part.levels_centred(level_blocks))
+        if not self.likelihood.has_library:
+            # Without a softmax it sees what all genes share.
+            return levels
         return replace(levels, log_proportion=levels.log_proportion.genes_centred())
 
     def reordered(self, order: NDArray[np.intp], signs: Floats) -> Decoder:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -24,13 +24,15 @@ _TRUTH = {True: True, False: False, "True": True, "False": False, "TRUE": True, 
 
 
 def library(adata: AnnData, stored: Record) -> NDArray[np.float32]:
-    """Library of each cell, n_obs; missing where it has none.
+    """Library of each cell, n_obs; missing where it has none, and 1 where the likelihood has none.
 
     Raises
     ------
     ValueError
         If it is gone.
     """
+    if not stored.has_library:
+        return np.ones(adata.n_obs, np.float32)
     key = stored.keys.library
     if key not in adata.obs:
         msg = f"uns[{stored.keys.uns!r}] holds a fit, but its obs[{key!r}] is gone. Put it back, or fit again."
@@ -41,6 +43,11 @@ def library(adata: AnnData, stored: Record) -> NDArray[np.float32]:
         raise ValueError(msg)
     with np.errstate(over="ignore"):
         return values.astype(np.float32)
+
+
+def library_column(stored: Record, library: NDArray[np.floating[Any]]) -> dict[str, NDArray[np.floating[Any]]]:
+    """Entry of obs with the library of each cell; none where the likelihood has none."""
+    return {stored.keys.library: library} if stored.has_library else {}
 
 
 def held_out(adata: Data, stored: Record | JointRecord) -> Mask:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from sc_ldvae._lazy import frame_of
 from sc_ldvae._products import product
 from sc_ldvae.record._covariance import packed, turned
 from sc_ldvae.record._joint import VIEWS, JointRecord, sealed_joint
-from sc_ldvae.record._marks import fit_column, held_out
+from sc_ldvae.record._marks import fit_column, held_out, library_column
 from sc_ldvae.record._new_fit import content_of
 from sc_ldvae.record._record import Record
 from sc_ldvae.record._sealed import sealed
@@ -162,7 +163,9 @@ def _entries(
     return {
         "obsm": {keys.latent: _shown(state, stored.rotation), keys.variance: state.variance},
         "varm": _of_genes(adata, stored, keys),
-        "obs": {keys.library: state.library} | marks | {keys.fit: fit_column(stored, len(state))},
+        "obs": library_column(replace(stored, keys=keys), state.library)
+        | marks
+        | {keys.fit: fit_column(stored, len(state))},
     }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from sc_ldvae.likelihoods import Block
 from sc_ldvae.record._blocks import table_of
 from sc_ldvae.record._covariance import packed
-from sc_ldvae.record._marks import fit_column
+from sc_ldvae.record._marks import fit_column, library_column
 from sc_ldvae.record._record import Record
 from sc_ldvae.record._sealed import SCHEMA_VERSION, sealed
 from sc_ldvae.record._store import write
@@ -97,14 +97,12 @@ def write_fit(adata: AnnData, keys: Keys, new: NewFit, asked: Asked) -> None:
     loadings, errors = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     loadings[asked.mask] = new.folded.decoder.log_proportion.loadings
     errors[asked.mask] = np.sqrt(np.diagonal(new.loadings_covariance, axis1=1, axis2=2))
+    written = Record(keys, content)
     entries: dict[str, dict[str, Any]] = {
         "obsm": {keys.latent: new.latent, keys.variance: new.variance},
         "varm": {keys.loadings: loadings, keys.loadings_se: errors},
-        "obs": {
-            keys.library: new.library,
-            keys.held_out: new.held_out,
-            keys.fit: fit_column(Record(keys, content), len(new.library)),
-        },
+        "obs": library_column(written, new.library)
+        | {keys.held_out: new.held_out, keys.fit: fit_column(written, len(new.library))},
         "uns": {keys.uns: content},
     }
     write(adata, entries)

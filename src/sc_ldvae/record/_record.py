@@ -114,6 +114,11 @@ class Record:
         """Stretches of genes with a likelihood each; one, before format 4 and until there are joint fits."""
         return blocks_of(self.content)
 
+    @property
+    def has_library(self) -> bool:
+        """Whether the cells have one; without, that of each is 1."""
+        return any(LIKELIHOODS[block.gene_likelihood].has_library for block in self.blocks)
+
     @cached_property
     def decoder(self) -> Decoder:
         """The decoder in the frame of the model."""

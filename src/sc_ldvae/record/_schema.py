@@ -130,10 +130,14 @@ def _parts_of(content: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator
     for block in blocks_of(record):
         n_groups = len(record.get(_LEVELS.get(block.dispersion, ""), _ONE))
         for part in LIKELIHOODS[block.gene_likelihood].parts:
-            by_group = part.by_dispersion and block.dispersion != "gene-cell"
-            decoder[part.name] = single(n_groups, "genes") if by_group else affine
+            if part.depends_on == "gene":
+                decoder[part.name] = single(1, "genes")
+            else:
+                by_group = part.depends_on == "dispersion" and block.dispersion != "gene-cell"
+                decoder[part.name] = single(n_groups, "genes") if by_group else affine
     yield "decoder", decoder
     observed = bool(params.get("use_observed_lib_size", False)) or "size_factor_key" in params
+    observed = observed or not any(LIKELIHOODS[block.gene_likelihood].has_library for block in blocks_of(record))
     encoders = {"z": _encoder(content, params, "z", "latent")}
     if not observed:
         encoders["library"] = _encoder(content, params, "library", 1)

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 # The comparison counts in steps of it: it takes memory that grows as it falls.
 _LEAST_DELTA = 0.001
-# Default pseudocount, in counts of a cell of median library.
-_PSEUDOCOUNT = 0.1
+# Default pseudocount, in counts of a cell of median library; of expression in counts, where there is no library.
+_PSEUDOCOUNT, _PSEUDOCOUNT_WITHOUT_LIBRARY = 0.1, 1.0
 # For the vanilla mode, which asks for the order alone: far below the proportion of any expressed gene.
 _NO_PSEUDOCOUNT = 1e-9
 
@@ -74,7 +74,8 @@ def differential_expression(
         Expected share of false calls among the genes that are called different (`is_de`).
     pseudocount
         Added to the expression proportions, so that changes among genes that are not expressed count little; by default
-        a tenth of a count in a cell of median library. ``'vanilla'`` has none.
+        a tenth of a count in a cell of median library. ``'vanilla'`` has none. Fits with
+        ``gene_likelihood='nb_background'`` compare foregrounds, to which one count is added.
     batch_correction
         Compare as if all cells were of the same batch, for each batch of the fit, and take the mean. Otherwise each
         cell is of its own batch.
@@ -105,7 +106,7 @@ def differential_expression(
     `proba_de`, `bayes_factor`, `is_de`
         Probability that the gene is different, natural log of its odds, and whether it is called at `fdr`.
     `proportion`, `proportion_reference`
-        Mean expression proportion in the group and in the reference.
+        Mean expression proportion in the group and in the reference (``'nb_background'``: mean foreground, in counts).
 
     Raises
     ------
@@ -149,6 +150,8 @@ def differential_expression(
     state = record.state_of(cells, stored)
     if mode == "vanilla":
         pseudocount = _NO_PSEUDOCOUNT
+    elif pseudocount is None and not stored.has_library:
+        pseudocount = _PSEUDOCOUNT_WITHOUT_LIBRARY
     elif pseudocount is None:
         pseudocount = _PSEUDOCOUNT / float(np.median(state.library))
     designs, compared = _designs(cells, stored, batch_correction=batch_correction), decode.Compared(codes[known], tests)

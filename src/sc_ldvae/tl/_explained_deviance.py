@@ -156,8 +156,7 @@ def _of_one(
     codes, names = (np.full(adata.n_obs, -1), []) if groups is None else groups
     counts = inputs.fitted_counts(adata, stored, inputs.layer_of(layer))
     decoded = _decoded(adata, stored, counts) if thinned is None else _thinned(adata, stored, counts, thinned, rng)
-    # Thinning may leave a cell without counts in either part.
-    scored = scored & (decoded.source.totals > 0) & (decoded.library > 0)
+    scored = _with_counts(stored, decoded, scored)
     _check_some(scored, codes, groupby, thinned)
     sums = _deviances(stored, counts, decoded, scored, others, progress=progress)
     result: dict[str, Any] = sums.shares() | {"n_cells": len(sums.per_cell)}
@@ -198,7 +197,7 @@ def _of_modalities(
         library = own.library.astype(np.float64) * (1.0 if thinned is None else thinned)
         decoded = _as_decoded(adata, view, judged[name], latent, library)
         scored, others = _scored(adata, view, cells)
-        scored = scored & (decoded.source.totals > 0) & (decoded.library > 0)
+        scored = _with_counts(view, decoded, scored)
         _check_some(scored, np.full(adata.n_obs, -1), None, thinned)
         found.append(_deviances(view, counts[name], decoded, scored, others, progress=progress))
     shares = [one.shares() for one in found]
@@ -218,7 +217,7 @@ def _deviances(
 
     from sc_ldvae import assess
 
-    null = assess.null_proportions(counts, np.flatnonzero(others))
+    null = assess.null_proportions(counts, np.flatnonzero(others), has_library=stored.has_library)
     with tqdm(total=int(scored.sum()), unit="cell", disable=not progress) as bar:
         return assess.Deviances.of(stored.shown_decoder, decoded, np.flatnonzero(scored), null, bar)
 
@@ -234,6 +233,11 @@ def _scored(adata: AnnData, stored: record.Record, cells: Scored) -> tuple[Mask,
         msg = "cells='held_out', but no cell was held out from the fit. Pass cells='all'."
         raise ValueError(msg)
     return held_out if cells == "held_out" else every, every if held_out.all() else ~held_out
+
+
+def _with_counts(stored: record.Record, decoded: Decoded, scored: Mask) -> Mask:
+    """Those of the cells that can be judged: thinning may leave one without counts in either part."""
+    return scored & (decoded.source.totals > 0) & (decoded.library > 0) if stored.has_library else scored
 
 
 def _check_some(scored: Mask, codes: np.ndarray, groupby: str | None, thinned: float | None) -> None:

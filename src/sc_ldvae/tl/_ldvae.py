@@ -91,9 +91,12 @@ def ldvae(
         Columns of `obs` with numbers whose linear effects the decoder takes out, per standard deviation.
     size_factor_key
         Column of `obs` with positive size factors that stand for the library, at any scale: they are multiplied so
-        that their mean is the mean total count. The library is then not latent.
+        that their mean is the mean total count. The library is then not latent. Not for ``'nb_background'``.
     gene_likelihood
-        ``'nb'`` (negative binomial), ``'zinb'`` (zero-inflated) or ``'poisson'``.
+        ``'nb'`` (negative binomial), ``'zinb'`` (zero-inflated), ``'poisson'``; ``'bernoulli'``: whether there are any,
+        if they are Poisson; for peaks of accessible chromatin; ``'nb_background'``: above a background; for surface
+        proteins (CITE-seq). Proteins have no library: totals are biology, cells may have no counts, and loadings are
+        effects on the log foreground itself, what is above the background of each protein.
     dispersion
         Whether the inverse dispersion theta is one number per gene (``'gene'``), per gene and batch
         (``'gene-batch'``), per gene and label (``'gene-label'``), or a log-linear function of the factors
@@ -158,12 +161,13 @@ def ldvae(
         Posterior variance of the factors, n_obs x n_latent; for ``'ln'`` before the softmax.
     ``varm['ldvae_loadings']`` (``varm[key_added]``)
         Loadings, n_vars x n_latent: effect of one unit of a factor on the log expression proportion (natural log),
-        relative to the average fitted gene; zero for genes that were not fitted.
+        relative to the average fitted gene; zero for genes that were not fitted. For ``'nb_background'`` the effect on
+        the log foreground, relative to nothing.
     ``varm['ldvae_loadings_se']`` (``varm[key_added + '_se']``)
         Their standard errors, n_vars x n_latent, from the observed Fisher information of each gene's counts, given the
         latent; zero for genes that were not fitted.
     ``obs['ldvae_library']`` (``obs[key_added + '_library']``)
-        Library: total counts of a cell over the fitted genes that the model scales by.
+        Library: total counts of a cell over the fitted genes that the model scales by. Not for ``'nb_background'``.
     ``obs['ldvae_held_out']`` (``obs[key_added + '_held_out']``)
         Whether the cell was held out.
     ``uns['ldvae']`` (``uns[key_added]``)
@@ -171,7 +175,8 @@ def ldvae(
 
     With Z the latent, C the covariates, l the library and the arrays of ``uns['ldvae']['decoder']``, the mean of the
     fitted genes' counts, zero inflation aside, is
-    ``l * softmax(Z @ loadings.T + intercept + C @ covariate_effects.T)``.
+    ``l * softmax(Z @ loadings.T + intercept + C @ covariate_effects.T)``, and for ``'nb_background'``
+    ``exp(log_background) + exp(Z @ loadings.T + intercept + C @ covariate_effects.T)``.
 
     Raises
     ------

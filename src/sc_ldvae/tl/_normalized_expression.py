@@ -42,7 +42,8 @@ def normalized_expression(
 ) -> pd.DataFrame | csr_matrix | None:
     """Expression proportions by the decoder: denoised, and on request corrected, ablated or steered.
 
-    Computed from the stored latent: counts are not needed.
+    Computed from the stored latent: counts are not needed. Of proteins (``gene_likelihood='nb_background'``) it is the
+    foreground, in counts: what is left of their means without the background.
 
     Parameters
     ----------
@@ -61,7 +62,7 @@ def normalized_expression(
         mean under the prior; with ``latent_distribution='ln'`` the others then share what is left.
     library
         What the proportions of a cell are multiplied by: a number, such as 1e4; or ``'own'``, its library, for the
-        mean of its counts.
+        mean of its counts. Not for ``'nb_background'``, which has none.
     n_samples
         Mean over so many draws from each cell's posterior; by default the posterior mean of the latent is decoded.
     threshold
@@ -118,6 +119,12 @@ def normalized_expression(
     _check_numbers(library, threshold)
     as_layer = key_added is not None
     adata, stored, state = inputs.to_decode(data, key, modality, as_layer=as_layer)
+    if library != 1 and not stored.has_library:
+        msg = (
+            f"library={library!r} was given, but gene_likelihood={stored.options.gene_likelihood!r} has none: its "
+            "expression is in counts. Leave it out."
+        )
+        raise ValueError(msg)
     columns = inputs.gene_columns(adata, stored, genes, as_layer=as_layer)
     settings = stored.covariate_settings(batch, covariates)
     obs = inputs.obs_of(adata)

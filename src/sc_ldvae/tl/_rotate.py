@@ -50,8 +50,8 @@ def rotate(
         factors may be correlated, each with prior variance 1) [HendricksonWhite1964]_: few large loadings, most near
         zero, genes weighted by how well they are measured. ``'principal'``: orthogonal loadings with a mean square of 1
         over the genes; the latent has the scale, so that distances between cells are root mean square differences of
-        their centred log proportions. For neighbours, clusters and embeddings, in which a factor is to weigh as much as
-        it changes the genes.
+        their centred log proportions (``'nb_background'``: of log foregrounds). For neighbours, clusters and
+        embeddings, in which a factor is to weigh as much as it changes the genes.
     key
         The `key_added` of the fit.
     modality

@@ -153,7 +153,7 @@ def stability(
     if subsample == "halves":
         pairs = [(first, first + 1) for first in range(0, n_seeds, 2)]
     own = shown([one.astype(np.float64) for one in fitted])[:, stored.left]
-    weights, softmaxes = np.concatenate(information), assess.stretches(fitted)
+    weights, softmaxes = np.concatenate(information), inputs.softmaxes(stored)
     compared = assess.stability(own, refits, pairs, weights, softmaxes, halves=subsample == "halves")
     params = {"n_seeds": n_seeds, "subsample": subsample or "", "rotation": rotation or ""}
     result: dict[str, Any] = {part: _of_all(values, stored) for part, values in asdict(compared).items()}
