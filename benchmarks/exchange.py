@@ -101,7 +101,7 @@ def _parts_of_ours(encoder: Any) -> _Parts:  # noqa: ANN401  the class is privat
 
 def _log_theta(module: LDVAE) -> torch.Tensor:
     """Of its one group of cells, n_genes."""
-    return dict(module.parts_of(0))["log_theta"].table[0]
+    return dict(module.named_parts())["log_theta"].table[0]
 
 
 def _parts_of_scvi(encoder: Any) -> _Parts:  # noqa: ANN401  scvi-tools may be missing

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from sc_ldvae.likelihoods import GeneLikelihood
@@ -28,6 +28,11 @@ class ModelOptions:
     n_hidden: int = 128
     n_layers_encoder: int = 1
     dropout_rate: float = 0.1
+
+    def of_modality(self, gene_likelihood: str, dispersion: str) -> ModelOptions:
+        """The same with what a modality has of its own."""
+        own: dict[str, Any] = {"gene_likelihood": gene_likelihood, "dispersion": dispersion}
+        return replace(self, **own)
 
     @property
     def composition(self) -> bool:

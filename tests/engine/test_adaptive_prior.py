@@ -74,14 +74,14 @@ def loss_of(model: LDVAE, *, of_factors: bool) -> tuple[torch.Tensor, np.ndarray
     w, squares = effects.detach().numpy(), u.detach().numpy()[:, first:] ** 2
     # Of a count its information at the mean count: 1 for Poisson, theta / (theta + mean) else.
     per_count = np.ones(N_GENES)
-    if model.blocks[0].gene_likelihood != "poisson":
-        part = dict(model.parts_of(0))["log_theta"]
+    if model.gene_likelihood != "poisson":
+        part = dict(model.named_parts())["log_theta"]
         log_theta = part.table.mean(0) if isinstance(part, Grouped) else part.bias
         theta = log_theta.detach().exp().numpy()
         mean, shares = np.maximum(x.numpy().mean(0), 1e-8), 1.0
         if not model.has_library:
             # What is above the background alone tells of the factors.
-            background = dict(model.parts_of(0))["log_background"].table[0].detach().exp().numpy()
+            background = dict(model.named_parts())["log_background"].table[0].detach().exp().numpy()
             expression = np.maximum(mean - background, 0.01 * mean)
             mean = expression + background
             shares = (expression / mean) ** 2 * mean / np.maximum(x.numpy().mean(0), 1e-8)

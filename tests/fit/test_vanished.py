@@ -203,7 +203,7 @@ def test_a_model_without_some_factors_is_the_model_where_they_are_zero(likelihoo
         decoded = back.decode(z.mean, covariates, library), small.decode(z.mean[:, kept], covariates, library)
         # BatchNorm has learnt the covariance of fewer inputs: the model itself, with those at zero, has another scale.
         torch.testing.assert_close(decoded[0].log_mu, decoded[1].log_mu)
-        for one, other in zip(decoded[0].parts[0].values(), decoded[1].parts[0].values(), strict=True):
+        for one, other in zip(decoded[0].parts.values(), decoded[1].parts.values(), strict=True):
             torch.testing.assert_close(one, other)
     assert not back.get_loadings()[:, ~kept].any()
 

@@ -59,7 +59,7 @@ def build(cells: dict[str, torch.Tensor], **options: object) -> LDVAE:
 
 def log_theta_of(model: LDVAE) -> torch.nn.Parameter:
     """Groups x genes."""
-    return dict(model.parts_of(0))["log_theta"].table
+    return dict(model.named_parts())["log_theta"].table
 
 
 @pytest.mark.parametrize("options", MODES)

@@ -38,6 +38,7 @@ ROOMS = {
     "io": ["from_scvi", "open", "read_counts", "to_scvi", "write_result"],
     "nn": [
         "LDVAE",
+        "JointLDVAE",
         "CountParameters",
         "Dispersion",
         "Elbo",

@@ -2,7 +2,7 @@
 
 # files/format<n>.* hold what the last commit of each format wrote, in a .h5ad and in a .zarr (zarr format 2, without
 # consolidated metadata; packed, as it is 450 files and more): 5b5ed47 wrote format 1, a59b52a format 2, 55b2cc7
-# format 3, 75f8597 format 4, 3a11470 format 5, with anndata 0.12.19, NumPy 2.4.6 and torch 2.13.0 on a CPU. Each made
+# format 3, 75f8597 format 4, 3a11470 format 5, 2ead39a format 6, with anndata 0.12.19, NumPy 2.4.6 and torch 2.13.0 on a CPU. Each made
 # the counts,
 #     datasets.simulate(30, 12, 2, n_batches=2, n_continuous=1, mean_library=200, gene_likelihood="zinb", rng=1)
 # without the truth beside them, but with a random "sex" and a "size_factor" that goes with the total counts, and fitted
@@ -40,6 +40,7 @@ ELBO = {
     3: {"ldvae": -37.27610452175141, "plain": -60.18359934012095, "rotated": -37.27610452175141},
     4: {"ldvae": -37.27610452175141, "plain": -60.18359934012095, "rotated": -37.27610452175141},
     5: {"ldvae": -37.27610452175141, "plain": -60.18359934012095, "rotated": -37.27610452175141},
+    6: {"ldvae": -37.43115557114284, "plain": -60.18359934012095, "rotated": -37.431156868139894},
 }
 LIKELIHOODS = {"ldvae": ("zinb", "gene-batch"), "plain": ("nb", "gene"), "rotated": ("zinb", "gene-batch")}
 
@@ -85,7 +86,7 @@ def test_the_files_hold_the_old_formats(adata: AnnData, fit: Fit) -> None:
     assert ("loadings_se" in content["keys"]) == ("loadings_covariance" in content) == (fit.version > 2)
     assert ("checksum" in content) == ("fit" in content["keys"]) == (fit.version > 4)
     assert "prior_scale" not in content
-    assert "loadings_prior" not in content["params"]
+    assert ("loadings_prior" in content["params"]) == (fit.version > 5)
     assert ("size_factor_unit" in content) == (fit.version > 1 and fit.key != "plain")
     assert ("rotation" in content) == (fit.key == "rotated")
 
@@ -152,13 +153,13 @@ def test_projection_of_its_own_cells(adata: AnnData, fit: Fit) -> None:
     assert tl.elbo(query, key=fit.key, progress=False) == pytest.approx(fit.elbo, rel=1e-5)
 
 
-def test_a_projection_is_of_format_6(adata: AnnData, fit: Fit) -> None:
+def test_a_projection_is_of_format_7(adata: AnnData, fit: Fit) -> None:
     query = adata.copy()
     tl.project(query, adata, key=fit.key, progress=False)
     check_anew(query, fit, fit.key)
 
 
-def test_a_rotation_is_of_format_6(adata: AnnData, fit: Fit) -> None:
+def test_a_rotation_is_of_format_7(adata: AnnData, fit: Fit) -> None:
     tl.rotate(adata, key=fit.key, key_added="turned")
     check_anew(adata, fit, "turned")
     assert int(adata.uns[fit.key]["schema_version"]) == fit.version
@@ -172,7 +173,7 @@ def test_a_rotation_is_of_format_6(adata: AnnData, fit: Fit) -> None:
         (max(ELBO), "h5ad", "zarr"),
     ],
 )
-def test_format_6_in_files_beside_an_old_fit(
+def test_format_7_in_files_beside_an_old_fit(
     files: dict[tuple[int, str], AnnData], version: int, old_suffix: str, suffix: str, tmp_path: Path
 ) -> None:
     old, (kept, *projected) = files[version, old_suffix], (Fit(version, old_suffix, key) for key in ELBO[version])
@@ -205,9 +206,9 @@ def entry(adata: AnnData, fit: Fit, name: str) -> str:
 
 
 def check_anew(adata: AnnData, fit: Fit, key: str) -> None:
-    """Assert that the fit stands under `key` in format 6, and is still the same model."""
+    """Assert that the fit stands under `key` in format 7, and is still the same model."""
     content = adata.uns[key]
-    assert content["schema_version"] == 6
+    assert content["schema_version"] == 7
     likelihood, dispersion = LIKELIHOODS[fit.key]
     assert {name: list(values) for name, values in content["blocks"].items()} == {
         "modality": [""],

@@ -129,16 +129,16 @@ class Written:
     def _counts(
         self, model: LDVAE, cells: dict[str, torch.Tensor], u: torch.Tensor, mean: torch.Tensor
     ) -> torch.Tensor:
-        x, (block,), parts = cells["x"], model.blocks, dict(model.parts_of(0))
-        if block.gene_likelihood == "poisson":
+        x, parts = cells["x"], dict(model.named_parts())
+        if model.gene_likelihood == "poisson":
             return distributions.Poisson(mean).log_prob(x)
-        if block.dispersion == "gene-cell":
+        if model.dispersion == "gene-cell":
             theta = (u @ parts["log_theta"].weight.T + parts["log_theta"].bias).exp()
         else:
-            group = {"gene-batch": "batch_index", "gene-label": "labels"}.get(block.dispersion)
+            group = {"gene-batch": "batch_index", "gene-label": "labels"}.get(model.dispersion)
             theta = parts["log_theta"].table.exp()[0 if group is None else cells[group]]
         nb = distributions.NegativeBinomial(theta, probs=mean / (mean + theta)).log_prob(x)
-        if block.gene_likelihood == "nb":
+        if model.gene_likelihood == "nb":
             return nb
         extra = torch.sigmoid(u @ parts["zero_inflation"].weight.T + parts["zero_inflation"].bias)
         return torch.where(x == 0, torch.log(extra + (1 - extra) * nb.exp()), torch.log1p(-extra) + nb)

@@ -45,8 +45,8 @@ class FusedLikelihood:
 
     def __init__(self, model: LDVAE, flat: Flat) -> None:
         self._model = model
-        name = model.blocks[0].gene_likelihood
-        self._terms, parts = TERMS[name], dict(model.parts_of(0))
+        name = model.gene_likelihood
+        self._terms, parts = TERMS[name], dict(model.named_parts())
         depends_on = {part.name: part.depends_on for part in LIKELIHOODS[name].parts}
         decoder = FusedDecoder(model.decoder, flat)
         placed: dict[str, FusedDecoder | Stretch] = {name: _placed(part, flat) for name, part in parts.items()}

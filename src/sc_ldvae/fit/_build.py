@@ -19,8 +19,8 @@ def built(request: Request, n_latent: int, generator: torch.Generator) -> Model:
     options, levels = replace(request.options, n_latent=n_latent), asdict(request.levels)
     if not request.blocks:
         return LDVAE(request.cells.source.n_vars, **asdict(options), **levels, generator=generator)
-    views = [
-        LDVAE(block.stop - block.start, **asdict(block.options(options)), **levels, generator=generator)
-        for block in request.blocks
-    ]
+    views = []
+    for block in request.blocks:
+        own = options.of_modality(block.gene_likelihood, block.dispersion)
+        views.append(LDVAE(block.stop - block.start, **asdict(own), **levels, generator=generator))
     return JointLDVAE(views, request.weights)

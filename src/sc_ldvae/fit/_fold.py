@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 def folded(model: Model, options: ModelOptions, levels: Levels) -> list[Folded]:
     """The whole model, one for each modality: decoders canonical, factors as the module has them."""
-    return [_folded(view, view.blocks[0].options(options), levels, expert=model.fuses) for view in model.views]
+    return [
+        _folded(view, options.of_modality(view.gene_likelihood, view.dispersion), levels, expert=model.fuses)
+        for view in model.views
+    ]
 
 
 def _folded(model: LDVAE, options: ModelOptions, levels: Levels, *, expert: bool) -> Folded:
@@ -45,9 +48,9 @@ def fold_decoder(model: LDVAE) -> Decoder:
     exact = deepcopy(model).double()
     parts = {
         name: _affine(part, model.n_latent) if isinstance(part, LinearDecoder) else _numpy(part.table)
-        for name, part in exact.parts_of(0)
+        for name, part in exact.named_parts()
     }
-    return Decoder(_affine(exact.decoder, model.n_latent), parts, LIKELIHOODS[model.blocks[0].gene_likelihood])
+    return Decoder(_affine(exact.decoder, model.n_latent), parts, LIKELIHOODS[model.gene_likelihood])
 
 
 @torch.no_grad()

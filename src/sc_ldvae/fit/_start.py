@@ -90,7 +90,7 @@ def _start_view(
     mean = totals / (totals.sum() if model.has_library else counts.shape[0])
     likelihood = LIKELIHOODS[model.gene_likelihood]
     values = likelihood.start(counts, library)
-    for name, part in model.parts_of(0):
+    for name, part in model.named_parts():
         _start_part(part, values[name])
     _start_mean(model, likelihood.expression(mean, values), target.svd)
 

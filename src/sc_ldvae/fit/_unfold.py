@@ -50,7 +50,7 @@ def _unfolded(folded: Folded) -> LDVAE:
         _copy(model.library_log_means, folded.library_prior["log_mean"])
         _copy(model.library_log_vars, folded.library_prior["log_variance"])
     _fill_decoder(model.decoder, decoder.log_proportion)
-    for name, part in model.parts_of(0):
+    for name, part in model.named_parts():
         values = decoder.parts[name]
         if isinstance(part, LinearDecoder) and isinstance(values, AffineMap):
             _fill_decoder(part, values)

@@ -204,7 +204,7 @@ def joint_request_of(
     cells, blocks = _cells(modalities, sources, annotations), tuple(_blocks(modalities, sources))
     if len(modalities) == 1:
         # As if it were fitted alone.
-        model = blocks[0].options(model)
+        model = model.of_modality(blocks[0].gene_likelihood, blocks[0].dispersion)
         if not LIKELIHOODS[model.gene_likelihood].has_library:
             model = replace(model, use_observed_lib_size=True)
         return Request(cells, model, annotations.levels, asked.schedule, device_of(asked.device)), annotations

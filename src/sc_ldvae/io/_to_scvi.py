@@ -174,7 +174,7 @@ def _fill_scvi(theirs: Any, ours: LDVAE) -> None:  # noqa: ANN401  scvi-tools ma
                 for their, our in beside(their_encoder, encoder):
                     their.load_state_dict(our.state_dict())
         _fill_regressor(theirs.decoder.factor_regressor, ours.decoder)
-        for _, part in ours.parts_of(0):
+        for _, part in ours.named_parts():
             if isinstance(part, Grouped):
                 theirs.px_r.copy_(part.table.T.reshape(theirs.px_r.shape))
             else:

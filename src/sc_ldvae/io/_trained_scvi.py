@@ -200,7 +200,7 @@ def _fill_ours(ours: LDVAE, theirs: Any, genes: NDArray[np.intp]) -> None:  # no
             if encoder is not None:
                 _fill_encoder(encoder, their_encoder, genes)
         _fill_decoder(ours.decoder, theirs.decoder.factor_regressor, genes)
-        for _, part in ours.parts_of(0):
+        for _, part in ours.named_parts():
             if isinstance(part, Grouped):
                 # They may have room for more labels than there are.
                 log_theta = theirs.px_r.reshape(theirs.n_input, -1).T[: len(part.table)]

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from sc_ldvae._options import ModelOptions
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -25,8 +21,3 @@ class Block:
     def genes(self) -> slice:
         """The stretch."""
         return slice(self.start, self.stop)
-
-    def options(self, options: ModelOptions) -> ModelOptions:
-        """What is asked of the model of this modality, of what is asked of all."""
-        own: dict[str, Any] = {"gene_likelihood": self.gene_likelihood, "dispersion": self.dispersion}
-        return replace(options, **own)

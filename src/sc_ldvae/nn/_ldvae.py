@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  torch's own name for it
 
-from sc_ldvae._options import Dispersion, LatentDistribution, ModelOptions
-from sc_ldvae.likelihoods import LIKELIHOODS, Block
+from sc_ldvae._options import ModelOptions
+from sc_ldvae.likelihoods import LIKELIHOODS
+from sc_ldvae.nn._checks import check_choices, check_sizes, needed
 from sc_ldvae.nn._decoder import Grouped, LinearDecoder
 from sc_ldvae.nn._encoder import VARIANCE_FLOOR, Encoder, Normal
 from sc_ldvae.nn._log_probs import LOG_PROBS
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from sc_ldvae._options import Dispersion, LatentDistribution
     from sc_ldvae.likelihoods import GeneLikelihood
 
 
@@ -39,8 +41,8 @@ class CountParameters(NamedTuple):
 
     log_mu: Tensor
     """Log mean, n_cells x n_input; where there is a background, log of what is above it."""
-    parts: tuple[Mapping[str, Tensor], ...]
-    """Of each block: what its likelihood has beside the mean, each broadcastable to n_cells x genes of the block."""
+    parts: Mapping[str, Tensor]
+    """What the likelihood has beside the mean, each broadcastable to n_cells x n_input."""
 
 
 class Elbo(NamedTuple):
@@ -172,16 +174,15 @@ class LDVAE(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        _check_sizes(n_input=n_input, n_latent=n_latent, n_hidden=n_hidden, n_layers_encoder=n_layers_encoder)
-        _check_choices(dispersion, gene_likelihood, latent_distribution)
+        check_sizes(n_input=n_input, n_latent=n_latent, n_hidden=n_hidden, n_layers_encoder=n_layers_encoder)
+        check_choices(dispersion, gene_likelihood, latent_distribution)
         if not 0 <= dropout_rate < 1:
             msg = f"dropout_rate must be at least 0 and below 1, but is {dropout_rate}."
             raise ValueError(msg)
         self.n_input, self.n_latent, self.n_batch, self.n_labels = n_input, n_latent, n_batch, n_labels
         self.n_cats_per_cov, self.n_continuous_cov = tuple(n_cats_per_cov), n_continuous_cov
         self.latent_distribution, self.log_variational = latent_distribution, log_variational
-        # What shares z and the linear map, and nothing else.
-        self.blocks = (Block("", 0, n_input, gene_likelihood, dispersion),)
+        self.gene_likelihood, self.dispersion = gene_likelihood, dispersion
         self.use_observed_lib_size = use_observed_lib_size or not LIKELIHOODS[gene_likelihood].has_library
 
         encoder = partial(Encoder, n_input, n_hidden=n_hidden, dropout_rate=dropout_rate)
@@ -190,10 +191,7 @@ class LDVAE(nn.Module):
         n_covariates = sum(n for n in (n_batch, *n_cats_per_cov) if n > 1) + n_continuous_cov
         decoder = partial(LinearDecoder, n_latent + n_covariates)
         self.decoder = decoder(n_input, bias=bias, use_batch_norm=use_batch_norm)
-        self.parts = nn.ModuleList(
-            self._parts_of(block, partial(decoder, bias=bias, use_batch_norm=use_batch_norm), decoder)
-            for block in self.blocks
-        )
+        self.parts = self._new_parts(partial(decoder, bias=bias, use_batch_norm=use_batch_norm), decoder)
         # NaN until set: a prior that nobody chose would bias the library without a word.
         self.register_buffer("library_log_means", torch.full((max(n_batch, 1),), torch.nan, **FACTORY))
         self.register_buffer("library_log_vars", torch.full((max(n_batch, 1),), torch.nan, **FACTORY))
@@ -326,11 +324,6 @@ class LDVAE(nn.Module):
         return self.z_encoder
 
     @property
-    def gene_likelihood(self) -> str:
-        """Name of the distribution of the counts."""
-        return self.blocks[0].gene_likelihood
-
-    @property
     def has_library(self) -> bool:
         """Whether the cells have one: observed, or latent."""
         return LIKELIHOODS[self.gene_likelihood].has_library
@@ -350,7 +343,7 @@ class LDVAE(nn.Module):
             msg = "The model was built with covariates: pass cat_covs and cont_covs, one column for each."
             raise ValueError(msg)
         columns = [
-            F.one_hot(_needed(index, "batch_index"), n).to(self.decoder.weight.dtype)
+            F.one_hot(needed(index, "batch_index"), n).to(self.decoder.weight.dtype)
             for index, n in zip(indices, levels, strict=True)
             if n > 1
         ]
@@ -364,43 +357,34 @@ class LDVAE(nn.Module):
         """Parameters of the counts' distribution, given the log library (n_cells x 1) and the rows of theta, too."""
         u = z if covariates is None else torch.cat([z, covariates], 1)
         eta = self.decoder(u)
-        log_mu = [self._log_expression(block, eta[:, block.genes], log_library) for block in self.blocks]
-        parts = tuple(
-            {name: part(theta_group if isinstance(part, Grouped) else u) for name, part in self.parts_of(i)}
-            for i in range(len(self.blocks))
-        )
-        return CountParameters(torch.cat(log_mu, 1), parts)
-
-    def _log_expression(self, block: Block, eta: Tensor, log_library: Tensor) -> Tensor:
-        return log_library + eta.log_softmax(1) if LIKELIHOODS[block.gene_likelihood].has_library else eta
+        log_mu = log_library + eta.log_softmax(1) if self.has_library else eta
+        parts = {name: part(theta_group if isinstance(part, Grouped) else u) for name, part in self.named_parts()}
+        return CountParameters(log_mu, parts)
 
     def theta_group(self, batch_index: Tensor | None, labels: Tensor | None) -> Tensor | None:
         """Group of each cell in parts that have one value per group; None where there is one group."""
-        grouped = [part for _, part in self.parts_of(0) if isinstance(part, Grouped)]
+        grouped = [part for _, part in self.named_parts() if isinstance(part, Grouped)]
         if not grouped or len(grouped[0].table) == 1:
             return None
-        if self.blocks[0].dispersion == "gene-label":
-            return _needed(labels, "labels")
-        return _needed(batch_index, "batch_index")
+        if self.dispersion == "gene-label":
+            return needed(labels, "labels")
+        return needed(batch_index, "batch_index")
 
     def log_prob(self, x: Tensor, parameters: CountParameters) -> Tensor:
         """Elementwise log probability of counts `x`, n_cells x n_input, in nats."""
-        log_probs = [
-            LOG_PROBS[block.gene_likelihood](x[:, block.genes], parameters.log_mu[:, block.genes], *parts.values())
-            for block, parts in zip(self.blocks, parameters.parts, strict=True)
-        ]
-        return torch.cat(log_probs, 1)
+        return LOG_PROBS[self.gene_likelihood](x, parameters.log_mu, *parameters.parts.values())
 
-    def parts_of(self, block: int) -> Iterator[tuple[str, Grouped | LinearDecoder]]:
-        """What decodes each part of a block's likelihood, by name, in the order of the likelihood's parts."""
-        parts: Any = self.parts[block]
+    def named_parts(self) -> Iterator[tuple[str, Grouped | LinearDecoder]]:
+        """What decodes each part of the likelihood, by name, in the order of the likelihood's parts."""
+        parts: Any = self.parts
         yield from parts.items()
 
     @torch.no_grad()
     def typical(self) -> dict[str, NDArray[np.float32]]:
         """Parts of the likelihood in an average cell, n_genes each; none for those that no cell changes."""
         typical = {
-            name: part.table.mean(0) if isinstance(part, Grouped) else part.intercept for name, part in self.parts_of(0)
+            name: part.table.mean(0) if isinstance(part, Grouped) else part.intercept
+            for name, part in self.named_parts()
         }
         return {name: values.cpu().numpy() for name, values in typical.items() if values is not None}
 
@@ -417,7 +401,7 @@ class LDVAE(nn.Module):
         """Take mean and variance of the log library of each batch from cells' total counts `library`, n_cells."""
         log_library = library.log()
         for batch in range(len(self.library_log_means)):
-            own = log_library if self.n_batch < 2 else log_library[_needed(batch_index, "batch_index") == batch]  # noqa: PLR2004
+            own = log_library if self.n_batch < 2 else log_library[needed(batch_index, "batch_index") == batch]  # noqa: PLR2004
             self.library_log_means[batch] = own.mean()
             self.library_log_vars[batch] = own.var(correction=0).clamp(min=VARIANCE_FLOOR)
 
@@ -456,41 +440,37 @@ class LDVAE(nn.Module):
         }
         return {name: [p for module in modules for p in module.parameters()] for name, modules in groups.items()}
 
-    def _parts_of(
-        self, block: Block, as_decoder: Callable[[int], LinearDecoder], linear: Callable[..., LinearDecoder]
+    def _new_parts(
+        self, as_decoder: Callable[[int], LinearDecoder], linear: Callable[..., LinearDecoder]
     ) -> nn.ModuleDict:
-        n_genes = block.stop - block.start
+        n_genes = self.n_input
         modules: dict[str, nn.Module] = {}
-        for part in LIKELIHOODS[block.gene_likelihood].parts:
+        for part in LIKELIHOODS[self.gene_likelihood].parts:
             if part.depends_on == "factors":
                 modules[part.name] = as_decoder(n_genes)
             elif part.depends_on == "gene":
                 modules[part.name] = Grouped(1, n_genes)
-            elif block.dispersion == "gene-cell":
+            elif self.dispersion == "gene-cell":
                 modules[part.name] = linear(n_genes, bias=True, use_batch_norm=False)
             else:
-                modules[part.name] = Grouped(self._n_groups(block), n_genes)
+                modules[part.name] = Grouped(self._n_groups(), n_genes)
         return nn.ModuleDict(modules)
 
-    def _n_groups(self, block: Block) -> int:
-        if block.dispersion == "gene-label":
+    def _n_groups(self) -> int:
+        if self.dispersion == "gene-label":
             if self.n_labels < 1:
                 msg = "dispersion='gene-label' needs labels: n_labels is 0. Name them (labels_key in tl.ldvae)."
                 raise ValueError(msg)
             return self.n_labels
-        return max(self.n_batch, 1) if block.dispersion == "gene-batch" else 1
+        return max(self.n_batch, 1) if self.dispersion == "gene-batch" else 1
 
     def _decoders(self) -> list[LinearDecoder]:
         """Of the log proportions, and of the parts that are decoded alike."""
         return [self.decoder, *self._parts_on("factors")]
 
     def _parts_on(self, what: str) -> list[Any]:
-        return [
-            dict(self.parts_of(i))[part.name]
-            for i, block in enumerate(self.blocks)
-            for part in LIKELIHOODS[block.gene_likelihood].parts
-            if part.depends_on == what
-        ]
+        parts, known = dict(self.named_parts()), LIKELIHOODS[self.gene_likelihood].parts
+        return [parts[part.name] for part in known if part.depends_on == what]
 
     def library_prior(self, batch_index: Tensor | None) -> tuple[Tensor, Tensor]:
         """Mean and variance of the log library of each cell, n_cells x 1, or 1 x 1 where they are all the same."""
@@ -499,30 +479,5 @@ class LDVAE(nn.Module):
         if not captured and self.library_log_means.isnan().any():
             msg = "The prior of the library is not set: call set_library_prior, or pass use_observed_lib_size=True."
             raise ValueError(msg)
-        rows = slice(None) if len(self.library_log_means) == 1 else _needed(batch_index, "batch_index")
+        rows = slice(None) if len(self.library_log_means) == 1 else needed(batch_index, "batch_index")
         return self.library_log_means[rows, None], self.library_log_vars[rows, None]
-
-
-def _needed(value: Tensor | None, name: str) -> Tensor:
-    if value is None:
-        msg = f"{name} is missing: this model was built with several of its levels."
-        raise ValueError(msg)
-    return value
-
-
-def _check_sizes(**sizes: int) -> None:
-    for name, size in sizes.items():
-        if size < 1:
-            msg = f"{name} must be at least 1, but is {size}."
-            raise ValueError(msg)
-
-
-def _check_choices(dispersion: str, gene_likelihood: str, latent_distribution: str) -> None:
-    for name, value, choices in (
-        ("dispersion", dispersion, get_args(Dispersion)),
-        ("gene_likelihood", gene_likelihood, tuple(LOG_PROBS)),
-        ("latent_distribution", latent_distribution, get_args(LatentDistribution)),
-    ):
-        if value not in choices:
-            msg = f"{name}={value!r} is unknown. Choose one of {', '.join(map(repr, choices))}."
-            raise ValueError(msg)
