@@ -71,16 +71,21 @@ def ldvae(
     ----------
     data
         Annotated counts, cells x genes, in memory or on disk (backed, or opened with :func:`sc_ldvae.io.open`); or a
-        MuData, of which `modality` is fitted.
+        MuData, of which one `modality` is fitted, or several `modalities` together.
     n_latent
         Number of factors; with an adaptive prior the most that there can be.
     modality
         Modality of a MuData to fit, in place.
+    modalities
+        Modalities of a MuData to fit together, each with its likelihood, such as ``{'rna': 'nb', 'prot':
+        'nb_background', 'atac': 'bernoulli'}``; or their names, all with `gene_likelihood`. Cells are matched by name,
+        and may lack modalities. Covariates are columns of the MuData's `obs` then, and the next arguments may be
+        mappings by modality.
     layer
-        Layer that holds the raw counts; `X` if None.
+        Layer that holds the raw counts; `X` if None. For `modalities` one for all, or a mapping.
     mask_var
         Genes to fit: a boolean array, or a boolean column of `var`. By default the column ``'highly_variable'`` if
-        there is one, else all genes; None means all genes.
+        there is one, else all genes; None means all genes. For `modalities` one for all, or a mapping.
     batch_key
         Column of `obs` with the batches, whose effects the decoder takes out.
     labels_key
@@ -91,7 +96,8 @@ def ldvae(
         Columns of `obs` with numbers whose linear effects the decoder takes out, per standard deviation.
     size_factor_key
         Column of `obs` with positive size factors that stand for the library, at any scale: they are multiplied so
-        that their mean is the mean total count. The library is then not latent. Not for ``'nb_background'``.
+        that their mean is the mean total count. The library is then not latent. Not for ``'nb_background'``. For
+        `modalities` a mapping to columns of each modality's `obs`.
     gene_likelihood
         ``'nb'`` (negative binomial), ``'zinb'`` (zero-inflated), ``'poisson'``; ``'bernoulli'``: whether there are any,
         if they are Poisson; for peaks of accessible chromatin; ``'nb_background'``: above a background; for surface
@@ -113,6 +119,18 @@ def ldvae(
         Give the decoder a bias of its own, needed only without BatchNorm.
     n_hidden, n_layers_encoder, dropout_rate
         Width, number and dropout of the encoder's hidden layers.
+    hide_modality
+        With `modalities`: share of the cells that show and explain one of their modalities alone, others in every step.
+        Without, encoders learn to rely on each other, and say little where cells lack a modality.
+    modality_weights
+        With `modalities`: what the log-likelihood of each is multiplied by in training, by name; 1 where none is given.
+        A modality with few features does not drown, so there is rarely a reason.
+    hide_modality
+        With `modalities`: share of the cells that show and explain one of their modalities alone, others in every step.
+        Without, encoders learn to rely on each other, and say little where cells lack a modality.
+    modality_weights
+        With `modalities`: what the log-likelihood of each is multiplied by in training, by name; 1 where none is given.
+        A modality with few features does not drown, so there is rarely a reason.
     loadings_prior
         ``'adaptive'``: the loadings of each factor, and the effects of each covariate, have a normal prior around zero
         whose scale is learnt from the cells. Factors whose evidence is negative after 45 % of the training vanish:
@@ -173,6 +191,10 @@ def ldvae(
     ``uns['ldvae']`` (``uns[key_added]``)
         Record: parameters, decoder, encoder, history, explained deviance, reason of the stop.
 
+    A joint fit puts all of this into every one of its `modalities`, of its own cells and genes, so that each of them is
+    a fitted AnnData; and into the MuData the latent and its variance of all cells, the loadings of all genes, and a
+    record that holds those of the modalities. With ``'nb_background'`` there is no library.
+
     With Z the latent, C the covariates, l the library and the arrays of ``uns['ldvae']['decoder']``, the mean of the
     fitted genes' counts, zero inflation aside, is
     ``l * softmax(Z @ loadings.T + intercept + C @ covariate_effects.T)``, and for ``'nb_background'``
@@ -208,6 +230,16 @@ def ldvae(
     >>> sc_ldvae.tl.ldvae(adata, n_latent=3, max_epochs=2, progress=False)
     >>> adata.obsm["X_ldvae"].shape, adata.varm["ldvae_loadings"].shape
     ((200, 3), (50, 3))
+
+    Two modalities together:
+
+    >>> from mudata import MuData
+    >>> prot = sc_ldvae.datasets.simulate(n_obs=200, n_vars=20, n_latent=3, gene_likelihood="nb_background")
+    >>> mdata = MuData({"rna": adata, "prot": prot})
+    >>> modalities = {"rna": "nb", "prot": "nb_background"}
+    >>> sc_ldvae.tl.ldvae(mdata, 3, modalities=modalities, key_added="joint", max_epochs=2, progress=False)
+    >>> mdata.obsm["joint"].shape, mdata["prot"].varm["joint"].shape
+    ((200, 3), (20, 3))
     """
     from sc_ldvae import fit, inputs, record
 
