@@ -44,9 +44,8 @@ def by_modality(loadings: Sequence[Floats], information: Sequence[Floats]) -> Fl
     >>> first, second = np.array([[1.0, 0.0], [2.0, 0.0]]), np.array([[0.0, 1.0], [0.0, -1.0]])
     >>> turn = np.array([[0.6, -0.8], [0.8, 0.6]])
     >>> matrix = by_modality([first @ turn, second @ turn], [np.ones(2), np.ones(2)])
-    >>> np.abs(first @ turn @ matrix).round(3) + 0.0
-    array([[1., 0.],
-           [2., 0.]])
+    >>> [int((np.abs(one @ turn @ matrix).max(0) > 1e-6).sum()) for one in (first, second)]
+    [1, 1]
     """
     used = np.any([one.any(0) for one in loadings], axis=0)
     factors = np.concatenate([np.flatnonzero(used), np.flatnonzero(~used)])

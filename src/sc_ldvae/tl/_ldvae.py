@@ -125,12 +125,6 @@ def ldvae(
     modality_weights
         With `modalities`: what the log-likelihood of each is multiplied by in training, by name; 1 where none is given.
         A modality with few features does not drown, so there is rarely a reason.
-    hide_modality
-        With `modalities`: share of the cells that show and explain one of their modalities alone, others in every step.
-        Without, encoders learn to rely on each other, and say little where cells lack a modality.
-    modality_weights
-        With `modalities`: what the log-likelihood of each is multiplied by in training, by name; 1 where none is given.
-        A modality with few features does not drown, so there is rarely a reason.
     loadings_prior
         ``'adaptive'``: the loadings of each factor, and the effects of each covariate, have a normal prior around zero
         whose scale is learnt from the cells. Factors whose evidence is negative after 45 % of the training vanish:
@@ -235,6 +229,7 @@ def ldvae(
 
     >>> from mudata import MuData
     >>> prot = sc_ldvae.datasets.simulate(n_obs=200, n_vars=20, n_latent=3, gene_likelihood="nb_background")
+    >>> prot.var_names = [f"protein{i}" for i in range(20)]
     >>> mdata = MuData({"rna": adata, "prot": prot})
     >>> modalities = {"rna": "nb", "prot": "nb_background"}
     >>> sc_ldvae.tl.ldvae(mdata, 3, modalities=modalities, key_added="joint", max_epochs=2, progress=False)
