@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from sc_ldvae.nn import log_nb, log_poisson, log_zinb
+from sc_ldvae.nn import log_bernoulli, log_nb, log_poisson, log_zinb
 
 COUNTS = np.array([[0, 1, 2, 5, 30, 100, 1000, 10_000]])
 MEANS = (1e-6, 1e-3, 0.1, 1.0, 10.0, 1e3, 1e5)
@@ -58,6 +58,21 @@ def test_poisson_is_torchs(mean: float) -> None:
     torch.testing.assert_close(log_poisson(x, log_mu), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("mean", [1e-300, 1e-30, *MEANS])
+def test_bernoulli_is_scipys_and_has_its_gradient(mean: float, dtype: torch.dtype) -> None:
+    """Also where the mean, or the probability of none, is zero in such numbers."""
+    x, log_mu = tensors(dtype, mean)
+    log_mu.requires_grad_()
+    got = log_bernoulli(x, log_mu)
+    got.sum().backward()
+    tolerance = {"rtol": 1e-10} if dtype == torch.float64 else {"rtol": 1e-5, "atol": 1e-5}
+    expected = np.where(COUNTS > 0, stats.poisson.logsf(0, mean), -mean)
+    np.testing.assert_allclose(got.detach().numpy(), expected, **tolerance)
+    slope = np.where(COUNTS > 0, mean / np.expm1(min(mean, 700.0)), -mean)
+    np.testing.assert_allclose(log_mu.grad.numpy(), slope, rtol=tolerance["rtol"], atol=1e-5)
+
+
 @pytest.mark.parametrize("mean", [1e-3, 1.0, 1e3])
 @pytest.mark.parametrize("theta", [1e-4, 1.0, 15.99, 16.01, 1e6])
 def test_gradients_of_nb_are_those_of_the_direct_formula(mean: float, theta: float) -> None:
@@ -82,6 +97,7 @@ def test_gradients_of_nb_are_those_of_the_direct_formula(mean: float, theta: flo
     ("log_prob", "n_parameters"),
     [
         pytest.param(log_poisson, 1, id="poisson"),
+        pytest.param(log_bernoulli, 1, id="bernoulli"),
         pytest.param(log_nb, 2, id="nb"),
         pytest.param(log_zinb, 3, id="zinb"),
     ],

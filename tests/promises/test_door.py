@@ -455,7 +455,7 @@ REFUSALS = [
         as_it_is,
         {"gene_likelihood": "gaussian"},
         ValueError,
-        "^gene_likelihood='gaussian' is unknown.*'nb', 'zinb', 'poisson'",
+        "^gene_likelihood='gaussian' is unknown.*'nb', 'zinb', 'poisson', 'bernoulli'",
         id="likelihood",
     ),
     pytest.param(

@@ -46,6 +46,7 @@ ROOMS = {
         "Normal",
         "Posterior",
         "log_nb",
+        "log_bernoulli",
         "log_poisson",
         "log_zinb",
     ],

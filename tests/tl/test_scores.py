@@ -216,7 +216,7 @@ def test_marginal_grows_with_the_draws(scored: AnnData) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Observation names are not unique")
-@pytest.mark.parametrize("likelihood", ["nb", "zinb", "poisson"])
+@pytest.mark.parametrize("likelihood", ["nb", "zinb", "poisson", "bernoulli"])
 def test_marginal_is_the_integral(
     likelihood: str, fit_quickly: Callable[..., None], reseal: Callable[[AnnData], None]
 ) -> None:
@@ -248,6 +248,8 @@ def log_probability(decoder: record.Decoder, x: np.ndarray, mean: np.ndarray, z:
     """Log probability of one cell's counts at each z."""
     nothing = np.zeros((len(z), 0))
     parameters = decoder.natural(decoder.linear(z, nothing, np.zeros(len(z), dtype=np.int64)))
+    if decoder.likelihood.name == "bernoulli":
+        return stats.bernoulli.logpmf(x > 0, -np.expm1(-mean)).sum(1)
     if "theta" not in parameters:
         return stats.poisson.logpmf(x, mean).sum(1)
     theta = parameters["theta"]

@@ -52,9 +52,9 @@ def simulate(
     n_continuous
         Number of continuous covariates, standard normal, in ``obs['covariate1']`` and so on.
     mean_library
-        Median total count of a cell.
+        Median library of a cell: its total count, for ``'bernoulli'`` before only ones are left of it.
     gene_likelihood
-        ``'nb'``, ``'zinb'`` or ``'poisson'``.
+        ``'nb'``, ``'zinb'``, ``'poisson'`` or ``'bernoulli'``, whose counts are zeros and ones.
     rng
         Seed or generator.
 
@@ -62,7 +62,7 @@ def simulate(
     -------
     Counts in `X` (float32, CSR) and the truth beside them: ``obsm['true_latent']``, ``obs['true_library']``,
     ``varm['true_loadings']``, ``varm['true_batch_effects']`` and ``varm['true_continuous_effects']`` (where there are
-    such), ``var['true_intercept']``, ``var['true_theta']`` (not for Poisson).
+    such), ``var['true_intercept']``, ``var['true_theta']`` (for ``'nb'`` and ``'zinb'``).
 
     Raises
     ------

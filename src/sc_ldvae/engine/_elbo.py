@@ -85,7 +85,7 @@ class FusedElbo:
             self._likelihood.add_adaptive_prior(rows, inputs.u, kl)
             self._backward(q, distance, inputs, kl_weight)
             self._likelihood.add_prior(prior_weight)
-        terms = (log_likelihood - rows.log_factorials, kl[:, :n_latent].sum(1), kl_library)
+        terms = (log_likelihood, kl[:, :n_latent].sum(1), kl_library)
         return Elbo(*map(torch.from_numpy, terms))
 
     @np.errstate(all="ignore")
@@ -97,7 +97,7 @@ class FusedElbo:
         log_likelihood = self._likelihood.forward(rows, self._inputs(q.sample, rows, annotations), training=False)
         squares = (q.sample - q.prior_mean) ** 2 / q.prior_variance
         ratios = 0.5 * (q.noise**2 - squares + np.log(q.variance / q.prior_variance)).sum(1)
-        return log_likelihood - rows.log_factorials + ratios
+        return log_likelihood + ratios
 
     def posterior(self, rows: SparseRows) -> tuple[Floats, Floats]:
         """Mean and variance of the normal variables, n_cells x n_latent, then log library where it is latent."""

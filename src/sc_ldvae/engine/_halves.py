@@ -101,15 +101,20 @@ class Halves:
     @torch.no_grad()
     def _of_minibatch(self, prior: AdaptivePrior) -> tuple[Tensor, Tensor, Tensor]:
         """Effects, counted and divergence, as `AdaptivePrior.observe` takes them."""
-        x, u, q = self.arguments["x"], self._seen.u, self._seen.posterior
+        x, u, q = self._counts(prior), self._seen.u, self._seen.posterior
         squares = torch.column_stack([u[:, -prior.n_rows :] ** 2, torch.ones_like(u[:, :1])])
         divergence = Normal(q.mean.T, q.variance.T).kl(0.0, 1.0)[: prior.n_factors] / len(x)
         return self._seen.weight.T[-prior.n_rows :], squares.T @ x / len(x), divergence
 
     def _of_effects(self, prior: AdaptivePrior) -> Tensor:
         """What has the gradient that the adaptive prior adds."""
-        x, effects, z = self.arguments["x"], self._seen.weight.T[-prior.n_rows :], self._seen.u[:, : prior.n_factors]
+        x, effects, z = self._counts(prior), self._seen.weight.T[-prior.n_rows :], self._seen.u[:, : prior.n_factors]
         return (self._pull * effects).sum() + 0.5 * ((x @ self._penalty) * z**2).sum() / len(x)
+
+    def _counts(self, prior: AdaptivePrior) -> Tensor:
+        """As the prior sees them."""
+        x = self.arguments["x"]
+        return x.sign() if prior.thresholded else x
 
     @torch.no_grad()
     def _of_sizes(self, prior: AdaptivePrior) -> Tensor:

@@ -97,6 +97,8 @@ def _check_computable(stored: record.Record) -> None:
     size_factor_key = stored.param("size_factor_key")
     if covariates:
         refused = f"covariates beside the batch ({', '.join(map(repr, covariates))})"
+    elif stored.options.gene_likelihood == "bernoulli":
+        refused = "zeros and ones (gene_likelihood='bernoulli')"
     elif size_factor_key is not None:
         refused = f"size factors (obs[{size_factor_key!r}])"
     elif isinstance(stored.decoder.parts.get("log_theta"), record.AffineMap):

@@ -6,12 +6,15 @@ import math
 
 import numpy as np
 
+from sc_ldvae.kernels._bernoulli import log_odds
 from sc_ldvae.kernels._jit import kernel, log1p, part_of_kernel
 from sc_ldvae.kernels._softmax import softmax
 
 
 @kernel
-def deviances(indptr, genes, counts, library, null, eta, centred, loadings, without, theta, not_inflated, out):
+def deviances(
+    indptr, genes, counts, library, null, eta, centred, loadings, without, theta, not_inflated, thresholded, out
+):
     """Fill each cell's deviance under the null, and under the decoder without each set of factors.
 
     Parameters
@@ -30,6 +33,8 @@ def deviances(indptr, genes, counts, library, null, eta, centred, loadings, with
         Inverse dispersions, n_cells x genes; None for Poisson.
     not_inflated
         Share of the counts that zero inflation leaves, n_cells x genes; None without.
+    thresholded
+        Whether only is seen that counts are above zero; without theta.
     out
         Filled: n_cells x (1 + n_sets), double precision.
     """
@@ -57,7 +62,10 @@ def deviances(indptr, genes, counts, library, null, eta, centred, loadings, with
                     for g in range(n_genes):
                         proportions[g] *= share[g]
             if theta is None:
-                out[cell, i] = _poisson(x_genes, x, proportions)
+                if thresholded:
+                    out[cell, i] = _bernoulli(x_genes, proportions)
+                else:
+                    out[cell, i] = _poisson(x_genes, x, proportions)
             else:
                 out[cell, i] = _negative_binomial(x_genes, x, proportions, theta[cell])
 
@@ -70,6 +78,18 @@ def _poisson(genes, counts, mean):
     total = float(value)
     for i in range(len(genes)):
         total += counts[i] * math.log(counts[i] / mean[genes[i]]) - counts[i]
+    return 2 * total
+
+
+@part_of_kernel
+def _bernoulli(genes, mean):
+    value = mean.dtype.type(0)
+    for g in range(len(mean)):
+        value += mean[g]
+    total = float(value)
+    for g in genes:
+        m = float(mean[g])
+        total -= log_odds(m, math.log(m))
     return 2 * total
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sc_ldvae.kernels import _negative_binomial, _poisson, _zero_inflation
+from sc_ldvae.kernels import _bernoulli, _negative_binomial, _poisson, _zero_inflation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -17,4 +17,5 @@ TERMS: dict[str, Callable[[Sequence[NDArray[np.floating[Any]]]], Any]] = {
     "nb": _negative_binomial.terms,
     "zinb": _zero_inflation.terms,
     "poisson": _poisson.terms,
+    "bernoulli": _bernoulli.terms,
 }

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
+from sc_ldvae.likelihoods._bernoulli import Bernoulli
 from sc_ldvae.likelihoods._block import Block
 from sc_ldvae.likelihoods._likelihood import Contrasts, Likelihood, Part
 from sc_ldvae.likelihoods._negative_binomial import NegativeBinomial, log_theta_by_moments
 from sc_ldvae.likelihoods._poisson import Poisson
 from sc_ldvae.likelihoods._zero_inflated import ZeroInflated
 
-GeneLikelihood: TypeAlias = Literal["nb", "zinb", "poisson"]
+GeneLikelihood: TypeAlias = Literal["nb", "zinb", "poisson", "bernoulli"]
 
-LIKELIHOODS: dict[str, Likelihood] = {one.name: one for one in (NegativeBinomial(), ZeroInflated(), Poisson())}
+LIKELIHOODS: dict[str, Likelihood] = {
+    one.name: one for one in (NegativeBinomial(), ZeroInflated(), Poisson(), Bernoulli())
+}
 
 __all__ = [
     "LIKELIHOODS",
+    "Bernoulli",
     "Block",
     "Contrasts",
     "GeneLikelihood",

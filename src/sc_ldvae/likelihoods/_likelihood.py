@@ -56,10 +56,20 @@ class Likelihood(ABC):
 
     name: ClassVar[str]
     parts: ClassVar[tuple[Part, ...]] = ()
+    thresholded: ClassVar[bool] = False
+    """Whether it tells zero from any other count, and no more."""
 
     @abstractmethod
     def start(self, counts: csr_matrix, library: Floats) -> dict[str, Floats]:
         """Values of the parts for a fit to start from, n_genes each, from `counts`, n_cells x n_genes."""
+
+    def proportions(self, totals: Floats, n_cells: int) -> Floats:  # noqa: ARG002  counts have no largest number
+        """Proportions that all of `n_cells` share, n_genes, none zero, from their `totals`.
+
+        Those are sums of counts; if `thresholded`, numbers of cells with any.
+        """
+        totals = totals + 0.5
+        return totals / totals.sum()
 
     @abstractmethod
     def deviances(self, counts: csr_matrix, contrasts: Contrasts, linear: Mapping[str, Floats]) -> Floats:
@@ -72,6 +82,10 @@ class Likelihood(ABC):
     @abstractmethod
     def expected_information(self, mean: Floats, linear: Mapping[str, Floats]) -> Floats:
         """Its expectation where `mean` and parts are one value per gene, n_genes."""
+
+    def information_per_count(self, mean: Floats, linear: Mapping[str, Floats]) -> Floats:
+        """The same per count of genes with these mean counts, n_genes; if `thresholded`, per cell with any."""
+        return self.expected_information(mean, linear) / mean
 
     @abstractmethod
     def draw(

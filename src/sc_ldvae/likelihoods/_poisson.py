@@ -53,11 +53,17 @@ class Poisson(Likelihood):
 
 
 def spread_deviances(
-    counts: csr_matrix, contrasts: Contrasts, theta: Floats | None, not_inflated: Floats | None
+    counts: csr_matrix,
+    contrasts: Contrasts,
+    theta: Floats | None,
+    not_inflated: Floats | None,
+    *,
+    thresholded: bool = False,
 ) -> Floats:
     """Deviances under a negative binomial with these inverse dispersions (None: Poisson).
 
-    `not_inflated` is the share of the counts that zero inflation leaves (None: all); the null knows of none.
+    `not_inflated` is the share of the counts that zero inflation leaves (None: all); the null knows of none. With
+    `thresholded` only is seen whether Poisson counts are above zero.
     """
     # numba takes half a second to load, which who only reads a fit need not wait for.
     from sc_ldvae.kernels import deviances
@@ -76,6 +82,7 @@ def spread_deviances(
         without,
         None if theta is None else _single(theta),
         None if not_inflated is None else _single(not_inflated),
+        thresholded,
         out,
     )
     return out

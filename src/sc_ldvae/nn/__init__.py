@@ -18,7 +18,7 @@ from sc_ldvae.nn._encoder import Layer as Layer
 from sc_ldvae.nn._encoder import Normal
 from sc_ldvae.nn._ldvae import LDVAE, CountParameters, Elbo, Posterior
 from sc_ldvae.nn._log_probs import LOG_PROBS as LOG_PROBS
-from sc_ldvae.nn._log_probs import log_nb, log_poisson, log_zinb
+from sc_ldvae.nn._log_probs import log_bernoulli, log_nb, log_poisson, log_zinb
 from sc_ldvae.nn._state import FACTORY as FACTORY
 from sc_ldvae.nn._state import undisturbed as undisturbed
 
@@ -31,6 +31,7 @@ __all__ = [
     "Likelihood",
     "Normal",
     "Posterior",
+    "log_bernoulli",
     "log_nb",
     "log_poisson",
     "log_zinb",

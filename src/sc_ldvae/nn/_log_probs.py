@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 # Above this, Stirling's series of log Gamma is exact to 1e-11 with the terms kept below.
 _STIRLING_FROM = 16.0
+# Below, the log of a Poisson's mean is that of the probability of any count, even to double precision.
+_LEAST_LOG_MEAN = -60.0
 
 
 def log_poisson(x: Tensor, log_mu: Tensor) -> Tensor:
@@ -39,6 +41,33 @@ def log_poisson(x: Tensor, log_mu: Tensor) -> Tensor:
     tensor([-1.])
     """
     return x * log_mu - log_mu.exp() - torch.lgamma(x + 1)
+
+
+def log_bernoulli(x: Tensor, log_mu: Tensor) -> Tensor:
+    """Elementwise log probability that there are counts where `x` has some, if they have a Poisson distribution.
+
+    Parameters
+    ----------
+    x
+        Counts, n_cells x n_genes, of which only matters whether they are above zero.
+    log_mu
+        Natural log of the mean of the Poisson distribution, broadcastable to `x`.
+
+    Returns
+    -------
+    Log probabilities in nats, shape of `x`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sc_ldvae.nn import log_bernoulli
+    >>> log_bernoulli(torch.tensor([0.0, 1.0]), torch.zeros(2)).exp()
+    tensor([0.3679, 0.6321])
+    """
+    # Of a smaller mean the log is that of the probability, too: it is taken out, for its exponential may be zero.
+    least = log_mu.clamp(min=_LEAST_LOG_MEAN)
+    log_any = (-torch.expm1(-least.exp())).log() + (log_mu - least)
+    return torch.where(x > 0, log_any, -log_mu.exp())
 
 
 def log_nb(x: Tensor, log_mu: Tensor, log_theta: Tensor) -> Tensor:
@@ -138,4 +167,9 @@ def _stirling_rest(a: Tensor) -> Tensor:
 
 
 # Of each likelihood by name; arguments after the log mean are its parts, in their order.
-LOG_PROBS: dict[str, Callable[..., Tensor]] = {"nb": log_nb, "zinb": log_zinb, "poisson": log_poisson}
+LOG_PROBS: dict[str, Callable[..., Tensor]] = {
+    "nb": log_nb,
+    "zinb": log_zinb,
+    "poisson": log_poisson,
+    "bernoulli": log_bernoulli,
+}

@@ -89,7 +89,9 @@ def ldvae(
         Column of `obs` with positive size factors that stand for the library, at any scale: they are multiplied so
         that their mean is the mean total count. The library is then not latent.
     gene_likelihood
-        ``'nb'`` (negative binomial), ``'zinb'`` (zero-inflated) or ``'poisson'``.
+        ``'nb'`` (negative binomial), ``'zinb'`` (zero-inflated), ``'poisson'``, or ``'bernoulli'``: whether a Poisson
+        count is above zero, for peaks of accessible chromatin. It takes any counts, and whatever is above zero for one;
+        library and encoders see the counts as they are.
     dispersion
         Whether the inverse dispersion theta is one number per gene (``'gene'``), per gene and batch
         (``'gene-batch'``), per gene and label (``'gene-label'``), or a log-linear function of the factors
