@@ -69,7 +69,8 @@ def _null(model: LDVAE, cells: Cells, training: Positions) -> Callable[[Position
     most = max(1, min(_CELLS, _NUMBERS // cells.source.n_vars))
     some = evenly(training, most)
     rows, library = cells.source.rows(some).astype(np.float64), cells.library(some).astype(np.float64)
-    log_proportions = np.log(null_proportions(cells.source, training))
+    likelihood = LIKELIHOODS[model.blocks[0].gene_likelihood]
+    log_proportions = np.log(null_proportions(likelihood, cells.source, training))
     starts = [LIKELIHOODS[block.gene_likelihood].start(rows[:, block.genes], library) for block in model.blocks]
 
     def mean(asked: Positions) -> float:

@@ -59,7 +59,7 @@ def explained_deviance(
         ``'held_out'``: those that the fit has not seen. ``'all'``: every cell.
     thinned
         Share of the counts to judge by, above 0 and below 1, such as 0.2; by default latent and deviance come from the
-        same counts.
+        same counts. Not with ``gene_likelihood='bernoulli'``: whether there are counts has no parts.
     key
         The `key_added` of the fit.
     modality
@@ -131,7 +131,7 @@ def explained_deviance(
     # Thinning may leave a cell without counts in either part.
     scored = scored & (decoded.source.totals > 0) & (decoded.library > 0)
     _check_some(scored, codes, groupby, thinned)
-    null = assess.null_proportions(counts, np.flatnonzero(others))
+    null = assess.null_proportions(stored.decoder.likelihood, counts, np.flatnonzero(others))
     with tqdm(total=int(scored.sum()), unit="cell", disable=not progress) as bar:
         sums = assess.Deviances.of(stored.shown_decoder, decoded, np.flatnonzero(scored), null, bar)
     result: dict[str, Any] = sums.shares() | {
@@ -188,6 +188,13 @@ def _thinned(adata: AnnData, stored: record.Record, counts: Source, share: float
 
     if not 0 < share < 1:
         msg = f"thinned must be above 0 and below 1, but is {share}. Give the share of counts to judge by, such as 0.2."
+        raise ValueError(msg)
+    likelihood = stored.decoder.likelihood
+    if likelihood.thresholded:
+        msg = (
+            f"thinned={share}, but the fit uns[{stored.keys.uns!r}] has gene_likelihood={likelihood.name!r}, and "
+            "whether there are counts can't be split in two. Leave thinned out."
+        )
         raise ValueError(msg)
     judged, kept = thinned(counts, share, np.random.default_rng(rng))
     scorable = inputs.encoder_of(adata, stored, kept)
