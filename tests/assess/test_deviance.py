@@ -7,7 +7,7 @@ import pytest
 from scipy import sparse, stats
 from scipy.special import expit, softmax
 
-from sc_ldvae.assess import Decoded, deviances_without, explained_deviance
+from sc_ldvae.assess import Decoded, deviances_without, explained_deviance, null_proportions
 from sc_ldvae.counts import InMemory
 from sc_ldvae.likelihoods import LIKELIHOODS
 from sc_ldvae.record import AffineMap, Decoder
@@ -78,6 +78,18 @@ def test_deviance_without_sets_of_factors(gene_likelihood: str, dispersion: str)
             proportions = np.exp(eta) + np.exp(parts["log_background"])
         expected.append(deviance(x, library[:, None] * proportions, theta))
     np.testing.assert_allclose(got, np.column_stack(expected), rtol=2e-4)
+
+
+@pytest.mark.parametrize("gene_likelihood", ["nb", "poisson", "bernoulli"])
+def test_the_null_expects_of_each_gene_what_there_is(gene_likelihood: str) -> None:
+    likelihood, mean = LIKELIHOODS[gene_likelihood], np.array([0.01, 0.2, 1.0, 3.0])
+    x = np.random.default_rng(0).poisson(mean, (20_000, 4)).astype(np.float32)
+    if likelihood.thresholded:
+        # Whatever there is beyond one.
+        x *= np.array([1, 5, 1, 2], np.float32)
+    got = null_proportions(likelihood, InMemory(sparse.csr_matrix(x)), np.arange(len(x)))
+    np.testing.assert_allclose(got, mean / mean.sum(), rtol=0.1)
+    assert got.sum() == pytest.approx(1)
 
 
 @pytest.mark.parametrize("gene_likelihood", ["nb", "poisson"])

@@ -203,6 +203,8 @@ def test_gene_totals_of_some_cells(at_once: int, counts: InMemory, dense: np.nda
     cells = np.array([3, 9, 9, 4, 20])
     np.testing.assert_array_equal(gene_totals(counts, cells, at_once), dense[cells].astype(float).sum(0), strict=True)
     np.testing.assert_array_equal(gene_totals(counts, cells[:0], at_once), np.zeros(13), strict=True)
+    with_any = gene_totals(counts, cells, at_once, thresholded=True)
+    np.testing.assert_array_equal(with_any, (dense[cells] > 0).sum(0).astype(float), strict=True)
 
 
 def test_gene_totals_are_exact() -> None:

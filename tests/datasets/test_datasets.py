@@ -88,13 +88,17 @@ def true_mean(adata: AnnData) -> np.ndarray:
 
 
 @pytest.mark.parametrize("design", [{}, {"n_batches": 3, "n_continuous": 2}], ids=["plain", "batches-and-covariates"])
-@pytest.mark.parametrize("gene_likelihood", ["nb", "zinb", "poisson", "nb_background"])
+@pytest.mark.parametrize("gene_likelihood", ["nb", "zinb", "poisson", "bernoulli", "nb_background"])
 def test_simulated_counts_have_the_stored_mean_and_dispersion(gene_likelihood: str, design: dict[str, int]) -> None:
-    adata = datasets.simulate(**MANY, **design, gene_likelihood=gene_likelihood, rng=1)
+    few = {"mean_library": 20} if gene_likelihood == "bernoulli" else {}
+    adata = datasets.simulate(**MANY | few, **design, gene_likelihood=gene_likelihood, rng=1)
     x, mean = adata.X.toarray().astype(float), true_mean(adata)
-    inverse_theta = 0.0 if gene_likelihood == "poisson" else 1 / adata.var["true_theta"].to_numpy()
+    inverse_theta = 1 / adata.var["true_theta"].to_numpy() if "true_theta" in adata.var else 0.0
     kept = 1 / (1 + np.exp(-2)) if gene_likelihood == "zinb" else 1.0
     variance = kept * mean * (1 + mean * (inverse_theta + 1 - kept))
+    if gene_likelihood == "bernoulli":
+        mean = -np.expm1(-mean)
+        variance = mean * (1 - mean)
     # Sums over cells of independent residuals are normal: 30 genes within four standard errors.
     z_mean = (x - kept * mean).sum(0) / np.sqrt(variance.sum(0))
     assert np.abs(z_mean).max() < 4
@@ -140,7 +144,9 @@ def test_shapes_and_names(n_batches: int, n_continuous: int) -> None:
     assert [key for key in adata.obs if "covariate" in key] == [f"covariate{i + 1}" for i in range(n_continuous)]
 
 
-@pytest.mark.parametrize(("likelihood", "expected"), [("nb", True), ("zinb", True), ("poisson", False)])
+@pytest.mark.parametrize(
+    ("likelihood", "expected"), [("nb", True), ("zinb", True), ("poisson", False), ("bernoulli", False)]
+)
 def test_poisson_has_no_theta(likelihood: str, expected: bool) -> None:
     assert ("true_theta" in datasets.simulate(10, 10, 2, gene_likelihood=likelihood).var) == expected
 

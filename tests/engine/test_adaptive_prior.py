@@ -30,6 +30,7 @@ MODES = [
     {"gene_likelihood": "nb", "dispersion": "gene-cell", "n_layers_encoder": 2},
     {"gene_likelihood": "zinb", "dispersion": "gene-batch"},
     {"gene_likelihood": "nb_background"},
+    {"gene_likelihood": "bernoulli"},
 ]
 
 
@@ -72,9 +73,14 @@ def loss_of(model: LDVAE, *, of_factors: bool) -> tuple[torch.Tensor, np.ndarray
     if model.has_library:
         effects = effects - effects.mean(1, keepdim=True)
     w, squares = effects.detach().numpy(), u.detach().numpy()[:, first:] ** 2
-    # Of a count its information at the mean count: 1 for Poisson, theta / (theta + mean) else.
+    # Of a count its information at the mean count: 1 for Poisson, theta / (theta + mean) for a negative binomial.
     per_count = np.ones(N_GENES)
-    if model.gene_likelihood != "poisson":
+    if model.gene_likelihood == "bernoulli":
+        x = x.sign()
+        share = np.clip(x.numpy().mean(0), 1e-8, 1 - 1e-6)
+        mean = -np.log(1 - share)
+        per_count = mean**2 / (np.exp(mean) - 1) / share
+    elif model.gene_likelihood != "poisson":
         part = dict(model.named_parts())["log_theta"]
         log_theta = part.table.mean(0) if isinstance(part, Grouped) else part.bias
         theta = log_theta.detach().exp().numpy()

@@ -28,6 +28,7 @@ MODES: list[dict[str, Any]] = [
     {"gene_likelihood": "nb", "dispersion": "gene-cell", "n_layers_encoder": 2},
     {"gene_likelihood": "zinb", "dispersion": "gene-batch"},
     {"gene_likelihood": "nb", "dispersion": "gene-label", "latent_distribution": "ln"},
+    {"gene_likelihood": "bernoulli"},
 ]
 in_modes = pytest.mark.parametrize("mode", MODES, ids=lambda mode: "-".join(map(str, mode.values())))
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")

@@ -43,6 +43,9 @@ MODES = [
     )
     # Half of them: each likelihood and dispersion meets all combinations of any four of the others.
     if ((latent == "ln") + observed + norm + bias + (n_layers == 3)) % 2 == 0
+] + [
+    pytest.param({"gene_likelihood": "bernoulli", "use_observed_lib_size": observed}, id=f"bernoulli-{library}")
+    for library, observed in (("latent", False), ("observed", True))
 ]
 
 

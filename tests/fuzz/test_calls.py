@@ -206,7 +206,7 @@ RIGHT: dict[str, tuple[Any, ...]] = {
     "n_batches": (1, 2, 0, 99),
     "n_continuous": (0, 2, -1),
     "mean_library": (100.0, 0, -1, 1e-300, 1e300),
-    "gene_likelihood": ("nb", "zinb", "poisson", "odd"),
+    "gene_likelihood": ("nb", "zinb", "poisson", "bernoulli", "odd"),
     "max_epochs": (1, 0),
     "mask_var": ("few", "gone", None),
     "batch_key": ("batch", "gone"),

@@ -329,7 +329,7 @@ OPTIONS: dict[str, tuple[Any, ...]] = {
     "size_factor_key": ("age", "odd", "n", "batch", None, 5),
     "categorical_covariate_keys": LISTS,
     "continuous_covariate_keys": LISTS,
-    "gene_likelihood": ("zinb", "poisson", "nb", "normal", None, 1),
+    "gene_likelihood": ("zinb", "poisson", "nb", "bernoulli", "normal", None, 1),
     "dispersion": ("gene-batch", "gene-label", "gene-cell", "gene", "cell", None),
     "latent_distribution": ("ln", "normal", "gamma", 1),
     "use_observed_lib_size": (True, False, "yes", 1, None),

@@ -343,6 +343,7 @@ def test_export_leaves_everything_alone(counts: AnnData, unchanged: Unchanged) -
             id="continuous",
         ),
         pytest.param({"size_factor_key": "size"}, r"size factors \(obs\['size'\]\)", id="size factors"),
+        pytest.param({"gene_likelihood": "bernoulli"}, "gene_likelihood='bernoulli'", id="bernoulli"),
     ],
 )
 def test_what_scvi_cannot_compute_is_not_exported(arguments: dict[str, Any], sentence: str, counts: AnnData) -> None:

@@ -66,11 +66,19 @@ def test_poisson_is_torchs(mean: float) -> None:
     torch.testing.assert_close(log_poisson(x, log_mu), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("mean", [*MEANS, 1e-30])
-def test_bernoulli_is_scipys(mean: float) -> None:
-    x, log_mu = tensors(torch.float64, mean)
-    expected = np.where(COUNTS > 0, np.log(-np.expm1(-mean)), -mean)
-    np.testing.assert_allclose(log_bernoulli(x, log_mu).numpy(), expected, rtol=1e-10)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("mean", [1e-300, 1e-30, *MEANS])
+def test_bernoulli_is_scipys_and_has_its_gradient(mean: float, dtype: torch.dtype) -> None:
+    """Also where the mean, or the probability of none, is zero in such numbers."""
+    x, log_mu = tensors(dtype, mean)
+    log_mu.requires_grad_()
+    got = log_bernoulli(x, log_mu)
+    got.sum().backward()
+    tolerance = {"rtol": 1e-10} if dtype == torch.float64 else {"rtol": 1e-5, "atol": 1e-5}
+    expected = np.where(COUNTS > 0, stats.poisson.logsf(0, mean), -mean)
+    np.testing.assert_allclose(got.detach().numpy(), expected, **tolerance)
+    slope = np.where(COUNTS > 0, mean / np.expm1(min(mean, 700.0)), -mean)
+    np.testing.assert_allclose(log_mu.grad.numpy(), slope, rtol=tolerance["rtol"], atol=1e-5)
 
 
 @pytest.mark.parametrize("mean", [1e-3, 1.0, 1e3])

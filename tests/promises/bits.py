@@ -42,6 +42,7 @@ MODES: dict[str, dict[str, Any]] = {
             ("nb", "zinb", "poisson"), ("gene", "gene-batch", "gene-label", "gene-cell")
         )
     },
+    "bernoulli": {"gene_likelihood": "bernoulli", **COVARIATES},
     "default": {},
     "default-all-cells": {"train_size": 1.0},
     "batch": {"batch_key": "batch"},

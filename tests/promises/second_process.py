@@ -71,6 +71,11 @@ def deviance_by_group(adata: ad.AnnData, key: str) -> pd.DataFrame:
     return get.explained_deviance(measured, by_group=True, key=key)
 
 
+def share_of(adata: ad.AnnData, key: str) -> float | None:
+    """Of the counts that are thinned; whether there are any is not."""
+    return None if adata.uns[key]["params"]["gene_likelihood"] == "bernoulli" else 0.3
+
+
 def explained(adata: ad.AnnData, key: str, **options: Any) -> dict[str, Any]:
     tl.explained_deviance(adata, key=key, key_added="result", progress=False, **options)
     return {name: part for name, part in adata.uns.pop("result").items() if name != "params"}
@@ -113,7 +118,7 @@ FUNCTIONS: dict[str, Callable[[ad.AnnData, ad.AnnData, str], Any]] = {
     "explained_deviance": lambda adata, _, key: deviance_by_group(adata, key),
     "enrichment": lambda adata, _, key: enriched(adata, key),
     "explained_deviance-held-out": lambda adata, _, key: explained(adata, key),
-    "explained_deviance-thinned": lambda adata, _, key: explained(adata, key, thinned=0.3, rng=5),
+    "explained_deviance-thinned": lambda adata, _, key: explained(adata, key, thinned=share_of(adata, key), rng=5),
     "stability": lambda adata, _, key: refitted(adata, key),
 }
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 SCRIPT = Path(__file__).with_name("second_process.py")
 SECOND = runpy.run_path(str(SCRIPT))
-# Each likelihood and each dispersion twice, for the file holds their parts beside each other; beside one of them each
-# other option that leaves something there.
+# Each likelihood with parts and each dispersion twice, for the file holds their parts beside each other; beside one of
+# them each other option that leaves something there.
 MODES: dict[str, dict[str, Any]] = {
     f"{likelihood}-{dispersion}{name and f'-{name}'}": {"gene_likelihood": likelihood, "dispersion": dispersion}
     | options
@@ -35,7 +35,7 @@ MODES: dict[str, dict[str, Any]] = {
         ("poisson", "gene-batch", "size-factor", {"size_factor_key": "size_factor"}),
         ("nb", "gene-batch", "mask", {"mask_var": "chosen"}),
         ("zinb", "gene-label", "no-norm", {"use_batch_norm": False}),
-        ("poisson", "gene-label", "deep-encoder-of-counts", {"n_layers_encoder": 3, "log_variational": False}),
+        ("bernoulli", "gene-label", "deep-encoder-of-counts", {"n_layers_encoder": 3, "log_variational": False}),
         ("nb", "gene-cell", "key-added", {"key_added": "foo"}),
         ("nb", "gene", "ln", {"latent_distribution": "ln"}),
         ("zinb", "gene-cell", "ln", {"latent_distribution": "ln"}),

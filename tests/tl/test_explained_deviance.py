@@ -125,6 +125,16 @@ def test_noise_explains_nothing_of_counts_that_the_encoder_has_not_read(gene_lik
     assert thinned["params"] == {"cells": "held_out", "thinned": 0.3, "groupby": ""}
 
 
+def test_whether_there_are_counts_is_not_thinned(
+    simulated: ad.AnnData, fit_quickly: Callable[..., ad.AnnData], unchanged: Unchanged
+) -> None:
+    adata = fit_quickly(simulated, gene_likelihood="bernoulli", copy=True)
+    assert explained(adata)["total"] == pytest.approx(adata.uns["ldvae"]["total_explained_deviance"], rel=1e-4)
+    sentence = r"^thinned=0\.5, but the fit uns\['ldvae'\] has gene_likelihood='bernoulli', and"
+    with unchanged(adata), pytest.raises(ValueError, match=sentence):
+        explained(adata, thinned=0.5)
+
+
 def test_thinning_depends_on_its_seed_alone(fitted: ad.AnnData, assert_same: AssertSame) -> None:
     one = explained(fitted, thinned=0.2, rng=3)
     np.random.seed(1)  # noqa: NPY002  the point of the test

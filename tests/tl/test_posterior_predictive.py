@@ -28,7 +28,7 @@ MODES = [
     for dispersion in ("gene", "gene-batch", "gene-label", "gene-cell")
     for latent in ("normal", "ln")
     for name in [f"{likelihood}-{dispersion}-{latent}"]
-]
+] + [pytest.param({"gene_likelihood": "bernoulli"}, id="bernoulli")]
 
 
 @pytest.fixture(scope="module")
@@ -72,9 +72,12 @@ def dense(samples: list[sparse.csr_matrix]) -> np.ndarray:
     return np.stack([sample.toarray() for sample in samples]).astype(np.float64)
 
 
-def moments(parameters: dict[str, Any]) -> tuple[np.ndarray, ...]:
+def moments(parameters: dict[str, Any], *, thresholded: bool) -> tuple[np.ndarray, ...]:
     """First, second and fourth moment, and probability of zero, by SciPy and the factorial moments."""
     values = {name: frame.to_numpy(dtype=np.float64) for name, frame in parameters.items()}
+    if thresholded:
+        zero = stats.poisson(values["mean"]).pmf(0)
+        return 1 - zero, 1 - zero, 1 - zero, zero
     mu, theta, kept = values["mean"], values.get("theta"), 1 - values.get("zero_inflation", 0.0)
     law = stats.poisson(mu) if theta is None else stats.nbinom(theta, theta / (theta + mu))
     growth = [1.0 if theta is None else (theta + i) / theta for i in range(4)]
@@ -99,7 +102,8 @@ def test_counts_have_the_distribution_of_the_parameters(
 ) -> None:
     # test_likelihood.py holds the parameters to plain NumPy.
     adata = certain(fit_all(**options))
-    first, second, fourth, zero = moments(get.likelihood_parameters(adata))
+    thresholded = options["gene_likelihood"] == "bernoulli"
+    first, second, fourth, zero = moments(get.likelihood_parameters(adata), thresholded=thresholded)
     counts = dense(draw(adata, N_DRAWS, rng=1))
     assert_within_monte_carlo_error(counts, first, second - first**2)
     # Sums of squares are skewed.
@@ -305,6 +309,18 @@ def test_points_are_means_and_variances(checked: AnnData) -> None:
     assert (poisson.get_xy1(), poisson.get_xy2()) == ((1, 1), (2, 2))
     assert all(points.get_rasterized() for points in axes[1].collections)
     assert [text.get_text() for text in axes[1].get_legend().get_texts()] == ["observed", "predicted", "Poisson"]
+
+
+def test_of_bernoulli_zeros_and_ones_are_shown(simulated: AnnData, fit_quickly: Callable[..., AnnData]) -> None:
+    adata = fit_quickly(simulated, gene_likelihood="bernoulli", copy=True)
+    draw(adata, key_added="posterior_predictive")
+    axes = pl.posterior_predictive(adata, show=False)
+    for points, matrix in zip(offsets(axes[1]), (adata.X, adata.layers["posterior_predictive"]), strict=True):
+        shares = (matrix.toarray() > 0).mean(0)
+        shown = shares < 1
+        np.testing.assert_allclose(points, np.column_stack([shares, shares * (1 - shares)])[shown], atol=1e-12)
+    numbers = (adata.X.toarray() > 0).sum(1)
+    assert axes[2].patches[0].get_x() <= numbers.min() < numbers.max() <= 60
 
 
 def test_histograms_are_of_the_totals(checked: AnnData) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sc_ldvae._typing import Floats, Mask, Positions
     from sc_ldvae.assess._decoded import Decoded
     from sc_ldvae.counts import Source
+    from sc_ldvae.likelihoods import Likelihood
     from sc_ldvae.record import Decoder
 
 _CHUNK = 256
@@ -24,14 +25,13 @@ _CHUNK = 256
 _CELLS_FOR_DEVIANCE, _CELLS_FOR_MEAN, _CELLS_FOR_NULL = 2000, 20_000, 50_000
 
 
-def null_proportions(source: Source, cells: Positions, *, has_library: bool) -> Floats:
-    """Share of each gene in all counts of some cells, n_vars, or without a library its mean count.
+def null_proportions(likelihood: Likelihood, source: Source, cells: Positions) -> Floats:
+    """Proportion of each gene where all of some cells have the same, n_vars, or without a library its mean count.
 
     Half a count extra, so that none is zero. Of many cells, those of evenly spaced ones.
     """
     some = evenly(cells, _CELLS_FOR_NULL)
-    totals = gene_totals(source, some) + 0.5
-    return totals / (totals.sum() if has_library else len(some))
+    return likelihood.proportions(gene_totals(source, some, thresholded=likelihood.thresholded), len(some))
 
 
 class Explained(NamedTuple):
@@ -68,7 +68,7 @@ def deviance_on_held_out(
     return explained_deviance(
         decoder,
         decoded(evenly(np.flatnonzero(scored), _CELLS_FOR_DEVIANCE)),
-        null_proportions(source, np.flatnonzero(others), has_library=decoder.likelihood.has_library),
+        null_proportions(decoder.likelihood, source, np.flatnonzero(others)),
         latent_mean=decoded(evenly(np.arange(len(held_out)), _CELLS_FOR_MEAN)).latent.mean(0),
     )
 
@@ -76,7 +76,7 @@ def deviance_on_held_out(
 def explained_deviance(decoder: Decoder, cells: Decoded, null: Floats, latent_mean: Floats) -> Explained:
     """Share of the null's deviance that the fit, and each factor on top of the others, explains.
 
-    The deviance is that of the expected counts under the fitted dispersion (Poisson: none). The null gives every cell
+    The deviance is that of the expected counts under the fitted dispersion (if there is one). The null gives every cell
     its library times the proportions `null`, or without a library these means. A factor's share is the deviance that
     returns when it is set to its mean.
     """

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 def gene_information(decoder: Decoder, library: float) -> Floats:
     """Expected Fisher information of one average cell about each gene's log expression, n_genes.
 
-    With mean count m and inverse dispersion theta it is ``m / (1 + m / theta)`` for a negative binomial, m for
-    Poisson. It weighs genes wherever loadings are compared: a rare gene's loading is mostly noise.
+    With mean count m and inverse dispersion theta it is ``m / (1 + m / theta)`` for a negative binomial, m for Poisson,
+    and less for whether there is any count. It weighs genes wherever loadings are compared: a rare gene's loading is
+    mostly noise.
 
     Parameters
     ----------

@@ -92,11 +92,12 @@ def in_chunks(source: Source, cells: Positions, size: int) -> Iterator[tuple[sli
             yield slice(begin + start, begin + start + len(own)), part.rows(own)
 
 
-def gene_totals(source: Source, cells: Positions, at_once: int = 4096) -> Floats:
-    """Sum of each gene's counts over some of the cells, n_vars, exact."""
+def gene_totals(source: Source, cells: Positions, at_once: int = 4096, *, thresholded: bool = False) -> Floats:
+    """Sum of each gene's counts over some of the cells, n_vars, exact; if `thresholded`, number of those with any."""
     import numpy as np
 
     totals = np.zeros(source.n_vars)
     for _, rows in in_chunks(source, cells, at_once):
-        totals += np.bincount(rows.indices, weights=rows.data, minlength=source.n_vars)
+        weights = None if thresholded else rows.data
+        totals += np.bincount(rows.indices, weights, source.n_vars)
     return totals

@@ -55,9 +55,10 @@ def simulate(
     n_continuous
         Number of continuous covariates, standard normal, in ``obs['covariate1']`` and so on.
     mean_library
-        Median total count of a cell; ``'nb_background'`` has none, and foregrounds of about 30 counts.
+        Median library of a cell: its total count, for ``'bernoulli'`` before only ones are left of it.
+        ``'nb_background'`` has none, and foregrounds of about 30 counts.
     gene_likelihood
-        ``'nb'``, ``'zinb'``, ``'poisson'``, ``'bernoulli'``, zeros and ones, or ``'nb_background'``, as of proteins.
+        ``'nb'``, ``'zinb'``, ``'poisson'``, ``'bernoulli'`` (zeros and ones) or ``'nb_background'`` (as of proteins).
     rng
         Seed or generator.
 
@@ -65,8 +66,8 @@ def simulate(
     -------
     Counts in `X` (float32, CSR) and the truth beside them: ``obsm['true_latent']``, ``obs['true_library']`` (where
     there is one), ``varm['true_loadings']``, ``varm['true_batch_effects']`` and ``varm['true_continuous_effects']``
-    (where there are such), ``var['true_intercept']``, ``var['true_theta']`` (not for Poisson),
-    ``var['true_background']`` (where there is one).
+    (where there are such), ``var['true_intercept']``, ``var['true_theta']`` and ``var['true_background']`` (where there
+    are such).
 
     Raises
     ------

@@ -34,7 +34,8 @@ _LEARNT = ("n_observed", "effects", "counted", "divergence", "slope", "squared_s
 # ``s_i^2 = mean_g(w_ig^2 + v_ig)`` (expectation and maximisation), which each step moves towards.
 #
 # A count x says as much of the log expression of its gene as x counts of a Poisson do, less what dispersion and
-# background take: ``I_ng = x_ng i_g``, with i the expected information per count of a gene at its mean count.
+# background take: ``I_ng = x_ng i_g``, with i the expected information per count of a gene at its mean count. Where the
+# likelihood has a threshold, x is zero or one.
 class AdaptivePrior:
     """Independent normal effects around zero, folded and (if there is a softmax) centred over the genes of a modality.
 
@@ -88,6 +89,11 @@ class AdaptivePrior:
             setattr(self, f"_{name}", value.copy() if value.ndim else value[()])
 
     @property
+    def thresholded(self) -> bool:
+        """Whether the counts that it is told of, and multiplies, are zeros and ones."""
+        return self._likelihood.thresholded
+
+    @property
     def n_rows(self) -> int:
         """Number of rows of the decoder that have the prior: the factors, if they do, then the covariates."""
         return len(self._group)
@@ -120,8 +126,7 @@ class AdaptivePrior:
         self._counted += self._share * (counted - self._counted)
         self._divergence += self._share * (divergence - self._divergence)
         mean = np.maximum(self._counted[-1], _TINY)
-        expression = self._likelihood.expression(mean, linear)
-        self._per_count = (self._likelihood.expected_information(expression, linear) / mean).astype(effects.dtype)
+        self._per_count = self._likelihood.information_per_count(mean, linear).astype(effects.dtype)
         self._information = self.n_training * self._counted[:-1] * self._per_count
         new = self._of_groups((self._effects**2 + self._variance()).mean(1))
         self._squared_scales += effects.dtype.type(_RATE) * (np.maximum(new, _TINY) - self._squared_scales)

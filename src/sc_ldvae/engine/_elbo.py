@@ -73,7 +73,7 @@ class FusedElbo:
             rows, cells = one.shown.rows, one.shown.cells
             weight = weights[one.place] / n_cells
             own = one.view.likelihood.forward(rows, one.inputs, weight, training=training)
-            log_likelihood[cells] += own - rows.log_factorials
+            log_likelihood[cells] += own
             if one.library is not None:
                 kl_library[cells] += one.library.divergence[:, 0]
         kl = z.divergence
@@ -94,7 +94,7 @@ class FusedElbo:
         for one in seen:
             own = one.view.likelihood.forward(one.shown.rows, one.inputs, 1.0, training=False)
             of_library = 0.0 if one.library is None else one.library.log_density_ratio
-            weights[one.shown.cells] += own - one.shown.rows.log_factorials + of_library
+            weights[one.shown.cells] += own + of_library
         return weights
 
     def posterior(self, n_cells: int, shown: Sequence[Shown]) -> tuple[tuple[Floats, Floats], list[Floats | None]]:

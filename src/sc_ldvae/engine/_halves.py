@@ -186,7 +186,9 @@ class _OfView:
 
     @property
     def _own_x(self) -> Tensor:
-        return self._x if self._has is None else self._x[self._has]
+        """Counts of the cells that have the modality, as its prior sees them."""
+        own = self._x if self._has is None else self._x[self._has]
+        return own.sign() if self._prior.thresholded else own
 
 
 def _numpy(tensor: Tensor) -> Floats:

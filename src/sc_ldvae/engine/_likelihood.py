@@ -47,6 +47,7 @@ class FusedLikelihood:
         self._model = model
         name = model.gene_likelihood
         self._terms, parts = TERMS[name], dict(model.named_parts())
+        self._thresholded = LIKELIHOODS[name].thresholded
         depends_on = {part.name: part.depends_on for part in LIKELIHOODS[name].parts}
         decoder = FusedDecoder(model.decoder, flat)
         placed: dict[str, FusedDecoder | Stretch] = {name: _placed(part, flat) for name, part in parts.items()}
@@ -66,7 +67,7 @@ class FusedLikelihood:
         return Inputs(u, np.ascontiguousarray(log_library), groups)
 
     def forward(self, rows: SparseRows, inputs: Inputs, weight: float, *, training: bool) -> Floats:
-        """Log-likelihood of each cell without the factorials of its counts; `backward` knows its gradient.
+        """Log-likelihood of each cell; `backward` knows its gradient.
 
         Of minus `weight` times the sum of them, that is.
         """
@@ -101,7 +102,7 @@ class FusedLikelihood:
         if training:
             self._d_maps, self._d_grouped = d_maps.sum(0), d_grouped.sum(0)
             self._matrix = maps[0]
-        return log_likelihood
+        return log_likelihood if self._thresholded else log_likelihood - rows.log_factorials
 
     def backward(self) -> tuple[Floats, Floats]:
         """Fill the gradients of the parameters; return those by the inputs u and by the log library."""
@@ -126,19 +127,26 @@ class FusedLikelihood:
         n_cells = u.dtype.type(len(u))
         # Those of the factors and of the covariates, or of the latter alone, stand before the bias.
         own = slice(u.shape[1] - 1 - prior.n_rows, u.shape[1] - 1)
-        # Counts are whole numbers, for which NumPy's fast exp is as good as its slow expm1.
-        counts = np.exp(rows.seen_by_gene) - 1 if self._model.log_variational else rows.seen_by_gene
+        by_cell, by_gene = self._counts(rows)
         counted = np.empty((len(rows.gene_indptr) - 1, prior.n_rows + 1), u.dtype)
         slices = n_slices(len(rows.genes) * prior.n_rows // 4)
-        multiply(slices, rows.gene_indptr, rows.cells, counts, u[:, own.start :] ** 2, counted)
+        multiply(slices, rows.gene_indptr, rows.cells, by_gene, u[:, own.start :] ** 2, counted)
         factors = slice(prior.n_factors)
         prior.observe(self._matrix[own], np.ascontiguousarray(counted.T) / n_cells, divergence, self._model.typical())
         of_sum = -(self._d_maps[0, factors] * self._matrix[factors]).sum(1)
         prior.observe_slope(of_sum / u.dtype.type(weight * len(u)))
         self._d_maps[0, own] += prior.pull
         penalty = np.empty((len(u), prior.n_factors), u.dtype)
-        multiply(slices, rows.indptr, rows.genes, rows.counts, prior.penalty, penalty)
+        multiply(slices, rows.indptr, rows.genes, by_cell, prior.penalty, penalty)
         self._d_u[:, factors] += penalty * u[:, factors] / u.dtype.type(n_minibatch)
+
+    def _counts(self, rows: SparseRows) -> tuple[Floats, Floats]:
+        """Of the nonzeros by cell and by gene, as the adaptive prior sees them."""
+        if self._thresholded:
+            ones = np.ones_like(rows.counts)
+            return ones, ones
+        # Counts are whole numbers, for which NumPy's fast exp is as good as its slow expm1.
+        return rows.counts, np.exp(rows.seen_by_gene) - 1 if self._model.log_variational else rows.seen_by_gene
 
     def add_prior(self, weight: float) -> None:
         """Add that of minus `weight` times the model's `log_prior`."""

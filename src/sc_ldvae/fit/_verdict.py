@@ -86,7 +86,7 @@ def _null_of_view(likelihood: str, cells: Cells, training: Positions) -> Callabl
     most = max(1, min(_CELLS, _NUMBERS // cells.source.n_vars))
     some = evenly(training, most)
     rows, library = cells.source.rows(some).astype(np.float64), cells.library(some).astype(np.float64)
-    null = null_proportions(cells.source, training, has_library=LIKELIHOODS[likelihood].has_library)
+    null = null_proportions(LIKELIHOODS[likelihood], cells.source, training)
     start = LIKELIHOODS[likelihood].start(rows, library)
     log_expression = np.log(LIKELIHOODS[likelihood].expression(null, start))
 

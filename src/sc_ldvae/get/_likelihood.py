@@ -44,9 +44,9 @@ def likelihood_parameters(
     Returns
     -------
     Frames n_obs x genes (by default ``uns['ldvae']['genes']``) in single precision: ``'mean'``, in counts and without
-    zero inflation; ``'theta'``, the inverse dispersion, such that the variance is ``mean + mean**2 / theta`` (not for
-    ``'poisson'``); ``'zero_inflation'``, the probability of an extra zero (for ``'zinb'`` only); ``'background'``,
-    which is part of the mean (for ``'nb_background'`` only).
+    zero inflation; ``'theta'``, the inverse dispersion, such that the variance is ``mean + mean**2 / theta``,
+    ``'zero_inflation'``, the probability of an extra zero, and ``'background'``, which is part of the mean, for
+    likelihoods that have them. With ``'bernoulli'`` the probability of any count is ``1 - exp(-mean)``.
 
     Raises
     ------

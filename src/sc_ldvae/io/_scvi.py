@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from sc_ldvae.nn import Encoder
 
+# Of ours, those that LinearSCVI has.
+LIKELIHOODS = ("nb", "zinb", "poisson")
 # Our history, that of scvi-tools (which minimises), and the sign between them.
 HISTORY = (("elbo", "elbo_train", -1), ("elbo_held_out", "elbo_validation", -1), ("kl_weight", "kl_weight", 1))
 

@@ -11,7 +11,7 @@ from anndata import AnnData
 from sc_ldvae import inputs, record
 from sc_ldvae._arguments import door
 from sc_ldvae._typing import UNSET, Unset
-from sc_ldvae.io._scvi import HISTORY, beside, linear_scvi_class, undisturbed
+from sc_ldvae.io._scvi import HISTORY, LIKELIHOODS, beside, linear_scvi_class, undisturbed
 
 if TYPE_CHECKING:
     from sc_ldvae._typing import Data
@@ -97,10 +97,8 @@ def _check_computable(stored: record.Record) -> None:
     size_factor_key = stored.param("size_factor_key")
     if covariates:
         refused = f"covariates beside the batch ({', '.join(map(repr, covariates))})"
-    elif not stored.has_library:
-        refused = f"no library (gene_likelihood={stored.options.gene_likelihood!r})"
-    elif stored.options.gene_likelihood == "bernoulli":
-        refused = "zeros and ones (gene_likelihood='bernoulli')"
+    elif stored.options.gene_likelihood not in LIKELIHOODS:
+        refused = f"gene_likelihood={stored.options.gene_likelihood!r}"
     elif size_factor_key is not None:
         refused = f"size factors (obs[{size_factor_key!r}])"
     elif stored.expert:

@@ -14,8 +14,7 @@ from anndata import AnnData
 
 from sc_ldvae import record
 from sc_ldvae._options import ModelOptions
-from sc_ldvae.io._scvi import HISTORY, beside, linear_scvi_class, undisturbed
-from sc_ldvae.likelihoods import LIKELIHOODS
+from sc_ldvae.io._scvi import HISTORY, LIKELIHOODS, beside, linear_scvi_class, undisturbed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

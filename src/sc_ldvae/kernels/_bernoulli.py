@@ -3,14 +3,13 @@
 A Poisson count with mean m = l rho, of which only is seen whether it is above zero:
 
     log p(0)     = -m                       d log p(0) / d log m     = -m
-    log p(x > 0) = log(exp(m) - 1) - m      d log p(x > 0) / d log m = m / (1 - exp(-m)) - m
+    log p(x > 0) = log(exp(m) - 1) - m      d log p(x > 0) / d log m = m / (exp(m) - 1)
 
-All are zeros first, for which the means of a cell sum up to its library; then the nonzeros are corrected.
+First all genes are taken for zeros, whose means sum up to the cell's library; then nonzeros are corrected.
 """
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sc_ldvae.kernels._jit import exp, log, part_of_kernel
@@ -22,8 +21,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# Below, series are exact to 1e-7, and 1 - exp(-m) would lose digits.
-_SERIES = 0.5
+# Below, the differences would lose digits of which the series have all but 1e-11.
+_SERIES = 0.25
 
 
 class BernoulliTerms(NamedTuple):
@@ -48,17 +47,14 @@ def _row(terms, group, log_library, proportions, log_proportions, genes, counts,
     for j in range(len(genes)):
         log_m = log_proportions[j] + log_library
         m = exp(log_m)
-        d_mean[genes[j]] += m_over_probability(m)
-        value += log_odds_of_any(m, log_m)
-        if counts[j] > 1:
-            # Whoever calls takes the factorials off.
-            value += math.lgamma(counts[j] + 1)
+        d_mean[genes[j]] = _m_over_odds(m)
+        value += log_odds(m, log_m)
     return value
 
 
 @part_of_kernel
-def log_odds_of_any(m, log_m):
-    """``log(exp(m) - 1)``; a series for small m."""
+def log_odds(m, log_m):
+    """``log(exp(m) - 1)``, of any count against none."""
     if m < _SERIES:
         square = m * m
         return log_m + m / 2 + square * (1 / 24 - square * (1 / 2880 - square / 181440))
@@ -66,9 +62,10 @@ def log_odds_of_any(m, log_m):
 
 
 @part_of_kernel
-def m_over_probability(m):
-    """``m / (1 - exp(-m))``; a series for small m."""
+def _m_over_odds(m):
+    """``m / (exp(m) - 1)``."""
     if m < _SERIES:
         square = m * m
-        return 1 + m / 2 + square * (1 / 12 - square * (1 / 720 - square / 30240))
-    return m / (1 - exp(-m))
+        return 1 - m / 2 + square * (1 / 12 - square * (1 / 720 - square / 30240))
+    without = exp(-m)
+    return m * without / (1 - without)

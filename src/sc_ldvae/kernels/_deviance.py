@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from sc_ldvae.kernels._bernoulli import log_odds_of_any
+from sc_ldvae.kernels._bernoulli import log_odds
 from sc_ldvae.kernels._jit import kernel, log1p, part_of_kernel
 from sc_ldvae.kernels._softmax import softmax
 from sc_ldvae.kernels._sums import exp_of
@@ -111,7 +111,8 @@ def _bernoulli(genes, mean):
         value += mean[g]
     total = float(value)
     for g in genes:
-        total -= log_odds_of_any(float(mean[g]), math.log(mean[g]))
+        m = float(mean[g])
+        total -= log_odds(m, math.log(m))
     return 2 * total
 
 

@@ -52,6 +52,10 @@ class WithBackground(NegativeBinomial):
         """What is beyond the background."""
         return np.maximum(mean - _background(linear["log_background"]), _LEAST_SHARE * mean)
 
+    def proportions(self, totals: Floats, n_cells: int) -> Floats:
+        """Without a library, mean counts in place of proportions."""
+        return (totals + 0.5) / n_cells
+
     def start(self, counts: csr_matrix, library: Floats) -> dict[str, Floats]:
         """Dispersions at their moments, backgrounds at a low quantile of the counts."""
         of_genes = counts.tocsc()

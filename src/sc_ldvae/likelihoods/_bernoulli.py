@@ -19,19 +19,27 @@ if TYPE_CHECKING:
 
 # Below, a series is exact to double precision; the least mean, and the largest with an exponential.
 _SMALL, _TINY, _LARGEST = 1e-4, 1e-300, 700.0
+# Of a gene that all cells have the mean has no bound.
+_LARGEST_SHARE = 1 - 1e-6
 
 
 class Bernoulli(Likelihood):
-    """A Poisson count of which only is seen whether it is above zero: open peaks, whose number says little more."""
+    """A Poisson count of which only is seen whether it is above zero; `mean` is that of the Poisson."""
 
     name = "bernoulli"
+    thresholded = True
 
     def start(self, counts: csr_matrix, library: Floats) -> dict[str, Floats]:  # noqa: ARG002  it has no parts
         """Nothing to start."""
         return {}
 
+    def proportions(self, totals: Floats, n_cells: int) -> Floats:
+        """Of the means with which as many cells are expected to have any."""
+        means = -np.log1p(-(totals + 0.5) / (n_cells + 1))
+        return means / means.sum()
+
     def deviances(self, counts: csr_matrix, contrasts: Contrasts, linear: Mapping[str, Floats]) -> Floats:  # noqa: ARG002
-        """Minus twice the log-likelihood, for what is certain has none."""
+        """Minus twice the log-likelihood: that of zeros and ones that are certain is zero."""
         return spread_deviances(counts, contrasts, None, None, thresholded=True)
 
     def information(self, counts: csr_matrix, mean: Floats, linear: Mapping[str, Floats]) -> Floats:  # noqa: ARG002
@@ -47,6 +55,11 @@ class Bernoulli(Likelihood):
     def expected_information(self, mean: Floats, linear: Mapping[str, Floats]) -> Floats:  # noqa: ARG002
         """``m^2 / (exp(m) - 1)``."""
         return mean * _over_expm1(mean.astype(np.float64))
+
+    def information_per_count(self, mean: Floats, linear: Mapping[str, Floats]) -> Floats:  # noqa: ARG002
+        """``m^2 (1 - p) / p^2``, with the share p of cells that have any, which is `mean`, and ``m = -log(1 - p)``."""
+        share = np.minimum(mean, _LARGEST_SHARE)
+        return (np.log1p(-share) / share) ** 2 * (1 - share)
 
     def draw(
         self,

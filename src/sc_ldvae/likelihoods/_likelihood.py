@@ -60,6 +60,8 @@ class Likelihood(ABC):
     has_library: ClassVar[bool] = True
     """Whether expression is the library times proportions, a softmax over the genes. Else the linear map gives its log
     itself, and the library of every cell is 1."""
+    thresholded: ClassVar[bool] = False
+    """Whether it tells zero from any other count, and no more."""
 
     def mean(self, expression: Floats, natural: Mapping[str, Floats]) -> Floats:  # noqa: ARG002  most add nothing
         """Means of counts with this expression: the same, unless there is a background."""
@@ -73,6 +75,14 @@ class Likelihood(ABC):
     def start(self, counts: csr_matrix, library: Floats) -> dict[str, Floats]:
         """Values of the parts for a fit to start from, n_genes each, from `counts`, n_cells x n_genes."""
 
+    def proportions(self, totals: Floats, n_cells: int) -> Floats:  # noqa: ARG002  counts have no largest number
+        """Proportions that all of `n_cells` share, n_genes, none zero, from their `totals`.
+
+        Those are sums of counts; if `thresholded`, numbers of cells with any.
+        """
+        totals = totals + 0.5
+        return totals / totals.sum()
+
     @abstractmethod
     def deviances(self, counts: csr_matrix, contrasts: Contrasts, linear: Mapping[str, Floats]) -> Floats:
         """Deviance of each cell's counts from what is expected under the null and each set, n_cells x (1 + n_sets)."""
@@ -84,6 +94,10 @@ class Likelihood(ABC):
     @abstractmethod
     def expected_information(self, expression: Floats, linear: Mapping[str, Floats]) -> Floats:
         """Its expectation where expression and parts are one value per gene, n_genes."""
+
+    def information_per_count(self, mean: Floats, linear: Mapping[str, Floats]) -> Floats:
+        """The same per count of genes with these mean counts, n_genes; if `thresholded`, per cell with any."""
+        return self.expected_information(self.expression(mean, linear), linear) / mean
 
     @abstractmethod
     def draw(

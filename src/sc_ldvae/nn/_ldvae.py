@@ -79,7 +79,8 @@ class LDVAE(nn.Module):
         z_n   ~ Normal(0, I)                      or softmax of it ('ln')
         l_n   ~ LogNormal(mean, var of its batch) or the observed library
         rho_n = softmax(BatchNorm(W [z_n ; covariates_n]))
-        x_ng  ~ NB(mean = l_n rho_ng, inverse dispersion = theta), ZINB or Poisson
+        x_ng  ~ NB(mean = l_n rho_ng, inverse dispersion = theta), ZINB or Poisson,
+                 or 1 where such a Poisson count is above zero
 
     Surface proteins ('nb_background') have neither library nor softmax: their mean is
     ``exp(background_g) + exp(BatchNorm(W [z_n ; covariates_n]))``.
@@ -102,7 +103,8 @@ class LDVAE(nn.Module):
         Share of hidden units dropped while training.
     dispersion
         Whether the inverse dispersion is one number per gene (``'gene'``), per gene and batch (``'gene-batch'``), per
-        gene and label (``'gene-label'``), or its log a linear map of the latent (``'gene-cell'``). Poisson has none.
+        gene and label (``'gene-label'``), or its log a linear map of the latent (``'gene-cell'``). Only ``'nb'`` and
+        ``'zinb'`` have one.
     log_variational
         Whether the encoders see ``log(1 + counts)``.
     gene_likelihood

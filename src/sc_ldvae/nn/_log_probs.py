@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 # Above this, Stirling's series of log Gamma is exact to 1e-11 with the terms kept below.
 _STIRLING_FROM = 16.0
+# Below, the log of a Poisson's mean is that of the probability of any count, even to double precision.
 _LEAST_LOG_MEAN = -60.0
 
 
@@ -63,10 +64,10 @@ def log_bernoulli(x: Tensor, log_mu: Tensor) -> Tensor:
     >>> log_bernoulli(torch.tensor([0.0, 1.0]), torch.zeros(2)).exp()
     tensor([0.3679, 0.6321])
     """
-    # Of a mean that is next to nothing the log is that of the probability, too.
+    # Of a smaller mean the log is that of the probability, too: it is taken out, for its exponential may be zero.
     least = log_mu.clamp(min=_LEAST_LOG_MEAN)
-    mu = least.exp()
-    return torch.where(x > 0, (-torch.expm1(-mu)).log() + (log_mu - least), -mu)
+    log_any = (-torch.expm1(-least.exp())).log() + (log_mu - least)
+    return torch.where(x > 0, log_any, -log_mu.exp())
 
 
 def log_nb(x: Tensor, log_mu: Tensor, log_theta: Tensor) -> Tensor:

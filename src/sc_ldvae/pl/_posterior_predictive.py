@@ -44,16 +44,20 @@ class _Summary(NamedTuple):
     """Of each cell, n_obs."""
 
     @classmethod
-    def of(cls, source: Source) -> _Summary:
-        """From one pass over the cells."""
+    def of(cls, source: Source, *, thresholded: bool) -> _Summary:
+        """From one pass over the cells; if `thresholded`, a count is one at most."""
         nonzeros, sums, squares = np.zeros((3, source.n_vars))
-        for _, counts in in_chunks(source, np.arange(source.n_obs), _AT_ONCE):
+        totals = source.totals.copy()
+        for own, counts in in_chunks(source, np.arange(source.n_obs), _AT_ONCE):
             values = counts.data.astype(np.float64)
+            if thresholded:
+                values = np.sign(values)
+                totals[own] = np.diff(counts.indptr)
             nonzeros += np.bincount(counts.indices, minlength=source.n_vars)
             sums += np.bincount(counts.indices, values, source.n_vars)
             squares += np.bincount(counts.indices, values**2, source.n_vars)
         means = sums / source.n_obs
-        return cls(1 - nonzeros / source.n_obs, means, squares / source.n_obs - means**2, source.totals)
+        return cls(1 - nonzeros / source.n_obs, means, squares / source.n_obs - means**2, totals)
 
 
 @plot
@@ -72,7 +76,7 @@ def posterior_predictive(
 
     A model that fits draws counts like the observed ones. Three panels show whether it does: the share of zeros of each
     gene; variance against mean of each gene, on or above the line of a Poisson distribution; and the total counts of
-    the cells.
+    the cells. With ``gene_likelihood='bernoulli'`` counts are taken as it sees them, one at most, below that line.
 
     Parameters
     ----------
@@ -117,11 +121,15 @@ def posterior_predictive(
     stored = record.read(adata, key)
     source, genes = fitted_counts(adata, stored, layer), stored.positions_in(adata.var_names)
     layers = _layers(adata, samples)
-    drawn = [_Summary.of(source_of(adata.layers[name], f"layers[{name!r}]", genes)) for name in layers]
-    observed = _Summary.of(source)
+    thresholded = stored.decoder.likelihood.thresholded
+    drawn = [
+        _Summary.of(source_of(adata.layers[name], f"layers[{name!r}]", genes), thresholded=thresholded)
+        for name in layers
+    ]
+    observed = _Summary.of(source, thresholded=thresholded)
     axes = panels(3, ax, ncols=3, width=3.2, height=3.1)
     _draw_zeros(axes[0], observed, drawn)
-    _draw_variances(axes[1], observed, drawn)
+    _draw_variances(axes[1], observed, drawn, thresholded=thresholded)
     _draw_totals(axes[2], observed, drawn)
     for axis in axes:
         axis.xaxis.label.set_fontsize(9)
@@ -155,7 +163,7 @@ def _draw_zeros(axis: Axes, observed: _Summary, drawn: Sequence[_Summary]) -> No
     axis.set(xlabel="observed", ylabel="predicted")
 
 
-def _draw_variances(axis: Axes, observed: _Summary, drawn: Sequence[_Summary]) -> None:
+def _draw_variances(axis: Axes, observed: _Summary, drawn: Sequence[_Summary], *, thresholded: bool) -> None:
     own, predicted = (
         (observed.means, observed.variances),
         np.mean([(one.means, one.variances) for one in drawn], axis=0),
@@ -168,8 +176,8 @@ def _draw_variances(axis: Axes, observed: _Summary, drawn: Sequence[_Summary]) -
         )
     axis.set(xscale="log", yscale="log", title="variance of a gene", xlabel="mean count", ylabel="variance")
     axis.axline((1, 1), (2, 2), color="0.3", linewidth=0.8, label="Poisson")
-    # Counts vary more than a Poisson distribution, not less: nothing lies below its line.
-    axis.legend(frameon=False, loc="lower right", fontsize=8, markerscale=2)
+    # Counts vary more than a Poisson distribution, not less: nothing lies below its line. Zeros and ones vary less.
+    axis.legend(frameon=False, loc="upper left" if thresholded else "lower right", fontsize=8, markerscale=2)
 
 
 def _draw_totals(axis: Axes, observed: _Summary, drawn: Sequence[_Summary]) -> None:

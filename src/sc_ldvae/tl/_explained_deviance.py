@@ -62,7 +62,7 @@ def explained_deviance(
         ``'held_out'``: those that the fit has not seen. ``'all'``: every cell.
     thinned
         Share of the counts to judge by, above 0 and below 1, such as 0.2; by default latent and deviance come from the
-        same counts.
+        same counts. Not with ``gene_likelihood='bernoulli'``: whether there are counts has no parts.
     key
         The `key_added` of the fit.
     modality
@@ -217,7 +217,7 @@ def _deviances(
 
     from sc_ldvae import assess
 
-    null = assess.null_proportions(counts, np.flatnonzero(others), has_library=stored.has_library)
+    null = assess.null_proportions(stored.decoder.likelihood, counts, np.flatnonzero(others))
     with tqdm(total=int(scored.sum()), unit="cell", disable=not progress) as bar:
         return assess.Deviances.of(stored.shown_decoder, decoded, np.flatnonzero(scored), null, bar)
 
@@ -268,7 +268,7 @@ def _thinned(adata: AnnData, stored: record.Record, counts: Source, share: float
     from sc_ldvae.counts import thinned
     from sc_ldvae.fit import posterior
 
-    _check_share(share)
+    _check_thinned(stored, share)
     judged, kept = thinned(counts, share, np.random.default_rng(rng))
     scorable = inputs.encoder_of(adata, stored, kept)
     with scorable.scorer() as scorer:
@@ -286,7 +286,8 @@ def _thinned_together(
     from sc_ldvae.counts import thinned
     from sc_ldvae.fit import posterior
 
-    _check_share(share)
+    for view in stored.views.values():
+        _check_thinned(view, share)
     generator = np.random.default_rng(rng)
     parts = {name: thinned(source, share, generator) for name, source in counts.items()}
     scorable = inputs.joint_encoder_of(mdata, stored, {name: kept for name, (_, kept) in parts.items()})
@@ -295,7 +296,14 @@ def _thinned_together(
     return {name: judged for name, (judged, _) in parts.items()}, state
 
 
-def _check_share(share: float) -> None:
+def _check_thinned(stored: record.Record, share: float) -> None:
     if not 0 < share < 1:
         msg = f"thinned must be above 0 and below 1, but is {share}. Give the share of counts to judge by, such as 0.2."
+        raise ValueError(msg)
+    likelihood = stored.decoder.likelihood
+    if likelihood.thresholded:
+        msg = (
+            f"thinned={share}, but the fit uns[{stored.keys.uns!r}] has gene_likelihood={likelihood.name!r}, and "
+            "whether there are counts can't be split in two. Leave thinned out."
+        )
         raise ValueError(msg)

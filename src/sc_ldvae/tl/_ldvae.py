@@ -99,10 +99,12 @@ def ldvae(
         that their mean is the mean total count. The library is then not latent. Not for ``'nb_background'``. For
         `modalities` a mapping to columns of each modality's `obs`.
     gene_likelihood
-        ``'nb'`` (negative binomial), ``'zinb'`` (zero-inflated), ``'poisson'``; ``'bernoulli'``: whether there are any,
-        if they are Poisson; for peaks of accessible chromatin; ``'nb_background'``: above a background; for surface
-        proteins (CITE-seq). Proteins have no library: totals are biology, cells may have no counts, and loadings are
-        effects on the log foreground itself, what is above the background of each protein.
+        ``'nb'`` (negative binomial), ``'zinb'`` (zero-inflated), ``'poisson'``, ``'bernoulli'`` or ``'nb_background'``.
+        ``'bernoulli'``, for peaks of accessible chromatin: whether a Poisson count is above zero. It takes any counts,
+        and whatever is above zero for one; library and encoders see the counts as they are. ``'nb_background'``, for
+        surface proteins (CITE-seq): negative binomial above a background. Proteins have no library: totals are biology,
+        cells may have no counts, and loadings are effects on the log foreground itself, what is above the background of
+        each protein.
     dispersion
         Whether the inverse dispersion theta is one number per gene (``'gene'``), per gene and batch
         (``'gene-batch'``), per gene and label (``'gene-label'``), or a log-linear function of the factors

@@ -62,7 +62,8 @@ def normalized_expression(
         mean under the prior; with ``latent_distribution='ln'`` the others then share what is left.
     library
         What the proportions of a cell are multiplied by: a number, such as 1e4; or ``'own'``, its library, for the
-        mean of its counts. Not for ``'nb_background'``, which has none.
+        mean of its counts (with ``gene_likelihood='bernoulli'``, before only ones are left of them). Not for
+        ``'nb_background'``, which has none.
     n_samples
         Mean over so many draws from each cell's posterior; by default the posterior mean of the latent is decoded.
     threshold

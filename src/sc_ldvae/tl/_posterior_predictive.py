@@ -41,6 +41,7 @@ def posterior_predictive(
 
     For each cell a latent is drawn from its posterior, and counts from their distribution given this latent and the
     stored library, which is not drawn anew: a cell's total varies around it. Counts are not needed for it.
+    With ``gene_likelihood='bernoulli'`` they are zeros and ones.
 
     Parameters
     ----------
