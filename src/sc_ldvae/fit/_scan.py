@@ -76,7 +76,7 @@ def _verdict(request: Request, n_latent: int, sample: Resampled, rng: np.random.
     information = assess.gene_information(decoder, float(decoded.library.mean()))
     return _Verdict(
         torch.stack(draws).mean(0).numpy(),
-        explained,
+        explained.total,
         int((decoded.latent[held_out].var(0) > _ACTIVE).sum()),
         assess.directions(decoder.log_proportion.loadings, information),
     )
