@@ -50,7 +50,10 @@ def draw_share_map(
     percent = 100 * shares.to_numpy()
     n_rows, n_factors = percent.shape
     largest = np.maximum(percent.max(axis=1 if by_row else None, keepdims=True), np.finfo(float).tiny)
-    values, top = (100 * percent / largest, 100.0) if by_row else (percent, float(largest.item()))
+    values, top = percent, float(largest.max())
+    if by_row:
+        # In a row of shares below zero there is no colour.
+        values, top = 100 * (np.maximum(percent, 0) / largest), 100.0
     colors = LinearSegmentedColormap.from_list("share", ["white", COLOR])
     image = axis.imshow(values, cmap=colors, vmin=0, vmax=top, aspect="auto", interpolation="none")
     # A total is no share of one factor: it has no colour.
