@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import matplotlib as mpl
+import mudata
 import numpy as np
 import pandas as pd
 import pytest
@@ -73,6 +74,59 @@ def assessed(fitted: AnnData) -> AnnData:
     sc_ldvae.tl.associate(adata)
     sc_ldvae.tl.select_n_latent(adata, [1, 2, 4], 1, max_epochs=2, progress=False)
     return adata
+
+
+@pytest.fixture(scope="session")
+def joint() -> MuData:
+    """Three modalities fitted together, one with an odd name; shared by all tests: change a copy."""
+    modalities = {}
+    for i, (name, n_vars) in enumerate({"rna": 40, "prot": 12, "$tf$ of $x$": 20}.items()):
+        adata = sc_ldvae.datasets.simulate(n_obs=120, n_vars=n_vars, n_latent=3, rng=i)
+        # Some cells lack it, and the others are in another order.
+        adata = adata[np.roll(np.arange(120), 7 * i)[10 * i :]]
+        modalities[name] = AnnData(adata.X, pd.DataFrame(index=adata.obs_names), pd.DataFrame(index=adata.var_names))
+        modalities[name].var_names = [f"{name[:4]}{j}" for j in range(n_vars)]
+    mdata = mudata.MuData(modalities)
+    mdata.obs["batch"] = pd.Categorical(np.where(np.arange(120) % 3, "one", "two"))
+    mdata.obs["age"] = np.linspace(0, 1, 120)
+    sc_ldvae.tl.ldvae(
+        mdata,
+        3,
+        modalities={"rna": "nb", "prot": "nb", "$tf$ of $x$": "poisson"},
+        mask_var={"rna": np.arange(40) % 4 > 0},
+        batch_key="batch",
+        max_epochs=20,
+        progress=False,
+    )
+    return mdata
+
+
+@pytest.fixture(scope="session")
+def joint_assessed(joint: MuData) -> MuData:
+    """With results as the tools leave them; shared by all tests: change a copy."""
+    mdata, draw = joint.copy(), np.random.default_rng(0)
+    stored = record.read_joint(mdata)
+    n_genes = sum(len(view.genes) for view in stored.views.values())
+    explained = {
+        "modalities": np.array(stored.modalities),
+        "marginal": draw.uniform(size=(3, 3)),
+        "total": np.array([0.4, 0.8, 0.2]),
+        "n_cells": np.array([12, 11, 9]),
+        "params": {"cells": "held_out", "thinned": 0.25, "groupby": ""},
+    }
+    stability = {name: draw.uniform(size=3) for name in ("score", "span")}
+    stability |= {name: draw.uniform(size=(2, 3)) for name in ("replication", "cosine")}
+    stability |= {"splits": np.array([0, 1, 0]), "merges": np.zeros(3, dtype=int)}
+    stability |= {"consensus": draw.normal(size=(n_genes, 3))}
+    params = {"params": {"n_seeds": 2, "subsample": "halves", "rotation": ""}}
+    record.write_result(mdata, "ldvae_explained_deviance", explained, stored)
+    record.write_result(mdata, "ldvae_stability", stability | params, stored)
+    compared = {name: draw.uniform(size=2) for name in ("elbo", "elbo_behind", "elbo_behind_se", "explained_deviance")}
+    compared |= {"stability": draw.uniform(size=2), "n_stable": np.array([1.0, 2]), "n_active": np.array([2.0, 4])}
+    compared |= {"n_latent": np.array([2, 4]), "recommended": 4, "reason": "It is the best."}
+    record.write_result(mdata, "ldvae_n_latent", compared)
+    sc_ldvae.tl.associate(mdata, ["batch", "age"])
+    return mdata
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from anndata import AnnData
+    from mudata import MuData
 
 ROOM = str(Path(pl.__file__).parent)
 each_plot = pytest.mark.parametrize("name", pl.__all__)
@@ -29,6 +30,12 @@ def everything(assessed: AnnData) -> AnnData:
     adata = assessed.copy()
     tl.posterior_predictive(adata, key_added="posterior_predictive", progress=False)
     return adata
+
+
+@pytest.fixture(scope="module")
+def drawable(everything: AnnData, joint: MuData) -> dict[str, AnnData | MuData]:
+    """By the name of the plot."""
+    return dict.fromkeys(pl.__all__, everything) | {"modalities": joint}
 
 
 @pytest.fixture
@@ -53,11 +60,11 @@ def fail(error: BaseException) -> Callable[..., None]:
 @each_plot
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError()], ids=repr)
 def test_no_figure_stays_where_saving_fails(
-    error: BaseException, name: str, everything: AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    error: BaseException, name: str, drawable: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Figure, "savefig", fail(error))
     with pytest.raises(type(error)):
-        getattr(pl, name)(everything, show=False, save=tmp_path / "plot.png")
+        getattr(pl, name)(drawable[name], show=False, save=tmp_path / "plot.png")
     assert not list(tmp_path.iterdir())
 
 
@@ -230,9 +237,9 @@ def test_wrong_axes_are_refused(make: Callable[[], Any], error: type[Exception],
 
 
 @pytest.mark.parametrize("name", [name for name in pl.__all__ if name != "factors"])
-def test_every_plot_looks_at_its_axes(name: str, everything: AnnData) -> None:
+def test_every_plot_looks_at_its_axes(name: str, drawable: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match=r"^ax holds 5, a int, but must be matplotlib Axes"):
-        getattr(pl, name)(everything, ax=5, show=False)
+        getattr(pl, name)(drawable[name], ax=5, show=False)
     assert not plt.get_fignums()
 
 

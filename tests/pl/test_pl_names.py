@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
     from matplotlib.figure import Figure
+    from mudata import MuData
 
 ODD = [
     r"$\frac{$",
@@ -64,8 +65,8 @@ def odd() -> AnnData:
     return adata
 
 
-def drawn(name: str, adata: AnnData, **kwargs: Any) -> Figure:
-    getattr(pl, name)(adata, show=False, **ASKED.get(name, {}), **kwargs)
+def drawn(name: str, data: AnnData | MuData, **kwargs: Any) -> Figure:
+    getattr(pl, name)(data, show=False, **ASKED.get(name, {}), **kwargs)
     figure = plt.gcf()
     figure.draw_without_rendering()
     return figure
@@ -78,8 +79,8 @@ def with_dollars(figure: Figure) -> list[Text]:
 
 
 @each_plot
-def test_odd_names_are_drawn_letter_by_letter(name: str, odd: AnnData) -> None:
-    figure = drawn(name, odd)
+def test_odd_names_are_drawn_letter_by_letter(name: str, odd: AnnData, joint: MuData) -> None:
+    figure = drawn(name, joint if name == "modalities" else odd)
     # Long names make no endless figure.
     assert max(figure.get_size_inches()) < 60
     texts = with_dollars(figure)
@@ -90,6 +91,14 @@ def test_odd_names_are_drawn_letter_by_letter(name: str, odd: AnnData) -> None:
 @pytest.mark.parametrize("kind", ["rank", "dot"])
 def test_other_kinds_draw_them_letter_by_letter(kind: str, odd: AnnData) -> None:
     texts = with_dollars(drawn("loadings", odd, kind=kind))
+    assert texts
+    assert not any(text.get_parse_math() for text in texts)
+
+
+@pytest.mark.parametrize("name", ["loadings", "factors", "explained_deviance"])
+def test_odd_names_of_modalities_too(name: str, joint_assessed: MuData) -> None:
+    getattr(pl, name)(joint_assessed, show=False)
+    texts = with_dollars(plt.gcf())
     assert texts
     assert not any(text.get_parse_math() for text in texts)
 

@@ -10,6 +10,7 @@ from sc_ldvae.get._feature_correlation import feature_correlation
 from sc_ldvae.get._frames import covariate_effects, factors, history
 from sc_ldvae.get._likelihood import latent_library_size, likelihood_parameters
 from sc_ldvae.get._loadings import loadings, loadings_se
+from sc_ldvae.get._modalities import modalities
 from sc_ldvae.get._n_latent import n_latent
 from sc_ldvae.get._stability import consensus_loadings, stability
 
@@ -35,6 +36,7 @@ __all__ = [
     "likelihood_parameters",
     "loadings",
     "loadings_se",
+    "modalities",
     "n_latent",
     "stability",
     "top_genes",

@@ -9,7 +9,7 @@ import numpy as np
 from sc_ldvae import record
 from sc_ldvae._arguments import door
 from sc_ldvae.get._per_factor import stored_table, strongest_first
-from sc_ldvae.inputs import pick_modality
+from sc_ldvae.inputs import fitted_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,13 +33,13 @@ def associations(
     Parameters
     ----------
     data
-        AnnData with such a result, or MuData with such a `modality`.
+        AnnData with such a result, or MuData with such a `modality` or a joint fit.
     factors
         Factors by number from 1 or by name; all that have not vanished if None.
     key
         The `key_added` of the fit.
     modality
-        Modality of a MuData.
+        Modality of a MuData; of a joint fit None for all of them.
     key_added
         The `key_added` of the associations, by default ``'<key>_associations'``.
 
@@ -64,9 +64,9 @@ def associations(
     >>> sc_ldvae.get.associations(adata, [1]).columns.tolist()
     ['kind', 'statistic', 'strength', 'highest', 'lowest']
     """
-    adata = pick_modality(data, modality)
+    shown, stored = fitted_of(data, key, modality)
     columns = ("key", "kind", "statistic", "highest", "lowest")
-    frame = stored_table(adata, key_added or f"{key}_associations", "associate", columns, factors, key)
+    frame = stored_table(shown, stored, key_added or f"{key}_associations", "associate", columns, factors)
     size = frame["statistic"].abs()
     strength = size.where(frame["kind"] == "continuous", np.sqrt(size))
     frame.insert(columns.index("highest") + 1, "strength", strength)

@@ -64,5 +64,6 @@ def enrichment(
     """
     adata = pick_modality(data, modality)
     columns = ("source", "score", "pvalue", "qvalue", "n_targets")
-    frame = stored_table(adata, key_added or f"{key}_enrichment", "enrichment", columns, factors, key)
+    stored = record.read(adata, key)
+    frame = stored_table(adata, stored, key_added or f"{key}_enrichment", "enrichment", columns, factors)
     return strongest_first(frame, frame["score"].abs(), "source")

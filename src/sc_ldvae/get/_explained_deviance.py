@@ -9,7 +9,8 @@ import pandas as pd
 
 from sc_ldvae import record
 from sc_ldvae._arguments import door
-from sc_ldvae.inputs import pick_modality
+from sc_ldvae.get._per_modality import shares_by_modality
+from sc_ldvae.inputs import fitted_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,13 +35,13 @@ def explained_deviance(
     Parameters
     ----------
     data
-        AnnData with such a result, or MuData with such a `modality`.
+        AnnData with such a result, or MuData with such a `modality` or a joint fit.
     by_group
-        Give the groups of cells that were measured apart.
+        Give the groups of cells that were measured apart, in one modality.
     key
         The `key_added` of the fit.
     modality
-        Modality of a MuData.
+        Modality of a MuData; of a joint fit None for all of them.
     key_added
         The `key_added` of the result, by default ``'<key>_explained_deviance'``.
 
@@ -52,6 +53,9 @@ def explained_deviance(
 
     ``attrs`` holds `total` and `base` (share that is left when every factor is at its mean), `n_cells`, and the
     arguments `cells`, `thinned` (0: not) and `groupby`.
+
+    Of all modalities of a joint fit: factors that have not vanished x modalities, with the marginal share in each.
+    ``attrs`` holds `total` and `n_cells` by modality, and the arguments.
 
     Raises
     ------
@@ -74,15 +78,30 @@ def explained_deviance(
     >>> sc_ldvae.get.explained_deviance(adata, by_group=True).columns.tolist()
     ['n_cells', 'total', 'ldvae1', 'ldvae2', 'ldvae3']
     """
-    adata = pick_modality(data, modality)
-    stored, name = record.read(adata, key), key_added or f"{key}_{_TOOL}"
+    shown, stored = fitted_of(data, key, modality)
+    name = key_added or f"{key}_{_TOOL}"
+    if isinstance(stored, record.JointRecord):
+        return _of_modalities(shown, stored, name, by_group=by_group)
     parts = ("marginal", "cumulative", "total", "base", "n_cells", "params")
-    result = record.read_result(adata, name, _TOOL, parts, stored)
+    result = record.read_result(shown, name, _TOOL, parts, stored)
     columns = {part: np.atleast_1d(result[part]) for part in ("marginal", "cumulative")}
     frame = pd.DataFrame(columns, index=pd.Index(stored.factor_names, name="factor")).iloc[stored.left]
     if by_group:
         frame = _by_group(result, stored, name)
     frame.attrs.update({name: result[name].item() for name in ("total", "base", "n_cells")})
+    frame.attrs.update(record.plain_params(result["params"]))
+    return frame
+
+
+def _of_modalities(data: Data, stored: record.JointRecord, name: str, *, by_group: bool) -> pd.DataFrame:
+    if by_group:
+        msg = "by_group=True was given, but groups of cells are measured in one modality. Name it with modality=."
+        raise ValueError(msg)
+    parts = ("modalities", "marginal", "total", "n_cells", "params")
+    result = record.read_result(data, name, _TOOL, parts, stored)
+    modalities = result["modalities"].tolist()
+    frame = shares_by_modality(stored, modalities, result["marginal"], result["total"])
+    frame.attrs["n_cells"] = dict(zip(modalities, map(int, result["n_cells"]), strict=True))
     frame.attrs.update(record.plain_params(result["params"]))
     return frame
 

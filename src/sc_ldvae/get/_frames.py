@@ -9,7 +9,8 @@ import pandas as pd
 
 from sc_ldvae import record
 from sc_ldvae._arguments import door
-from sc_ldvae.inputs import pick_modality
+from sc_ldvae.get._per_modality import stacked, views_of
+from sc_ldvae.inputs import fitted_of
 
 if TYPE_CHECKING:
     from sc_ldvae._typing import Data
@@ -25,11 +26,11 @@ def factors(data: Data, *, key: str = record.DEFAULT, modality: str | None = Non
     Parameters
     ----------
     data
-        Fitted AnnData, or MuData with a fitted `modality`.
+        Fitted AnnData, or MuData with a fitted `modality` or a joint fit.
     key
         The `key_added` of the fit.
     modality
-        Modality of a MuData.
+        Modality of a MuData; of a joint fit None for all of them.
 
     Returns
     -------
@@ -39,7 +40,8 @@ def factors(data: Data, *, key: str = record.DEFAULT, modality: str | None = Non
     its loadings and its latent are zero), and `unused` (whether the variance of the latent over the cells is below 0.01
     [BurdaUnits16]_; for ``latent_distribution='ln'``, of whose latent only the softmax is stored, whether the mean
     posterior variance is above 0.99). Where the loadings had an adaptive prior there is `prior_scale`, its standard
-    deviation for each factor when the factor was kept, 0 for those that were not; no rotation has it.
+    deviation for each factor when the factor was kept, 0 for those that were not; no rotation has it, and a joint fit
+    has one in each modality.
     ``attrs['total_explained_deviance']`` is that of all factors together.
 
     Raises
@@ -59,9 +61,8 @@ def factors(data: Data, *, key: str = record.DEFAULT, modality: str | None = Non
     >>> sc_ldvae.get.factors(adata).index.tolist()
     ['ldvae1', 'ldvae2', 'ldvae3']
     """
-    adata = pick_modality(data, modality)
-    stored = record.read(adata, key)
-    latent, variance = record.shown_latent(adata, stored), record.shown_variance(adata, stored)
+    shown, stored = fitted_of(data, key, modality)
+    latent, variance = record.shown_latent(shown, stored), record.shown_variance(shown, stored)
     known = np.isfinite(np.column_stack([latent, variance])).all(1)
     if not known.any():
         # Of no cell nothing is known; what is stored of the factors is.
@@ -81,7 +82,7 @@ def factors(data: Data, *, key: str = record.DEFAULT, modality: str | None = Non
         },
         index=pd.Index(stored.factor_names, name="factor"),
     )
-    if stored.prior_scale is not None:
+    if isinstance(stored, record.Record) and stored.prior_scale is not None:
         frame["prior_scale"] = stored.prior_scale
     frame.attrs["total_explained_deviance"] = stored.total_explained_deviance
     return frame
@@ -94,11 +95,11 @@ def history(data: Data, *, key: str = record.DEFAULT, modality: str | None = Non
     Parameters
     ----------
     data
-        Fitted AnnData, or MuData with a fitted `modality`.
+        Fitted AnnData, or MuData with a fitted `modality` or a joint fit.
     key
         The `key_added` of the fit.
     modality
-        Modality of a MuData.
+        Modality of a MuData; of a joint fit None for all of them.
 
     Returns
     -------
@@ -119,11 +120,13 @@ def history(data: Data, *, key: str = record.DEFAULT, modality: str | None = Non
     >>> sc_ldvae.get.history(adata).columns.tolist()
     ['elbo', 'elbo_held_out', 'kl_weight', 'lr']
     """
-    stored = record.read(pick_modality(data, modality), key)
-    columns = stored.history
+    _, stored = fitted_of(data, key, modality)
+    # Modalities that were fitted together have one training.
+    of_any, *_ = views_of(stored).values()
+    columns = of_any.history
     order = ["epoch", *(name for name in ("elbo", "elbo_held_out", "kl_weight", "lr") if name in columns)]
     frame = pd.DataFrame(columns)[order].set_index("epoch")
-    frame.attrs |= stored.end
+    frame.attrs |= of_any.end
     return frame
 
 
@@ -134,17 +137,17 @@ def covariate_effects(data: Data, *, key: str = record.DEFAULT, modality: str | 
     Parameters
     ----------
     data
-        Fitted AnnData, or MuData with a fitted `modality`.
+        Fitted AnnData, or MuData with a fitted `modality` or a joint fit.
     key
         The `key_added` of the fit.
     modality
-        Modality of a MuData.
+        Modality of a MuData; of a joint fit None for all of them.
 
     Returns
     -------
-    Fitted genes x (covariate, level), in the unit of the loadings: effect on the log expression proportion of each
-    level of a categorical covariate (relative to the mean over its levels), or of one standard deviation of a
-    continuous one (whose level is empty). Without covariates there are no columns.
+    Fitted genes (of a joint fit (modality, gene)) x (covariate, level), in the unit of the loadings: effect on the log
+    expression proportion of each level of a categorical covariate (relative to the mean over its levels), or of one
+    standard deviation of a continuous one (whose level is empty). Without covariates there are no columns.
 
     Raises
     ------
@@ -159,7 +162,11 @@ def covariate_effects(data: Data, *, key: str = record.DEFAULT, modality: str | 
     >>> sc_ldvae.get.covariate_effects(adata).columns.tolist()
     [('batch', 'batch0'), ('batch', 'batch1')]
     """
-    stored = record.read(pick_modality(data, modality), key)
+    _, stored = fitted_of(data, key, modality)
+    return stacked({name: _effects_of(view) for name, view in views_of(stored).items()})
+
+
+def _effects_of(stored: record.Record) -> pd.DataFrame:
     covariates, levels = zip(*stored.design.columns, strict=True) if stored.design.columns else ((), ())
     columns = pd.MultiIndex.from_arrays([list(covariates), list(levels)], names=["covariate", "level"])
     effects = stored.shown_decoder.log_proportion.covariate_effects

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from sc_ldvae import record
 from sc_ldvae._arguments import door
+from sc_ldvae.get._per_modality import stacked
 from sc_ldvae.get._view import View
 
 if TYPE_CHECKING:
@@ -34,14 +35,16 @@ def loadings(
     Parameters
     ----------
     data
-        Fitted AnnData, or MuData with a fitted `modality`.
+        Fitted AnnData, or MuData with a fitted `modality` or a joint fit.
     factors
         Factors by number from 1 or by name; all if None.
     rotation
         Rotate the factors towards loadings of which few are large: ``'varimax'`` (orthogonal) or ``'promax'`` (oblique:
         factors may be correlated), with genes weighted by how well they are measured. Rotated factors come in the order
         of their weighted sum of squared loadings. ``'principal'``: orthogonal loadings of equal size, in the order of
-        the scale of the latent. To keep them in the object, with their latent, use :func:`~sc_ldvae.tl.rotate`.
+        the scale of the latent. Of a joint fit, ``'modality'`` (orthogonal): factors of as few modalities as possible.
+        All modalities of a joint fit turn together, also where one is named. To keep rotated factors in the object,
+        with their latent, use :func:`~sc_ldvae.tl.rotate`.
     per
         Effect of one ``'unit'`` of the factor, or of one standard deviation (``'sd'``) of its latent over the cells.
     log2
@@ -49,13 +52,14 @@ def loadings(
     key
         The `key_added` of the fit.
     modality
-        Modality of a MuData.
+        Modality of a MuData; of a joint fit None for all of them.
 
     Returns
     -------
     Effect of one unit of each factor on the log expression proportion (natural log), relative to the average fitted
-    gene; with ``gene_likelihood='nb_background'`` on the log foreground, relative to nothing: genes x factors. Genes
-    that were not fitted, or have left the object, are left out.
+    gene; with ``gene_likelihood='nb_background'`` on the log foreground, relative to nothing: genes x factors; of a
+    joint fit (modality, gene) x factors, relative to the average gene of the modality. Genes that were not fitted, or
+    have left the object, are left out.
 
     Raises
     ------
@@ -76,8 +80,18 @@ def loadings(
     ['ldvae1', 'ldvae2', 'ldvae3']
     >>> sc_ldvae.get.loadings(adata, [1], rotation="varimax", per="sd", log2=True).shape
     (50, 1)
+
+    Of several modalities that were fitted together:
+
+    >>> import mudata
+    >>> other = sc_ldvae.datasets.simulate(n_obs=200, n_vars=20, n_latent=3)
+    >>> other.var_names = "protein" + other.var_names.str.removeprefix("gene")
+    >>> mdata = mudata.MuData({"rna": adata, "prot": other})
+    >>> sc_ldvae.tl.ldvae(mdata, 3, modalities=["rna", "prot"], key_added="joint", max_epochs=2, progress=False)
+    >>> sc_ldvae.get.loadings(mdata, key="joint").loc["prot"].shape
+    (20, 3)
     """
-    return View.of(data, rotation, per, key, modality, log2=log2).loadings(factors)
+    return stacked(View.of(data, rotation, per, key, modality, log2=log2).loadings(factors))
 
 
 @door
@@ -96,7 +110,7 @@ def loadings_se(
     Parameters
     ----------
     data
-        Fitted AnnData, or MuData with a fitted `modality`.
+        Fitted AnnData, or MuData with a fitted `modality` or a joint fit.
     factors
         Factors by number from 1 or by name; all if None.
     rotation, per, log2
@@ -104,7 +118,7 @@ def loadings_se(
     key
         The `key_added` of the fit.
     modality
-        Modality of a MuData.
+        Modality of a MuData; of a joint fit None for all of them.
 
     Returns
     -------
@@ -123,4 +137,4 @@ def loadings_se(
     >>> sc_ldvae.get.loadings_se(adata).shape
     (50, 3)
     """
-    return View.of(data, rotation, per, key, modality, log2=log2).errors(factors)
+    return stacked(View.of(data, rotation, per, key, modality, log2=log2).errors(factors))

@@ -9,7 +9,7 @@ import pandas as pd
 
 from sc_ldvae import record
 from sc_ldvae._arguments import door
-from sc_ldvae.inputs import pick_modality
+from sc_ldvae.inputs import is_mudata, pick_modality
 
 if TYPE_CHECKING:
     from sc_ldvae._typing import Data
@@ -25,11 +25,11 @@ def n_latent(data: Data, *, key_added: str = "ldvae_n_latent", modality: str | N
     Parameters
     ----------
     data
-        AnnData with such a result, or MuData with such a `modality`.
+        AnnData with such a result, or MuData with such a `modality` or with one of several modalities together.
     key_added
         The `key_added` of the result.
     modality
-        Modality of a MuData.
+        Modality of a MuData; None for a result of several together.
 
     Returns
     -------
@@ -58,7 +58,10 @@ def n_latent(data: Data, *, key_added: str = "ldvae_n_latent", modality: str | N
     ([1, 2, 4], 2)
     """
     parts = ("n_latent", *_COLUMNS, "recommended", "reason")
-    stored = record.read_result(pick_modality(data, modality), key_added, "select_n_latent", parts)
+    # It needs no fit beside it, but where there is a joint one, nobody looks for it in a modality.
+    of_several = modality is None and is_mudata(data) and (key_added in data.uns or record.joint_fits_in(data))
+    shown = data if of_several else pick_modality(data, modality)
+    stored = record.read_result(shown, key_added, "select_n_latent", parts)
     index = pd.Index(np.atleast_1d(stored["n_latent"]), name="n_latent")
     frame = pd.DataFrame({column: np.atleast_1d(stored[column]) for column in _COLUMNS}, index=index)
     frame.attrs |= {name: stored[name].item() for name in ("recommended", "reason")}

@@ -13,21 +13,25 @@ from sc_ldvae.inputs import factors_shown
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from anndata import AnnData
+    from sc_ldvae._typing import Data
 
 
 def stored_table(
-    adata: AnnData, name: str, tool: str, columns: Sequence[str], factors: Sequence[int | str] | None, key: str
+    data: Data,
+    stored: record.Record | record.JointRecord,
+    name: str,
+    tool: str,
+    columns: Sequence[str],
+    factors: Sequence[int | str] | None,
 ) -> pd.DataFrame:
-    """The rows of ``adata.uns[name]`` that belong to `factors`: `factor`, whose categories are in order, and `columns`.
+    """The rows of ``data.uns[name]`` that belong to `factors`: `factor`, whose categories are in order, and `columns`.
 
     Raises
     ------
     ValueError
-        If there is no such fit or table, or if it says nothing of a factor that is named.
+        If there is no such table, or if it says nothing of a factor that is named.
     """
-    stored = record.read(adata, key)
-    result = record.read_result(adata, name, tool, ("factor", *columns), stored)
+    result = record.read_result(data, name, tool, ("factor", *columns), stored)
     frame = pd.DataFrame({column: np.atleast_1d(result[column]) for column in ("factor", *columns)})
     chosen = factors_shown(stored, factors)
     absent = [factor for factor in chosen if factor not in set(frame["factor"])]

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from sc_ldvae import record
 from sc_ldvae._arguments import door
-from sc_ldvae.inputs import pick_modality
+from sc_ldvae.get._per_modality import stacked, views_of
+from sc_ldvae.inputs import fitted_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
-
-    import numpy as np
-    from anndata import AnnData
 
     from sc_ldvae._typing import Data
 
@@ -31,11 +30,11 @@ def stability(
     Parameters
     ----------
     data
-        AnnData with such a result, or MuData with such a `modality`.
+        AnnData with such a result, or MuData with such a `modality` or a joint fit.
     key
         The `key_added` of the fit.
     modality
-        Modality of a MuData.
+        Modality of a MuData; of a joint fit None for all of them.
     key_added
         The `key_added` of the result, by default ``'<key>_stability'``.
 
@@ -66,7 +65,7 @@ def stability(
     ['score', 'replication', 'cosine', 'span', 'splits', 'merges']
     """
     names = ("score", "replication", "cosine", "span", "splits", "merges")
-    parts, params, stored = _parts(pick_modality(data, modality), names, key, key_added)
+    parts, params, stored = _parts(data, names, key, modality, key_added)
     frame = pd.DataFrame(
         {
             "score": parts["score"],
@@ -93,18 +92,18 @@ def consensus_loadings(
     Parameters
     ----------
     data
-        AnnData with such a result, or MuData with such a `modality`.
+        AnnData with such a result, or MuData with such a `modality` or a joint fit.
     key
         The `key_added` of the fit.
     modality
-        Modality of a MuData.
+        Modality of a MuData; of a joint fit None for all of them.
     key_added
         The `key_added` of the result, by default ``'<key>_stability'``.
 
     Returns
     -------
-    Fitted genes x factors, in the unit of the loadings. ``attrs`` holds the `n_seeds`, `subsample` and `rotation`
-    (empty: none; else of the rotated factors) that the tool was called with.
+    Fitted genes (of a joint fit (modality, gene)) x factors, in the unit of the loadings. ``attrs`` holds the
+    `n_seeds`, `subsample` and `rotation` (empty: none; else of the rotated factors) that the tool was called with.
 
     Raises
     ------
@@ -120,25 +119,29 @@ def consensus_loadings(
     >>> sc_ldvae.get.consensus_loadings(adata).shape
     (50, 3)
     """
-    parts, params, stored = _parts(pick_modality(data, modality), ("consensus",), key, key_added)
-    frame = pd.DataFrame(parts["consensus"].copy(), index=pd.Index(stored.genes), columns=stored.factor_names).iloc[
-        :, stored.left
-    ]
+    parts, params, stored = _parts(data, ("consensus",), key, modality, key_added)
+    views = views_of(stored)
+    starts = np.cumsum([len(view.genes) for view in views.values()])[:-1]
+    frames = {
+        name: pd.DataFrame(rows.copy(), index=pd.Index(view.genes), columns=stored.factor_names)
+        for (name, view), rows in zip(views.items(), np.split(parts["consensus"], starts), strict=True)
+    }
+    frame = stacked(frames).iloc[:, stored.left]
     frame.attrs.update(params)
     return frame
 
 
-def replication(adata: AnnData, key: str, key_added: str | None) -> np.ndarray:
+def replication(data: Data, key: str, modality: str | None, key_added: str | None) -> np.ndarray:
     """Cosines of the factors' matches in each pair of refits, n_pairs x factors that have not vanished."""
-    parts, _, stored = _parts(adata, ("replication",), key, key_added)
+    parts, _, stored = _parts(data, ("replication",), key, modality, key_added)
     return parts["replication"][:, stored.left]
 
 
 def _parts(
-    adata: AnnData, names: Sequence[str], key: str, key_added: str | None
-) -> tuple[dict[str, np.ndarray], dict[str, Any], record.Record]:
+    data: Data, names: Sequence[str], key: str, modality: str | None, key_added: str | None
+) -> tuple[dict[str, np.ndarray], dict[str, Any], record.Record | record.JointRecord]:
     """Arrays of the result, its parameters, and the fit."""
-    stored, name = record.read(adata, key), key_added or f"{key}_{_TOOL}"
-    result = record.read_result(adata, name, _TOOL, (*names, "params"), stored)
+    shown, stored = fitted_of(data, key, modality)
+    result = record.read_result(shown, key_added or f"{key}_{_TOOL}", _TOOL, (*names, "params"), stored)
     parts = {part: result[part] for part in names}
     return parts, record.plain_params(result["params"]), stored

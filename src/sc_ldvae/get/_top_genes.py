@@ -9,6 +9,7 @@ import pandas as pd
 
 from sc_ldvae import assess, record
 from sc_ldvae._arguments import door
+from sc_ldvae.get._per_modality import ALONE
 from sc_ldvae.get._view import View
 from sc_ldvae.inputs import factors_shown
 
@@ -45,9 +46,9 @@ def top_genes(
     Parameters
     ----------
     data
-        Fitted AnnData, or MuData with a fitted `modality`.
+        Fitted AnnData, or MuData with a fitted `modality` or a joint fit.
     n_genes
-        Number of genes per factor and direction.
+        Number of genes per factor and direction, of a joint fit in each modality.
     factors
         Factors by number from 1 or by name; all that have not vanished if None.
     by
@@ -59,11 +60,12 @@ def top_genes(
     key
         The `key_added` of the fit.
     modality
-        Modality of a MuData.
+        Modality of a MuData; of a joint fit None for all of them.
 
     Returns
     -------
-    One row per factor, direction and gene, indexed by factor and gene, with the columns `direction` (``'positive'``,
+    One row per factor, direction and gene, indexed by factor and gene (of a joint fit by factor, modality and gene),
+    with the columns `direction` (``'positive'``,
     ``'negative'``), `rank` (1 is the first) and `loading`. A gene stands in the direction of its sign only.
     Where the fit has errors, also `se` (standard error of the loading), `lfsr` (local false sign rate: probability that
     the loading is zero or of the other sign) and `qvalue` (mean `lfsr` of the factor's loadings that are at least as
@@ -95,22 +97,32 @@ def top_genes(
         raise ValueError(msg)
     view = View.of(data, rotation, per, key, modality, log2=log2)
     chosen = factors_shown(view.stored, factors)
-    frame = view.loadings(chosen)
-    errors = None if view.stored.loadings_covariance is None else view.errors(chosen)
-    tables = []
-    for factor, column in frame.items():
-        values = column.to_numpy()
-        genes = pd.DataFrame({"gene": frame.index, "loading": values})
-        if errors is not None:
-            genes["se"] = errors[factor].to_numpy()
-            genes["lfsr"], genes["qvalue"] = assess.signs(values, errors[factor].to_numpy())
-        doubt = HALF_INTERVAL * genes["se"].to_numpy() if by == "bound" and "se" in genes else 0
-        for direction, sign in (("positive", 1), ("negative", -1)):
-            ranked = np.argsort(doubt - sign * values, kind="stable")
-            table = genes.iloc[ranked[sign * values[ranked] > 0][:n_genes]]
-            ranks = np.arange(1, len(table) + 1)
-            tables.append(table.assign(factor=str(factor), direction=direction, rank=ranks))
-    columns = ["factor", "gene", "direction", "rank", "loading"] + ([] if errors is None else ["se", "lfsr", "qvalue"])
+    frames, errors = view.loadings(chosen), view.errors(chosen) if view.has_errors else {}
+    tables = [
+        _extremes(frame[factor], errors[name][factor] if errors else None, n_genes, by).assign(
+            factor=factor, modality=name
+        )
+        for factor in chosen
+        for name, frame in frames.items()
+    ]
+    index = ["factor", "gene"] if ALONE in frames else ["factor", "modality", "gene"]
+    columns = [*index, "direction", "rank", "loading", *(["se", "lfsr", "qvalue"] if errors else [])]
     # Also of no factor.
     found = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
-    return found[columns].set_index(["factor", "gene"])
+    return found[columns].set_index(index)
+
+
+def _extremes(loadings: pd.Series[float], errors: pd.Series[float] | None, n_genes: int, by: By) -> pd.DataFrame:
+    """Of one factor in one modality, those that are positive first."""
+    values = loadings.to_numpy()
+    genes = pd.DataFrame({"gene": loadings.index, "loading": values})
+    if errors is not None:
+        genes["se"] = errors.to_numpy()
+        genes["lfsr"], genes["qvalue"] = assess.signs(values, errors.to_numpy())
+    doubt = HALF_INTERVAL * genes["se"].to_numpy() if by == "bound" and "se" in genes else 0
+    tables = []
+    for direction, sign in (("positive", 1), ("negative", -1)):
+        ranked = np.argsort(doubt - sign * values, kind="stable")
+        table = genes.iloc[ranked[sign * values[ranked] > 0][:n_genes]]
+        tables.append(table.assign(direction=direction, rank=np.arange(1, len(table) + 1)))
+    return pd.concat(tables)

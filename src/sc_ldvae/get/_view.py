@@ -5,32 +5,53 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import pandas as pd
 
 from sc_ldvae import record
 from sc_ldvae._products import product
-from sc_ldvae.inputs import factor_positions, fitted_places, pick_modality, rotation_of
+from sc_ldvae.get._per_modality import ALONE
+from sc_ldvae.inputs import factor_positions, fitted_of, fitted_places, rotation_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from anndata import AnnData
 
     from sc_ldvae import assess
-    from sc_ldvae._typing import Data, Floats, Mask, Positions
+    from sc_ldvae._typing import Data, Floats, Positions
 
 Per: TypeAlias = Literal["unit", "sd"]
+
+
+@dataclass(frozen=True)
+class _Genes:
+    """The fitted genes that a modality has."""
+
+    names: pd.Index
+    stored: record.Record
+    rows: Positions
+    """Of the decoder, for those."""
+
+    @classmethod
+    def of(cls, adata: AnnData, stored: record.Record) -> _Genes:
+        places = fitted_places(adata, stored, logging.INFO)
+        fitted = np.zeros(adata.n_vars, dtype=bool)
+        fitted[places[places >= 0]] = True
+        names = adata.var_names[fitted]
+        return cls(names, stored, pd.Index(stored.genes).get_indexer(names))
 
 
 @dataclass(frozen=True)
 class View:
     """Loadings, their errors and the latent in one frame."""
 
-    adata: AnnData
-    stored: record.Record
+    data: Any
+    """An AnnData, or the MuData of a joint fit."""
+    stored: record.Record | record.JointRecord
     turn: Floats | None
     """Matrix from the shown latent to the one asked for, if they differ."""
     per: Per
@@ -43,63 +64,91 @@ class View:
         if per not in get_args(Per):
             msg = f"per={per!r} is unknown. Choose 'unit' or 'sd'."
             raise ValueError(msg)
-        adata = pick_modality(data, modality)
-        stored = record.read(adata, key)
+        shown, stored = fitted_of(data, key, modality)
         turn = None
         if rotation is not None:
-            turn = stored.turn_to(rotation_of(adata, stored, rotation, "rotation"))
-        return cls(adata, stored, turn, per, log2)
+            joint = _fitted_with(data, stored, key, modality)
+            matrix = rotation_of(shown if joint is None else data, joint or stored, rotation, "rotation")
+            turn = (stored.first if isinstance(stored, record.JointRecord) else stored).turn_to(matrix)
+        return cls(shown, stored, turn, per, log2)
 
-    def loadings(self, factors: Sequence[int | str] | None) -> pd.DataFrame:
-        shown = self.stored.shown_decoder.log_proportion.loadings[self._rows()]
-        return self._frame(shown if self.turn is None else product(shown, np.linalg.inv(self.turn).T), factors)
+    def loadings(self, factors: Sequence[int | str] | None) -> dict[str, pd.DataFrame]:
+        """Of each modality, fitted genes in the object x the chosen factors, in the unit asked for."""
+
+        def turned(genes: _Genes) -> Floats:
+            shown = genes.stored.shown_decoder.log_proportion.loadings[genes.rows]
+            return shown if self.turn is None else product(shown, np.linalg.inv(self.turn).T)
+
+        return self._frames(turned, factors)
 
     def latent(self) -> Floats:
         """Of the factors as they are asked for, n_obs x n_latent."""
-        latent = record.state_of(self.adata, self.stored).latent
+        latent = record.state_of(self.data, self.stored).latent
         for matrix in (self.stored.rotation, self.turn):
             latent = latent if matrix is None else product(latent, matrix)
         return latent
 
-    def errors(self, factors: Sequence[int | str] | None) -> pd.DataFrame:
-        covariance = self.stored.loadings_covariance
+    @property
+    def has_errors(self) -> bool:
+        """Whether the fit knows the errors of its loadings."""
+        return all(genes.stored.loadings_covariance is not None for genes in self._genes.values())
+
+    def errors(self, factors: Sequence[int | str] | None) -> dict[str, pd.DataFrame]:
+        """As the loadings."""
+        return self._frames(self._errors_of, factors)
+
+    def _errors_of(self, genes: _Genes) -> Floats:
+        covariance = genes.stored.loadings_covariance
         if covariance is None:
             msg = (
                 f"uns[{self.stored.keys.uns!r}] has no errors of its loadings, as it was written by an older version. "
                 "Fit again."
             )
             raise ValueError(msg)
-        covariance = covariance[self._rows()]
+        covariance = covariance[genes.rows]
         if self.turn is not None:
             covariance = record.turned(covariance, self.turn)
-        return self._frame(np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)), factors)
+        return np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
 
-    def _frame(self, values: Floats, factors: Sequence[int | str] | None) -> pd.DataFrame:
-        """Of the fitted genes in `adata` (rows of `values`) and the chosen factors (columns), in the unit asked for."""
-        chosen = factor_positions(self.stored, factors)
-        return pd.DataFrame(
-            (values * self._unit())[:, chosen].astype(np.float32),
-            index=self.adata.var_names[self._fitted()],
-            columns=[self.stored.factor_names[k] for k in chosen],
-        )
+    def _frames(
+        self, values: Callable[[_Genes], Floats], factors: Sequence[int | str] | None
+    ) -> dict[str, pd.DataFrame]:
+        chosen, unit = factor_positions(self.stored, factors), self._unit()
+        names = [self.stored.factor_names[k] for k in chosen]
+        return {
+            modality: pd.DataFrame((values(genes) * unit)[:, chosen].astype(np.float32), genes.names, names)
+            for modality, genes in self._genes.items()
+        }
 
     def _unit(self) -> Floats | float:
         """What one unit of the factors is multiplied by, n_latent or a number."""
         base = np.log2(math.e) if self.log2 else 1.0
         return base if self.per == "unit" else base * self.latent().std(axis=0, dtype=np.float64)
 
-    def _fitted(self) -> Mask:
-        """Which of var_names were fitted."""
-        places = fitted_places(self.adata, self.stored, logging.INFO)
-        fitted = np.zeros(self.adata.n_vars, dtype=bool)
-        fitted[places[places >= 0]] = True
-        return fitted
+    @cached_property
+    def _genes(self) -> dict[str, _Genes]:
+        if not isinstance(self.stored, record.JointRecord):
+            return {ALONE: _Genes.of(self.data, self.stored)}
+        found = {name: view for name, view in self.stored.views.items() if name in self.data.mod}
+        if not found:
+            names = ", ".join(map(repr, self.stored.modalities))
+            msg = f"data has none of the modalities of the fit: {names}. Were they renamed after it?"
+            raise ValueError(msg)
+        return {name: _Genes.of(self.data.mod[name], view) for name, view in found.items()}
 
-    def _rows(self) -> Positions:
-        """Rows of the decoder for those."""
-        return pd.Index(self.stored.genes).get_indexer(self.adata.var_names[self._fitted()])
 
-
-def latent_of(adata: AnnData, rotation: assess.Method | None, key: str) -> Floats:
+def latent_of(data: Data, rotation: assess.Method | None, key: str, modality: str | None) -> Floats:
     """Latent of the factors that :func:`loadings` gives, n_obs x n_latent."""
-    return View.of(adata, rotation, "unit", key, None, log2=False).latent()
+    return View.of(data, rotation, "unit", key, modality, log2=False).latent()
+
+
+def _fitted_with(
+    data: Data, stored: record.Record | record.JointRecord, key: str, modality: str | None
+) -> record.JointRecord | None:
+    """The joint fit that a named modality's is part of: its factors turn with those of the other modalities."""
+    if modality is None or key not in record.joint_fits_in(data):
+        return None
+    joint = record.read_joint(data, key)
+    # The modality may have been fitted again alone since.
+    same = modality in joint.views and joint.views[modality].fingerprint == stored.fingerprint
+    return joint if same else None

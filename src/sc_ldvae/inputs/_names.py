@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from sc_ldvae._typing import Positions
-    from sc_ldvae.record import Record
+    from sc_ldvae.record import JointRecord, Record
 
 _EXAMPLES = 3
 _log = logging.getLogger("sc_ldvae")
 
 
-def factors_shown(stored: Record, factors: Sequence[int | str] | None) -> list[str]:
+def factors_shown(stored: Record | JointRecord, factors: Sequence[int | str] | None) -> list[str]:
     """Names of factors that are named by number from 1 or by name; for None all that have not vanished.
 
     Raises
@@ -39,7 +39,7 @@ def factors_shown(stored: Record, factors: Sequence[int | str] | None) -> list[s
     return [stored.factor_names[k] for k in positions]
 
 
-def factor_positions(stored: Record, factors: Sequence[int | str] | None) -> list[int]:
+def factor_positions(stored: Record | JointRecord, factors: Sequence[int | str] | None) -> list[int]:
     """Positions from 0 of factors that are named by number from 1 or by name; all of them for None, vanished or not.
 
     Raises

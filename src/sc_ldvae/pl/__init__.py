@@ -9,6 +9,7 @@ from sc_ldvae.pl._history import history
 from sc_ldvae.pl._loadings import loadings
 from sc_ldvae.pl._loadings_heatmap import loadings_heatmap
 from sc_ldvae.pl._loadings_scatter import loadings_scatter
+from sc_ldvae.pl._modalities import modalities
 from sc_ldvae.pl._n_latent import n_latent
 from sc_ldvae.pl._posterior_predictive import posterior_predictive
 from sc_ldvae.pl._stability import stability
@@ -21,6 +22,7 @@ __all__ = [
     "loadings",
     "loadings_heatmap",
     "loadings_scatter",
+    "modalities",
     "n_latent",
     "posterior_predictive",
     "stability",

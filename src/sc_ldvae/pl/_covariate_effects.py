@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sc_ldvae import get, record
+from sc_ldvae.inputs import pick_modality
 from sc_ldvae.pl._ends import Panel, check_kind, draw
 from sc_ldvae.pl._figure import finish, plot
 from sc_ldvae.pl._text import shown
@@ -91,7 +92,7 @@ def covariate_effects(
     if n_genes < 1:
         msg = f"n_genes must be at least 1, but is {n_genes}."
         raise ValueError(msg)
-    frame = _of_covariate(get.covariate_effects(data, key=key, modality=modality), covariate, key)
+    frame = _of_covariate(get.covariate_effects(pick_modality(data, modality), key=key), covariate, key)
     columns = [frame.columns.get_level_values(part) for part in ("covariate", "level")]
     n_levels = columns[0].value_counts()
     contents = [

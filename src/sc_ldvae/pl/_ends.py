@@ -50,6 +50,8 @@ class Panel(NamedTuple):
     """Of all genes."""
     ends: pd.DataFrame
     """Rows of :func:`sc_ldvae.get.top_genes`, indexed by gene."""
+    modality: str = ""
+    """Of a joint fit."""
 
 
 def check_kind(kind: str) -> None:
@@ -59,7 +61,11 @@ def check_kind(kind: str) -> None:
 
 
 def draw(contents: Sequence[Panel], kind: Kind, *, ncols: int, ax: Ax | None, note: str = "") -> list[Axes]:
-    """Draw the panels to one scale, else a weak one looks as strong as the first; the note joins the legend."""
+    """Draw the panels; the note joins the legend.
+
+    All of a modality have one scale, else a weak one looks as strong as the first. Effects in another modality are of
+    another size, for they say by how much other things differ.
+    """
     ends = pd.concat([panel.ends for panel in contents])
     most = max(len(panel.ends) for panel in contents)
     height = 1.0 + _HEIGHT_PER_GENE * most
@@ -75,15 +81,21 @@ def draw(contents: Sequence[Panel], kind: Kind, *, ncols: int, ax: Ax | None, no
             _draw_ranks(axis, panel)
         else:
             _draw_rows(axis, panel, kind)
-    if kind == "rank":
-        _name_ranks(axes, contents)
-        return axes
-    low, high = _reach(ends, _MARGINS[kind])
-    for axis in axes:
-        axis.set_xlim(low, high)
-    if ax is None:
+    for of_modality in dict.fromkeys(panel.modality for panel in contents):
+        own = [i for i, panel in enumerate(contents) if panel.modality == of_modality]
+        _set_scale([axes[i] for i in own], [contents[i] for i in own], kind)
+    if ax is None and kind != "rank":
         explain(axes[0], ends, kind, note)
     return axes
+
+
+def _set_scale(axes: Sequence[Axes], contents: Sequence[Panel], kind: Kind) -> None:
+    if kind == "rank":
+        _name_ranks(axes, contents)
+        return
+    limits = _reach(pd.concat([panel.ends for panel in contents]), _MARGINS[kind])
+    for axis in axes:
+        axis.set_xlim(*limits)
 
 
 def _draw_rows(axis: Axes, panel: Panel, kind: Kind) -> None:

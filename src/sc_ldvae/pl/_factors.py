@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from textwrap import wrap
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from sc_ldvae import get, record
-from sc_ldvae.inputs import pick_modality
+from sc_ldvae.inputs import fitted_of
 from sc_ldvae.pl._ends import COLORS, draw, explain
 from sc_ldvae.pl._figure import figure_of, finish, plot
-from sc_ldvae.pl._loadings import top_panels
+from sc_ldvae.pl._notes import notes
 from sc_ldvae.pl._text import as_it_is, letters, shown
-from sc_ldvae.pl._wording import listed, vanished
+from sc_ldvae.pl._top_panels import shares_by_modality, top_panels
+from sc_ldvae.pl._wording import factor_titles, listed, vanished
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
     from pathlib import Path
 
-    from anndata import AnnData
     from matplotlib.axes import Axes
     from matplotlib.collections import PathCollection
     from matplotlib.figure import Figure
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 _MAP, _BARS, _LETTER, _NOTE_LETTER = 1.7, 1.4, 0.075, 0.06
 _AROUND_WIDTH, _AROUND_HEIGHT, _BOTTOM, _ROW = 0.3, 0.5, 0.4, 0.15
 _COLOR_BAR = 0.9
+_AXES_PER_ROW = 6
 _FONT, _LINE = 7.5, 9.5
 # Of all values shown: the largest few would make all others pale.
 _LIMIT_PERCENTILE = 99
@@ -54,7 +55,7 @@ def factors(
     rotation: Method | None = None,
     key: str = record.DEFAULT,
     modality: str | None = None,
-    ncols: int = 3,
+    ncols: int | None = None,
     show: bool | None = None,
     save: str | Path | None = None,
 ) -> Figure | None:
@@ -69,17 +70,19 @@ def factors(
     All tiles have the same colours and scales. Colours are symmetric around zero and end at the 99th percentile of the
     absolute values shown. Cells with values far from zero lie on top.
 
+    Of a joint fit, a tile has genes of each modality, under what the factor explains of its deviance.
+
     Parameters
     ----------
     data
-        Fitted AnnData, or MuData with a fitted `modality`.
+        Fitted AnnData, or MuData with a fitted `modality` or a joint fit.
     factors
         Factors by number from 1 or by name; all that have not vanished if None.
     basis
         Entry of `obsm` whose first two columns place the cells, such as ``'X_umap'``. By default ``'X_umap'``, if there
         is none ``'X_tsne'``, and if there is none either the first two factors.
     n_genes
-        Number of genes per factor and direction.
+        Number of genes per factor and direction, of a joint fit in each modality.
     by
         How genes are chosen, as in :func:`sc_ldvae.get.top_genes`.
     keys
@@ -90,9 +93,9 @@ def factors(
     key
         The `key_added` of the fit. Results of the tools are those under their default names for this fit.
     modality
-        Modality of a MuData.
+        Modality of a MuData; of a joint fit None for all of them.
     ncols
-        Tiles per row.
+        Tiles per row; by default 3, or fewer of a joint fit, whose tiles are wider.
     show
         Show the figure; None follows ``sc.settings.autoshow``.
     save
@@ -118,18 +121,44 @@ def factors(
     >>> [axis.get_title(loc="left") for axis in figure.axes[:4:2]]
     ['Factor 1', 'Factor 2']
     """
-    if ncols < 1:
+    if ncols is not None and ncols < 1:
         msg = f"ncols must be at least 1, but is {ncols}."
         raise ValueError(msg)
-    adata = pick_modality(data, modality)
-    names = listed(adata, factors, key)
-    chosen = top_panels(adata, names, n_genes, by=by, rotation=rotation, per="unit", log2=False, key=key)
-    latent = get.latent_of(adata, rotation, key)
-    cells = _Cells.of(adata, basis, latent)
-    shown = pd.DataFrame(latent, columns=record.read(adata, key).factor_names)[names]
-    axes = _draw(list(chosen.values()), _notes(adata, names, keys, rotation, key), cells, shown.to_numpy(), ncols)
-    explain(axes[-1], pd.concat([panel.ends for panel in chosen.values()]), "bar", vanished(adata, factors, key))
+    whose, stored = fitted_of(data, key, modality)
+    names = listed(stored, factors)
+    chosen = top_panels(
+        data, stored, names, n_genes, by=by, rotation=rotation, per="unit", log2=False, key=key, modality=modality
+    )
+    latent = get.latent_of(data, rotation, key, modality)
+    cells = _Cells.of(whose, basis, latent)
+    values = pd.DataFrame(latent, columns=stored.factor_names)[names].to_numpy()
+    shares = {} if rotation else shares_by_modality(whose, stored, key, measured=True)
+    titles = factor_titles(stored, rotation)
+    tiles = [
+        _Tile(titles[name], text, [_under_its_modality(panel, name, shares) for panel in chosen[name]])
+        for name, text in zip(names, notes(whose, names, shares.get(""), keys, rotation, key), strict=True)
+    ]
+    axes = _draw(tiles, cells, values, ncols or max(1, _AXES_PER_ROW // (1 + len(tiles[0].panels))))
+    ends = pd.concat([panel.ends for tile in tiles for panel in tile.panels])
+    explain(axes[-1], ends, "bar", vanished(stored, factors))
     return None if finish(axes, show=show, save=save) is None else figure_of(axes[0])
+
+
+def _under_its_modality(panel: Panel, name: str, shares: Mapping[Hashable, pd.Series[float]]) -> Panel:
+    """With the modality for a title, if there are several, and what the factor explains of it."""
+    if not panel.modality:
+        return panel._replace(title="")
+    share = f": {100 * shares[panel.modality][name]:z.1f} % of deviance" if shares else ""
+    return panel._replace(title=f"{shown(panel.modality)}{share}")
+
+
+class _Tile(NamedTuple):
+    """What one factor is."""
+
+    title: str
+    notes: list[str]
+    panels: list[Panel]
+    """One for each modality."""
 
 
 class _Cells(NamedTuple):
@@ -141,107 +170,63 @@ class _Cells(NamedTuple):
     """Of the axes."""
 
     @classmethod
-    def of(cls, adata: AnnData, basis: str | None, latent: Floats) -> _Cells:
+    def of(cls, data: Data, basis: str | None, latent: Floats) -> _Cells:
         if basis is None:
-            basis = next((name for name in ("X_umap", "X_tsne") if name in adata.obsm), None)
+            basis = next((name for name in ("X_umap", "X_tsne") if name in data.obsm), None)
         if basis is None:
             # A single factor puts its cells on a line.
             return cls(np.pad(latent, ((0, 0), (0, 1)))[:, :2], ("Factor 1", "Factor 2" if latent.shape[1] > 1 else ""))
-        if basis not in adata.obsm:
-            msg = f"basis={basis!r} is not in obsm. Choose one of {', '.join(map(repr, adata.obsm))}."
+        if basis not in data.obsm:
+            msg = f"basis={basis!r} is not in obsm. Choose one of {', '.join(map(repr, data.obsm))}."
             raise ValueError(msg)
-        positions = np.asarray(adata.obsm[basis])
+        positions = np.asarray(data.obsm[basis])
         if positions.ndim < 2 or positions.shape[1] < 2:  # noqa: PLR2004  a plane has two dimensions
             msg = f"basis={basis!r} has the shape {positions.shape}, but two columns are needed to place the cells."
             raise ValueError(msg)
         return cls(positions[:, :2], (shown(basis.removeprefix("X_")), ""))
 
 
-def _notes(
-    adata: AnnData, names: list[str], keys: Sequence[str] | str | None, rotation: Method | None, key: str
-) -> list[list[str]]:
-    """Lines of text for each factor, out of what is known of it."""
-    measures = _measures(adata, names, rotation, key)
-    followed = _followed(adata, names, keys, rotation, key)
-    return [[line for line in (", ".join(measures[name]), followed.get(name)) if line] for name in names]
-
-
-def _measures(adata: AnnData, names: list[str], rotation: Method | None, key: str) -> dict[str, list[str]]:
-    explained = get.factors(adata, key=key)["explained_deviance"]
-    if f"{key}_explained_deviance" in adata.uns:
-        explained = get.explained_deviance(adata, key=key)["marginal"]
-    measures = {name: [] if rotation else [f"{100 * explained[name]:z.1f} % of deviance"] for name in names}
-    if f"{key}_stability" in adata.uns:
-        frame = get.stability(adata, key=key)
-        if frame.attrs["rotation"] == (rotation or ""):
-            for name, score in frame["score"][names].items():
-                measures[str(name)].append(f"stability {score:.2f}")
-    return measures
-
-
-def _followed(
-    adata: AnnData, names: list[str], keys: Sequence[str] | str | None, rotation: Method | None, key: str
-) -> dict[str, str]:
-    """What each factor goes with, if that was asked."""
-    if rotation is not None and keys is not None:
-        msg = (
-            f"keys={keys!r}: associations are of factors without rotation={rotation!r}. Leave one of them out, or "
-            "keep the rotation with sc_ldvae.tl.rotate and call sc_ldvae.tl.associate for it."
-        )
-        raise ValueError(msg)
-    if rotation is not None or (keys is None and f"{key}_associations" not in adata.uns):
-        return {}
-    frame = get.associations(adata, names, key=key).reset_index()
-    if keys is not None:
-        keys = [keys] if isinstance(keys, str) else list(keys)
-        unknown = [one for one in keys if one not in set(frame["key"])]
-        if unknown:
-            msg = f"keys holds {unknown[0]!r}, which was not associated. Call sc_ldvae.tl.associate with it."
-            raise ValueError(msg)
-        frame = frame[frame["key"].isin(keys)]
-    # The first is the strongest.
-    rows = frame.drop_duplicates("factor").set_index("factor").to_dict("index")
-    return {str(name): _sentence(row) for name, row in rows.items()}
-
-
-def _sentence(row: Mapping[Hashable, Any]) -> str:
-    key, highest, lowest = (shown(row[name]) for name in ("key", "highest", "lowest"))
-    if row["kind"] == "continuous":
-        return f"{key} (rho {row['statistic']:.2f})"
-    return f"{key} (η² {row['statistic']:.2f}): high in {highest}, low in {lowest}"
-
-
-def _draw(contents: list[Panel], notes: list[list[str]], cells: _Cells, latent: Floats, ncols: int) -> list[Axes]:
-    width = _AROUND_WIDTH + _MAP + _BARS + _LETTER * letters(gene for panel in contents for gene in panel.ends.index)
-    lines = [[part for line in note for part in wrap(line, int(width / _NOTE_LETTER))] for note in notes]
-    most = max(map(len, lines))
-    rows = max(len(panel.ends) for panel in contents) + 1
-    height = _AROUND_HEIGHT + _LINE * most / 72 + max(_MAP, _ROW * rows)
-    maps, bars = _new_axes(len(contents), ncols, width, height)
-    draw(contents, "bar", ncols=ncols, ax=bars)
+def _draw(tiles: Sequence[_Tile], cells: _Cells, latent: Floats, ncols: int) -> list[Axes]:
+    bars_wide = [
+        _BARS + _LETTER * letters(_genes(panels)) for panels in zip(*(tile.panels for tile in tiles), strict=True)
+    ]
+    width = _AROUND_WIDTH + _MAP + sum(bars_wide)
+    lines = [[part for line in tile.notes for part in wrap(line, int(width / _NOTE_LETTER))] for tile in tiles]
+    # Over the bars stands their modality.
+    most, below = max(map(len, lines)), int(any(panel.title for panel in tiles[0].panels))
+    rows = max(len(panel.ends) for tile in tiles for panel in tile.panels) + 1
+    height = _AROUND_HEIGHT + _LINE * (most + below) / 72 + max(_MAP, _ROW * rows)
+    maps, bars = _new_axes(len(tiles), ncols, (width, height), len(bars_wide))
+    draw([panel for tile in tiles for panel in tile.panels], "bar", ncols=ncols, ax=bars)
     points = _draw_maps(maps, cells, latent)
-    for axis, panel, text in zip(maps, contents, lines, strict=True):
-        _entitle(axis, panel.title, text, most)
+    for axis, tile, text in zip(maps, tiles, lines, strict=True):
+        _entitle(axis, tile.title, text, most + below)
     for axis in bars:
-        axis.set_title("")
-    for axis in (*maps[:-ncols], *bars[:-ncols]):
+        axis.title.set_fontsize(_FONT)
+    for axis in (*maps[:-ncols], *bars[: -ncols * len(bars_wide)]):
         axis.set(xlabel="", ylabel="")
     _add_color_bar(maps, points, height)
     return [*maps, *bars]
 
 
-def _new_axes(n: int, ncols: int, width: float, height: float) -> tuple[list[Axes], list[Axes]]:
-    """Axes of maps and of bars."""
+def _genes(panels: Sequence[Panel]) -> list[str]:
+    return [gene for panel in panels for gene in panel.ends.index]
+
+
+def _new_axes(n: int, ncols: int, size: tuple[float, float], n_bars: int) -> tuple[list[Axes], list[Axes]]:
+    """Axes of maps and of bars, of which each tile of this size has so many."""
     from matplotlib import pyplot as plt
 
     ncols = min(ncols, n)
     nrows = -(-n // ncols)
-    figure = plt.figure(figsize=(width * ncols + _COLOR_BAR, height * nrows + _BOTTOM), layout="constrained")
-    grid = figure.subplots(nrows, 2 * ncols, width_ratios=[_MAP, _BARS] * ncols, squeeze=False)
-    tiles = grid.reshape(-1, 2)
+    figsize = size[0] * ncols + _COLOR_BAR, size[1] * nrows + _BOTTOM
+    figure = plt.figure(figsize=figsize, layout="constrained")
+    ratios = [_MAP, *[_BARS] * n_bars] * ncols
+    grid = figure.subplots(nrows, len(ratios), width_ratios=ratios, squeeze=False)
+    tiles = grid.reshape(-1, 1 + n_bars)
     for unused in tiles[n:].flat:
         unused.remove()
-    return list(tiles[:n, 0]), list(tiles[:n, 1])
+    return list(tiles[:n, 0]), list(tiles[:n, 1:].flat)
 
 
 def _draw_maps(axes: Sequence[Axes], cells: _Cells, latent: Floats) -> PathCollection:

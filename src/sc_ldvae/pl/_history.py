@@ -30,11 +30,11 @@ def history(
     Parameters
     ----------
     data
-        Fitted AnnData, or MuData with a fitted `modality`.
+        Fitted AnnData, or MuData with a fitted `modality` or a joint fit.
     key
         The `key_added` of the fit.
     modality
-        Modality of a MuData.
+        Modality of a MuData; of a joint fit None for all of them.
     ax
         Axes to draw on.
     show

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sc_ldvae import get, record
-from sc_ldvae.inputs import pick_modality
-from sc_ldvae.pl._ends import Panel, check_kind, draw
+from sc_ldvae import record
+from sc_ldvae.inputs import fitted_of
+from sc_ldvae.pl._ends import check_kind, draw
 from sc_ldvae.pl._figure import finish, plot
-from sc_ldvae.pl._wording import factor_titles, listed, unit_of, vanished
+from sc_ldvae.pl._top_panels import shares_by_modality, top_panels
+from sc_ldvae.pl._wording import listed, vanished
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from anndata import AnnData
     from matplotlib.axes import Axes
 
     from sc_ldvae._typing import Ax, Data
     from sc_ldvae.assess import Method
     from sc_ldvae.get import By, Per
-    from sc_ldvae.pl._ends import Kind
+    from sc_ldvae.pl._ends import Kind, Panel
 
 
 @plot
@@ -48,17 +48,20 @@ def loadings(
     gene. All panels have one scale. The title gives the share of the held-out deviance that the factor explains; of a
     factor that is rotated here this is not known.
 
+    Of a joint fit, each factor has a panel for each modality, side by side. Those of one modality have one scale, and
+    shares are of its deviance.
+
     If the fit has standard errors, whiskers are 95 % intervals (1.96 errors to both sides; cut where they reach far
     beyond the largest loading), and genes whose q-value is above 0.05 are pale: their sign is not known.
 
     Parameters
     ----------
     data
-        Fitted AnnData, or MuData with a fitted `modality`.
+        Fitted AnnData, or MuData with a fitted `modality` or a joint fit.
     factors
         Factors by number from 1 or by name; all that have not vanished if None.
     n_genes
-        Number of genes per factor and direction.
+        Number of genes per factor and direction, of a joint fit in each modality.
     kind
         ``'bar'``; ``'dot'``, with areas by -log10 of the q-value down to 1e-10, if it is known; or ``'rank'``, all
         genes as points by the rank of their loading, with the names of those at both ends.
@@ -70,11 +73,11 @@ def loadings(
     key
         The `key_added` of the fit.
     modality
-        Modality of a MuData.
+        Modality of a MuData; of a joint fit None for all of them.
     ncols
-        Panels per row.
+        Panels per row; of a joint fit all of one factor stand in one row, whatever their number.
     ax
-        Axes to draw on, one for each factor. The legend of pale colours and areas is left out then.
+        Axes to draw on, one for each panel. The legend of pale colours and areas is left out then.
     show
         Show the figure; None follows ``sc.settings.autoshow``.
     save
@@ -82,7 +85,7 @@ def loadings(
 
     Returns
     -------
-    The axes, one per factor, if the figure is not shown.
+    The axes, if the figure is not shown: one per factor, of a joint fit one per factor and modality.
 
     Raises
     ------
@@ -104,40 +107,19 @@ def loadings(
     2
     """
     check_kind(kind)
-    adata = pick_modality(data, modality)
-    names = listed(adata, factors, key)
-    contents = top_panels(adata, names, n_genes, by=by, rotation=rotation, per=per, log2=log2, key=key)
+    whose, stored = fitted_of(data, key, modality)
+    names = listed(stored, factors)
+    chosen = top_panels(
+        data, stored, names, n_genes, by=by, rotation=rotation, per=per, log2=log2, key=key, modality=modality
+    )
     if rotation is None:
-        explained = get.factors(adata, key=key)["explained_deviance"]
-        contents = {
-            name: panel._replace(title=f"{panel.title}\n{100 * explained[name]:.1f} % of deviance")
-            for name, panel in contents.items()
-        }
-    note = vanished(adata, factors, key)
-    return finish(draw(list(contents.values()), kind, ncols=ncols, ax=ax, note=note), show=show, save=save)
+        shares = shares_by_modality(whose, stored, key, measured=False)
+        chosen = {name: [_entitled(panel, shares[panel.modality][name]) for panel in chosen[name]] for name in names}
+    per_factor = len(chosen[names[0]])
+    contents = [panel for name in names for panel in chosen[name]]
+    axes = draw(contents, kind, ncols=per_factor * max(1, ncols // per_factor), ax=ax, note=vanished(stored, factors))
+    return finish(axes, show=show, save=save)
 
 
-def top_panels(
-    adata: AnnData,
-    factors: Sequence[str],
-    n_genes: int,
-    *,
-    by: By,
-    rotation: Method | None,
-    per: Per,
-    log2: bool,
-    key: str,
-) -> dict[str, Panel]:
-    """What to draw of each factor, by its name."""
-    frame = get.loadings(adata, factors, rotation=rotation, per=per, log2=log2, key=key)
-    table = get.top_genes(adata, n_genes, factors=factors, by=by, rotation=rotation, per=per, log2=log2, key=key)
-    titles = factor_titles(adata, key, rotation)
-    return {
-        name: Panel(
-            titles[name],
-            f"loading ({unit_of(per, log2=log2)})",
-            frame[name],
-            table[table.index.get_level_values("factor") == name].droplevel("factor"),
-        )
-        for name in frame.columns
-    }
+def _entitled(panel: Panel, share: float) -> Panel:
+    return panel._replace(title=f"{panel.title}\n{100 * share:z.1f} % of deviance")

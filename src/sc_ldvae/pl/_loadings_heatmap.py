@@ -115,16 +115,18 @@ def loadings_heatmap(
     if order not in {"factor", "clustered"}:
         msg = f"order must be 'factor' or 'clustered', but is {order!r}."
         raise ValueError(msg)
-    adata, colors = pick_modality(data, modality), _color_map(cmap)
-    factors = listed(adata, factors, key)
-    frame = get.loadings(adata, factors, rotation=rotation, per=per, log2=log2, key=key)
+    stored, colors = record.read(pick_modality(data, modality), key), _color_map(cmap)
+    factors = listed(stored, factors)
+    frame = get.loadings(data, factors, rotation=rotation, per=per, log2=log2, key=key, modality=modality)
     if genes is None:
-        table = get.top_genes(adata, n_genes, factors=factors, rotation=rotation, per=per, log2=log2, key=key)
+        table = get.top_genes(
+            data, n_genes, factors=factors, rotation=rotation, per=per, log2=log2, key=key, modality=modality
+        )
         frame = frame.loc[table.index.get_level_values("gene").unique()]
     else:
         frame = frame.loc[check_genes(frame.index, genes)]
     frame = _by_factor(frame) if order == "factor" else _clustered(frame)
-    titles = factor_titles(adata, key, rotation)
+    titles = factor_titles(stored, rotation)
     numbers = [titles[name].removeprefix("Factor ").split()[0] for name in frame.columns]
     axis = _new_axes(frame, ax)
     _draw(axis, frame, numbers, colors, f"loading ({unit_of(per, log2=log2)})")

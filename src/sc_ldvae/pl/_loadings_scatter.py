@@ -99,8 +99,9 @@ def loadings_scatter(
     if n_genes < 1:
         msg = f"n_genes must be at least 1, but is {n_genes}."
         raise ValueError(msg)
-    adata = pick_modality(data, modality)
-    frame = get.loadings(adata, listed(adata, [x, y], key), rotation=rotation, per=per, log2=log2, key=key)
+    stored = record.read(pick_modality(data, modality), key)
+    names = listed(stored, [x, y])
+    frame = get.loadings(data, names, rotation=rotation, per=per, log2=log2, key=key, modality=modality)
     points = frame.to_numpy(dtype=np.float64)
     if genes is None:
         named = np.argsort(-np.hypot(*points.T), kind="stable")[:n_genes]
@@ -111,7 +112,7 @@ def loadings_scatter(
     others = np.delete(points, named, axis=0)
     axis.scatter(others[:, 0], others[:, 1], s=4, color="0.7", linewidths=0, rasterized=True)
     axis.scatter(points[named, 0], points[named, 1], s=12, color=COLORS["positive"], linewidths=0, zorder=3)
-    titles, unit = factor_titles(adata, key, rotation), unit_of(per, log2=log2)
+    titles, unit = factor_titles(stored, rotation), unit_of(per, log2=log2)
     labels = [f"{titles[name]}: loading\n({' '.join(unit.split())})" for name in frame.columns]
     _dress(axis, labels)
     lay_out([axis])

@@ -42,11 +42,12 @@ def n_latent(
     Parameters
     ----------
     data
-        AnnData with a result of :func:`sc_ldvae.tl.select_n_latent`, or MuData with such a `modality`.
+        AnnData with a result of :func:`sc_ldvae.tl.select_n_latent`, or MuData with such a `modality` or with one of
+        several modalities together.
     key_added
         The `key_added` of the result.
     modality
-        Modality of a MuData.
+        Modality of a MuData; None for a result of several together.
     ax
         Axes to draw on, three. The title is left out then.
     show

@@ -8,7 +8,6 @@ import numpy as np
 
 from sc_ldvae import get, record
 from sc_ldvae.get import replication
-from sc_ldvae.inputs import pick_modality
 from sc_ldvae.pl._figure import figure_of, finish, panels, plot
 
 if TYPE_CHECKING:
@@ -48,11 +47,11 @@ def stability(
     Parameters
     ----------
     data
-        AnnData with a result of :func:`sc_ldvae.tl.stability`, or MuData with such a `modality`.
+        AnnData with a result of :func:`sc_ldvae.tl.stability`, or MuData with such a `modality` or a joint fit.
     key
         The `key_added` of the fit.
     modality
-        Modality of a MuData.
+        Modality of a MuData; of a joint fit None for all of them.
     key_added
         The `key_added` of the result, by default ``'<key>_stability'``.
     ax
@@ -85,12 +84,11 @@ def stability(
     >>> [label.get_text() for label in axis.get_xticklabels()]
     ['1', '2', '3']
     """
-    adata = pick_modality(data, modality)
-    frame = get.stability(adata, key=key, key_added=key_added)
+    frame = get.stability(data, key=key, modality=modality, key_added=key_added)
     width = max(_LEAST_WIDTH, 1 + _WIDTH_PER_FACTOR * len(frame))
     flagged = bool(frame[["splits", "merges"]].to_numpy().any())
     axis = panels(1, ax, ncols=1, width=width, height=_HEIGHT + _FLAGS * flagged)[0]
-    _draw(axis, frame, replication(adata, key, key_added))
+    _draw(axis, frame, replication(data, key, modality, key_added))
     _dress(axis, frame)
     return None if finish([axis], show=show, save=save) is None else axis
 

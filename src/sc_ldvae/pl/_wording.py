@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from sc_ldvae import get, record
 from sc_ldvae.inputs import check_any, check_once, factors_shown
+from sc_ldvae.record import held_out
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Hashable, Mapping, Sequence
+    from typing import Any
 
-    from anndata import AnnData
-
+    from sc_ldvae._typing import Data
     from sc_ldvae.assess import Method
     from sc_ldvae.get import Per
+    from sc_ldvae.record import JointRecord, Record
 
 
 def unit_of(per: Per, *, log2: bool) -> str:
@@ -25,7 +26,7 @@ def unit_of(per: Per, *, log2: bool) -> str:
     return f"{'log2' if log2 else 'ln'} fold change\nper {step} of the factor"
 
 
-def listed(adata: AnnData, factors: Sequence[int | str] | int | str | None, key: str) -> list[str]:
+def listed(stored: Record | JointRecord, factors: Sequence[int | str] | int | str | None) -> list[str]:
     """Names of the factors to draw, also of a single one; for None of all that have not vanished.
 
     Raises
@@ -35,20 +36,30 @@ def listed(adata: AnnData, factors: Sequence[int | str] | int | str | None, key:
     """
     chosen = [factors] if isinstance(factors, int | np.integer | str) else factors
     check_any(chosen, "factors")
-    return factors_shown(record.read(adata, key), chosen)
+    return factors_shown(stored, chosen)
 
 
-def factor_titles(adata: AnnData, key: str, rotation: Method | None) -> dict[str, str]:
+def factor_titles(stored: Record | JointRecord, rotation: Method | None) -> dict[str, str]:
     """``'Factor 1'`` for ``'ldvae1'``, and so on; with the rotation, if there is one."""
     suffix = "" if rotation is None else f" ({rotation})"
-    names = get.factors(adata, key=key).index
-    return {name: f"Factor {k}{suffix}" for k, name in enumerate(names, start=1)}
+    return {name: f"Factor {k}{suffix}" for k, name in enumerate(stored.factor_names, start=1)}
 
 
-def vanished(adata: AnnData, factors: Sequence[int | str] | int | str | None, key: str) -> str:
+def vanished(stored: Record | JointRecord, factors: Sequence[int | str] | int | str | None) -> str:
     """How many factors are not shown, for the cells do not support them; empty where some were chosen by name."""
-    gone = get.factors(adata, key=key)["vanished"]
+    gone = stored.vanished
     return f"{gone.sum()} of {len(gone)} factors vanished" if factors is None and gone.any() else ""
+
+
+def judged_by(attrs: Mapping[Hashable, Any]) -> str:
+    """Which cells, and how much of their counts, shares of deviance were measured on."""
+    cells = {"held_out": "held-out cells", "all": "all cells", "training": "cells of the fit"}[attrs["cells"]]
+    return f"{cells}, {100 * attrs['thinned']:g} % of their counts" if attrs["thinned"] else cells
+
+
+def of_the_fit(whose: Data, stored: Record | JointRecord) -> dict[Hashable, Any]:
+    """The same of what the fit of an AnnData or MuData measured itself."""
+    return {"cells": "held_out" if held_out(whose, stored).any() else "training", "thinned": 0.0}
 
 
 def check_genes(fitted: pd.Index[str], genes: Sequence[str] | str) -> pd.Index[str]:

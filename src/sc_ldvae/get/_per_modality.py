@@ -1,0 +1,38 @@
+"""Frames of a fit of one modality or of several."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from sc_ldvae.record import JointRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sc_ldvae._typing import Floats
+    from sc_ldvae.record import Record
+
+# The name of the only modality of a fit that is no joint one.
+ALONE = ""
+
+
+def views_of(stored: Record | JointRecord) -> dict[str, Record]:
+    """The fit of each modality, by its name."""
+    return stored.views if isinstance(stored, JointRecord) else {ALONE: stored}
+
+
+def stacked(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Genes of all modalities below each other, indexed by modality and gene; of the only one, its own frame."""
+    return frames[ALONE] if ALONE in frames else pd.concat(frames, names=["modality", "gene"])
+
+
+def shares_by_modality(
+    stored: JointRecord, modalities: Sequence[str], shares: Floats, totals: Sequence[float]
+) -> pd.DataFrame:
+    """Of `shares`, modalities x n_latent, those of the factors that have not vanished: factors x modalities."""
+    factors, columns = pd.Index(stored.names_left, name="factor"), pd.Index(modalities, name="modality")
+    frame = pd.DataFrame(shares[:, stored.left].T, factors, columns)
+    frame.attrs["total"] = dict(zip(modalities, map(float, totals), strict=True))
+    return frame
