@@ -144,7 +144,8 @@ def test_values_and_gradients_in_double_precision(mode: dict[str, Any]) -> None:
     check(mode, torch.float64, tolerance=1e-9)
 
 
-@pytest.mark.parametrize("mode", MODES)
+# The same code; what single precision adds is its rounding.
+@pytest.mark.parametrize("mode", MODES[::3])
 def test_values_and_gradients_in_single_precision(mode: dict[str, Any]) -> None:
     check(mode, torch.float32, tolerance=2e-4)
 

@@ -10,7 +10,7 @@ from sc_ldvae.inputs._files import checkpoint_of, new_file
 from sc_ldvae.inputs._groups import grouped, tests_of
 from sc_ldvae.inputs._joint import Modalities, PerModality, check_free, check_mudata, is_view, modality_of
 from sc_ldvae.inputs._layer import Layer, layer_of
-from sc_ldvae.inputs._modality import changed, copied, fitted_of, is_mudata, obs_for, obs_of, pick_modality
+from sc_ldvae.inputs._modality import changed, copied, fitted_of, is_mudata, obs_for, obs_of, pick_modality, pulled
 from sc_ldvae.inputs._names import (
     check_any,
     check_once,
@@ -98,6 +98,7 @@ __all__ = [
     "obs_of",
     "of_modalities",
     "pick_modality",
+    "pulled",
     "request_of",
     "request_of_record",
     "rotation",

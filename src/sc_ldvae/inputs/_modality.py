@@ -63,6 +63,12 @@ def obs_of(adata: Data) -> pd.DataFrame:
     return frame_of(adata.obs)
 
 
+def pulled(data: Data) -> set[str]:
+    """Columns of the obs of a MuData that are those of its modalities, under their names."""
+    modalities: Mapping[str, AnnData] = getattr(data, "mod", {})
+    return {f"{name}:{column}" for name, adata in modalities.items() for column in adata.obs.columns}
+
+
 def obs_for(data: Data, modality: str | None) -> pd.DataFrame:
     """The annotation of the cells of an AnnData, or of a modality: of this, beside it what only the MuData has."""
     own = obs_of(pick_modality(data, modality))

@@ -76,8 +76,10 @@ class JointRecord:
     @cached_property
     def vanished(self) -> NDArray[np.bool_]:
         """Factors that the cells did not support, n_latent: their loadings are zero in all modalities."""
-        vanished: NDArray[np.bool_] = np.all([view.vanished for view in self.views.values()], axis=0)
-        return vanished
+        of_views = [view.shown_decoder.log_proportion.vanished for view in self.views.values()]
+        vanished: NDArray[np.bool_] = np.all(of_views, axis=0)
+        # Where there is nothing else, that is what there is to show.
+        return vanished & ~vanished.all()
 
     @property
     def left(self) -> list[int]:

@@ -94,7 +94,7 @@ def associate(
     record.state_of(adata, stored)
     latent = record.shown_latent(adata, stored)[:, stored.left]
     obs = inputs.obs_of(adata) if keys is None or modality is None else inputs.obs_for(data, modality)
-    columns = inputs.columns_of(obs, keys, but=record.columns_in(adata))
+    columns = inputs.columns_of(obs, keys, but=record.columns_in(adata) | inputs.pulled(adata))
     parts = [{"factor": stored.names_left, **assess.association(column, latent)} for column in columns]
     table = {
         name: np.concatenate([np.broadcast_to(np.asarray(part[name]), len(stored.left)) for part in parts])
