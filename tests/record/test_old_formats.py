@@ -3,8 +3,7 @@
 # files/format<n>.* hold what the last commit of each format wrote, in a .h5ad and up to format 5 in a .zarr (zarr
 # format 2, without consolidated metadata; packed, as it is 450 files and more): 5b5ed47 wrote format 1, a59b52a format
 # 2, 55b2cc7 format 3, 75f8597 format 4, 3a11470 format 5, 2ead39a format 6, with anndata 0.12.19, NumPy 2.4.6 and torch
-# 2.13.0 on a
-# CPU. Each made the counts,
+# 2.13.0 on a CPU. Each made the counts,
 #     datasets.simulate(30, 12, 2, n_batches=2, n_continuous=1, mean_library=200, gene_likelihood="zinb", rng=1)
 # without the truth beside them, but with a random "sex" and a "size_factor" that goes with the total counts, and fitted
 # all genes with n_latent=2, n_hidden=4, max_epochs=2, device="cpu" and else the defaults:
