@@ -82,6 +82,11 @@ class Halves:
             loss = loss + one.loss()
         self._optimizer.zero_grad()
         torch.autograd.backward(loss)
+        if self._model.fuses:
+            # Those of a modality that no cell of the minibatch has: Adam moves them on, and other processes have some.
+            for parameter in self._model.parameters():
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
         for one in self._of_views:
             one.measure()
         if self._ranks.n > 1:
