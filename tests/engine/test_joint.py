@@ -38,7 +38,9 @@ MODES = {
     },
     "counts-gene-cell": {"likelihoods": SEVERAL, "dispersion": "gene-cell", "log_variational": False},
 }
-CASES = [pytest.param(mode, where, id=f"{name}-{where}") for name, mode in MODES.items() for where in ("some", "absent")]
+CASES = [
+    pytest.param(mode, where, id=f"{name}-{where}") for name, mode in MODES.items() for where in ("some", "absent")
+]
 CASES += [pytest.param(MODES[name], "all", id=f"{name}-all") for name in ("cite-latent-library", "three")]
 
 
@@ -63,7 +65,9 @@ def counts(n_views: int, present: np.ndarray, dtype: torch.dtype) -> torch.Tenso
     parts[0][1, 5] = 1
     # Of proteins there may be none.
     parts[1][2] = 0 if n_views > 1 else parts[1][2]
-    return torch.as_tensor(np.hstack([part * has[:, None] for part, has in zip(parts, present.T, strict=True)])).to(dtype)
+    return torch.as_tensor(np.hstack([part * has[:, None] for part, has in zip(parts, present.T, strict=True)])).to(
+        dtype
+    )
 
 
 def annotations(dtype: torch.dtype) -> dict[str, torch.Tensor]:
@@ -271,16 +275,25 @@ def priors_of(mode: dict[str, Any], *, of_factors: bool = True) -> AdaptivePrior
     covariates = (N_BATCH, 2, 1)
     return AdaptivePriors(
         [
-            AdaptivePrior(
-                LIKELIHOODS[name], N_TRAINING - 90 * i, N_LATENT * of_factors, covariates, n_cells=N_TRAINING
-            )
+            AdaptivePrior(LIKELIHOODS[name], N_TRAINING - 90 * i, N_LATENT * of_factors, covariates, n_cells=N_TRAINING)
             for i, name in enumerate(mode["likelihoods"])
         ]
     )
 
 
-@pytest.mark.parametrize("of_factors", [True, False], ids=["factors", "covariates"])
-@pytest.mark.parametrize("name", ["cite-latent-library", "three", "three-gene-cell", "counts-gene-cell"])
+@pytest.mark.parametrize(
+    ("name", "of_factors"),
+    [
+        pytest.param(name, of_factors, id=f"{name}-{'factors' if of_factors else 'covariates'}")
+        for name, of_factors in (
+            ("cite-latent-library", True),
+            ("three", True),
+            ("three", False),
+            ("three-gene-cell", True),
+            ("counts-gene-cell", False),
+        )
+    ],
+)
 def test_both_engines_learn_the_same(name: str, of_factors: bool) -> None:
     """Steps without one of the modalities among them."""
     mode = MODES[name]

@@ -264,15 +264,15 @@ def named(modality: str) -> Iterator[None]:
 def _check_cells(mdata: MuData, modalities: Sequence[Modality]) -> None:
     """Refuse cells that have none of the modalities."""
     none = np.all([one.places < 0 for one in modalities], axis=0)
+    if none.any() and len(modalities) == 1:
+        msg = f"Some cells lack {modalities[0].name!r}. To fit it alone, on its own cells, pass modality= instead."
+        raise ValueError(msg)
     if none.any():
         names = ", ".join(repr(one.name) for one in modalities)
         msg = (
             f"{none.sum()} of {len(none)} cells ({examples(mdata.obs_names[none].to_numpy())}) have none of the "
             f"modalities of the fit ({names}). Take them out, or name further modalities."
         )
-        raise ValueError(msg)
-    if len(modalities) == 1 and (modalities[0].places < 0).any():
-        msg = f"Some cells lack {modalities[0].name!r}. To fit it alone, on its own cells, pass modality= instead."
         raise ValueError(msg)
 
 
