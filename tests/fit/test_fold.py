@@ -104,7 +104,7 @@ def module_parameters(model: LDVAE, cells: Cells) -> dict[str, np.ndarray]:
     covariates = model.covariates(known["batch_index"], known["cat_covs"], known["cont_covs"].double())
     group = model.theta_group(known["batch_index"], known["labels"])
     with torch.no_grad():
-        log_mu, (parts,) = model.decode(latent, covariates, library.log()[:, None], group)
+        log_mu, parts = model.decode(latent, covariates, library.log()[:, None], group)
     assert len(log_mu) == len(everyone)
     return {
         "mean": log_mu.exp().numpy(),

@@ -372,7 +372,7 @@ def test_decoders_survive_their_dict(gene_likelihood: str, theta: str, n_columns
     assert list(got) == list(expected)
     for name, values in expected.items():
         np.testing.assert_array_equal(got[name], values)
-    assert ("theta" in got) == (gene_likelihood != "poisson")
+    assert ("theta" in got) == (gene_likelihood not in {"poisson", "bernoulli"})
     assert ("zero_inflation" in got) == (gene_likelihood == "zinb")
     assert ("background" in got) == (gene_likelihood == "nb_background")
 

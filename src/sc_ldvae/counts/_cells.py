@@ -127,7 +127,9 @@ class View:
 
     def among(self, chosen: Positions) -> Positions:
         """Positions here of those of the `chosen` cells (positions among all) that are here."""
-        if len(self.places) and len(self.places) == self.places[-1] + 1:
+        if not len(self.places):
+            return chosen[:0]
+        if len(self.places) == self.places[-1] + 1:
             # They are the first ones, of which all positions are their own.
             return chosen[chosen < len(self.places)]
         found = np.searchsorted(self.places, chosen)

@@ -52,7 +52,7 @@ class Halves:
                 start, stop = stop, stop + view.n_input
                 own, present = x[:, start:stop], self.arguments.get("present")
                 has = None if present is None else present[:, place]
-                self._of_views.append(_OfView(view, adaptive_priors, place, own, has))
+                self._of_views.append(_OfView(view, adaptive_priors, place, own, has, model.weights[place]))
 
     def forward(self) -> None:
         """The terms and the loss, and what the adaptive prior learns from."""
@@ -82,6 +82,11 @@ class Halves:
             loss = loss + one.loss()
         self._optimizer.zero_grad()
         torch.autograd.backward(loss)
+        if self._model.fuses:
+            # Those of a modality that no cell of the minibatch has: Adam moves them on, and other processes have some.
+            for parameter in self._model.parameters():
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
         for one in self._of_views:
             one.measure()
         if self._ranks.n > 1:
@@ -134,8 +139,10 @@ class _OfView:
     d_output: Tensor
     """Gradient of the loss by its outputs, n_cells x n_genes."""
 
-    def __init__(self, view: LDVAE, priors: AdaptivePriors, place: int, x: Tensor, has: Tensor | None) -> None:
-        self.view, self._priors, self._place = view, priors, place
+    def __init__(
+        self, view: LDVAE, priors: AdaptivePriors, place: int, x: Tensor, has: Tensor | None, weight: float
+    ) -> None:
+        self.view, self._priors, self._place, self._in_loss = view, priors, place, weight
         self._prior: AdaptivePrior = priors.of_views[place]
         self._x, self._has = x, has
         self._pull = x.new_empty(self._prior.n_rows, x.shape[1])
@@ -178,7 +185,7 @@ class _OfView:
             loadings = self.weight[:, : self._prior.n_factors]
             of_sum = -((self.d_output @ loadings) * self.u[:, : self._prior.n_factors]).sum(0)
             # The loss is a mean over the whole minibatch, with the modality's weight.
-            self._slope = of_sum * (len(self._x) / len(self.u))
+            self._slope = of_sum * (len(self._x) / (len(self.u) * self._in_loss))
 
     def observe_slope(self) -> None:
         if self._seen:

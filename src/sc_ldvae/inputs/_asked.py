@@ -10,8 +10,9 @@ from sc_ldvae import record
 from sc_ldvae._options import ModelOptions
 from sc_ldvae._typing import UNSET
 from sc_ldvae.inputs._counts import check_object, gene_mask
-from sc_ldvae.inputs._joint import check_free, check_mudata, is_view, joint_request_of, modalities_of
+from sc_ldvae.inputs._joint import joint_request_of, modalities_of
 from sc_ldvae.inputs._modality import pick_modality
+from sc_ldvae.inputs._mudata import check_free, check_mudata, is_view
 from sc_ldvae.inputs._request import request_of
 
 if TYPE_CHECKING:

@@ -10,9 +10,10 @@ from scipy.sparse import csr_matrix
 
 from sc_ldvae.counts import PRESENT, Beside, Cells, InMemory
 from sc_ldvae.inputs._annotations import Annotations
-from sc_ldvae.inputs._joint import check_mudata, modality_of, named
+from sc_ldvae.inputs._joint import named
 from sc_ldvae.inputs._layer import Layer, layer_of
 from sc_ldvae.inputs._modality import obs_of
+from sc_ldvae.inputs._mudata import check_mudata, modality_of
 from sc_ldvae.inputs._numbers import device_of
 from sc_ldvae.inputs._stored import MissingGenes, Scorable, check_missing_genes, fitted_counts, size_factors_of
 from sc_ldvae.likelihoods import Block

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from sc_ldvae import inputs, record
 from sc_ldvae._arguments import door
 from sc_ldvae._products import product
 from sc_ldvae._typing import UNSET
+from sc_ldvae.tl._scored import check_some, judged_by, with_counts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
     from sc_ldvae._typing import Data, Floats, Mask, Seed
     from sc_ldvae.assess import Decoded, Deviances
     from sc_ldvae.counts import Source
-
-Scored = Literal["held_out", "all"]
+    from sc_ldvae.tl._scored import Scored
 
 
 @door
@@ -152,12 +152,12 @@ def _of_one(
     *,
     progress: bool,
 ) -> dict[str, Any]:
-    scored, others = _scored(adata, stored, cells)
+    scored, others = judged_by(adata, stored, cells)
     codes, names = (np.full(adata.n_obs, -1), []) if groups is None else groups
     counts = inputs.fitted_counts(adata, stored, inputs.layer_of(layer))
     decoded = _decoded(adata, stored, counts) if thinned is None else _thinned(adata, stored, counts, thinned, rng)
-    scored = _with_counts(stored, decoded, scored)
-    _check_some(scored, codes, groupby, thinned)
+    scored = with_counts(stored, decoded, scored)
+    check_some(scored, codes, groupby, thinned)
     sums = _deviances(stored, counts, decoded, scored, others, progress=progress)
     result: dict[str, Any] = sums.shares() | {"n_cells": len(sums.per_cell)}
     if groupby is not None:
@@ -196,9 +196,9 @@ def _of_modalities(
             latent = product(latent, stored.rotation)
         library = own.library.astype(np.float64) * (1.0 if thinned is None else thinned)
         decoded = _as_decoded(adata, view, judged[name], latent, library)
-        scored, others = _scored(adata, view, cells)
-        scored = _with_counts(view, decoded, scored)
-        _check_some(scored, np.full(adata.n_obs, -1), None, thinned)
+        scored, others = judged_by(adata, view, cells)
+        scored = with_counts(view, decoded, scored)
+        check_some(scored, np.full(adata.n_obs, -1), None, thinned)
         found.append(_deviances(view, counts[name], decoded, scored, others, progress=progress))
     shares = [one.shares() for one in found]
     of_all = {part: np.array([one[part] for one in shares]) for part in ("total", "base", "marginal", "cumulative")}
@@ -220,33 +220,6 @@ def _deviances(
     null = assess.null_proportions(stored.decoder.likelihood, counts, np.flatnonzero(others))
     with tqdm(total=int(scored.sum()), unit="cell", disable=not progress) as bar:
         return assess.Deviances.of(stored.shown_decoder, decoded, np.flatnonzero(scored), null, bar)
-
-
-def _scored(adata: AnnData, stored: record.Record, cells: Scored) -> tuple[Mask, Mask]:
-    """Which cells to judge by, and which the null's proportions come from, n_obs each."""
-    if cells not in get_args(Scored):
-        msg = f"cells={cells!r} is unknown. Choose one of {', '.join(map(repr, get_args(Scored)))}."
-        raise ValueError(msg)
-    every = np.ones(adata.n_obs, dtype=bool)
-    held_out = record.held_out(adata, stored)
-    if cells == "held_out" and not held_out.any():
-        msg = "cells='held_out', but no cell was held out from the fit. Pass cells='all'."
-        raise ValueError(msg)
-    return held_out if cells == "held_out" else every, every if held_out.all() else ~held_out
-
-
-def _with_counts(stored: record.Record, decoded: Decoded, scored: Mask) -> Mask:
-    """Those of the cells that can be judged: thinning may leave one without counts in either part."""
-    return scored & (decoded.source.totals > 0) & (decoded.library > 0) if stored.has_library else scored
-
-
-def _check_some(scored: Mask, codes: np.ndarray, groupby: str | None, thinned: float | None) -> None:
-    if not scored.any():
-        msg = f"thinned={thinned} leaves no count to judge by. Give a share nearer to 0.5."
-        raise ValueError(msg)
-    if groupby is not None and not (codes[scored] >= 0).any():
-        msg = f"groupby: obs[{groupby!r}] has no group for any of the {scored.sum()} cells. Fill it, or leave it out."
-        raise ValueError(msg)
 
 
 def _decoded(adata: AnnData, stored: record.Record, counts: Source) -> Decoded:
