@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from anndata import AnnData
 
 from sc_ldvae._typing import UNSET
 from sc_ldvae.counts import PRESENT, Beside, Cells, NotCountsError
@@ -24,6 +23,7 @@ from sc_ldvae.likelihoods import LIKELIHOODS, Block
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from anndata import AnnData
     from mudata import MuData
     from numpy.typing import NDArray
 
