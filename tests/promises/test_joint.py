@@ -650,8 +650,18 @@ def test_a_training_goes_on_to_the_same_bits(
         with pytest.raises(KeyboardInterrupt):
             tl.ldvae(mdata, N_LATENT, batch_key="batch", checkpoint=file, **FITTING)
     assert file.exists()
+    for name, other in (("hide_modality", 0.5), ("modality_weights", {"rna": 2.0})):
+        with pytest.raises(ValueError, match=f"is of another fit.*{name}"):
+            tl.ldvae(mdata, N_LATENT, batch_key="batch", checkpoint=file, resume=True, **FITTING | {name: other})
     tl.ldvae(mdata, N_LATENT, batch_key="batch", checkpoint=file, resume=True, **FITTING)
     assert_same_fit(mdata, once)
+
+
+def test_several_processes_are_refused(once: MuData, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"TORCHELASTIC_RUN_ID": "some", "RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=r"^modalities was given, but 2 processes fit together"):
+        tl.ldvae(once.copy(), N_LATENT, key_added="other", **FITTING)
 
 
 def test_counts_on_disk_give_the_same_bits(once: MuData, parts: dict[str, ad.AnnData], tmp_path: Path) -> None:

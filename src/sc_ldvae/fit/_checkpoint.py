@@ -108,6 +108,9 @@ def fingerprint_of(request: Request, n_ranks: int) -> dict[str, str]:
     cells, source = request.cells, request.cells.source
     some = gene_totals(source, evenly(np.arange(source.n_obs), _CELLS))
     asked = {**asdict(request.options), **asdict(request.levels), **asdict(request.schedule)}
+    if request.blocks:
+        kinds = [(block.modality, block.gene_likelihood, block.dispersion) for block in request.blocks]
+        asked |= {"modalities": kinds, "modality_weights": request.weights, "hide_modality": request.hide_modality}
     return {
         "cells": str(source.n_obs),
         "genes": str(source.n_vars),

@@ -121,10 +121,16 @@ class AskedOfSeveral:
         ValueError, TypeError
             If something does not fit the data.
         """
+        from sc_ldvae.fit import place
+
         if self.modality is not None:
             msg = f"modality={self.modality!r} and modalities were both given. Pass modality for one of them alone."
             raise ValueError(msg)
         self.cells: MuData = check_mudata(self.data, "modalities")
+        n_processes = place()[1]
+        if n_processes > 1:
+            msg = f"modalities was given, but {n_processes} processes fit together. Fit them jointly in one process."
+            raise ValueError(msg)
         if isinstance(self.modalities, Mapping) and self.options.model.gene_likelihood != ModelOptions.gene_likelihood:
             msg = "gene_likelihood and modalities were both given. Say in modalities which likelihood each has."
             raise ValueError(msg)
