@@ -121,9 +121,9 @@ def test_stored_fit_asks_for_itself(
     for data in (adata, ad.read_h5ad(tmp_path / "fit.h5ad")):
         request = inputs.request_of_record(data, record.read(data), UNSET, "cpu")
         again = fit.fit(request, ~data.obs["train"].to_numpy(), np.random.default_rng(5))
-        np.testing.assert_array_equal(again.latent, adata.obsm["X_ldvae"])
+        np.testing.assert_array_equal(again.alone.latent, adata.obsm["X_ldvae"])
         stored = adata.uns["ldvae"]["decoder"]["loadings"]
-        np.testing.assert_array_equal(again.folded.decoder.log_proportion.loadings.astype(np.float32), stored)
+        np.testing.assert_array_equal(again.alone.folded.decoder.log_proportion.loadings.astype(np.float32), stored)
 
 
 def test_records_without_arguments_get_the_defaults_of_the_fit(fitted: ad.AnnData, reseal: Callable[..., None]) -> None:

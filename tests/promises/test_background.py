@@ -102,7 +102,7 @@ def test_size_factors_are_refused(fitted: ad.AnnData) -> None:
 
 
 def test_scvi_tools_does_not_know_it(fitted: ad.AnnData) -> None:
-    with pytest.raises(ValueError, match=r"no library.*LinearSCVI"):
+    with pytest.raises(ValueError, match=r"nb_background.*LinearSCVI"):
         io.to_scvi(fitted)
 
 

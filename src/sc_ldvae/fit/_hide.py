@@ -26,8 +26,8 @@ def hidden(minibatch: Minibatch, share: float, generator: torch.Generator) -> Mi
     present = minibatch.annotations.get(PRESENT)
     if present is None:
         return minibatch
-    draws = torch.rand(len(present), present.shape[1] + 1, generator=generator, device=generator.device)
-    random = draws.cpu().numpy()
+    shape, device = (len(present), present.shape[1] + 1), generator.device
+    random = torch.rand(shape, generator=generator, dtype=torch.float32, device=device).cpu().numpy()
     alone = random[:, 0] < share
     chosen = np.where(present, random[:, 1:], -1).argmax(1)
     shown = present & (~alone[:, None] | (np.arange(present.shape[1]) == chosen[:, None]))
