@@ -207,6 +207,8 @@ def written(mdata: MuData, path: Path) -> MuData:
     return mudata.read_h5mu(path)
 
 
+# Of what mudata asks anndata to write.
+@pytest.mark.filterwarnings("ignore:This setting will be removed")
 @pytest.mark.parametrize("suffix", [".h5mu", ".zarr"])
 def test_files_keep_it(suffix: str, once: MuData, tmp_path: Path) -> None:
     back = written(once, tmp_path / f"fit{suffix}")
@@ -422,6 +424,19 @@ def stale(parts: dict[str, ad.AnnData]) -> MuData:
     return mdata
 
 
+def with_fewer_genes(parts: dict[str, ad.AnnData]) -> MuData:
+    """As who leaves some out and does not tell the MuData."""
+    mdata = together(parts)
+    mdata.mod["rna"] = parts["rna"][:, ::2].copy()
+    return mdata
+
+
+def with_turned_genes(parts: dict[str, ad.AnnData]) -> MuData:
+    mdata = together(parts)
+    mdata.mod["rna"] = parts["rna"][:, ::-1].copy()
+    return mdata
+
+
 ALONE = {"modalities": None}
 REFUSALS = [
     pytest.param(two_axes, {"modalities": ["rna", "prot"]}, ValueError, "share axis 1.*same cells", id="axis"),
@@ -497,6 +512,10 @@ REFUSALS = [
     ),
     pytest.param(with_twins, {}, ValueError, "^obs_names of modality 'prot' are not unique", id="twins"),
     pytest.param(stale, {}, ValueError, r"^100 cells of modality 'rna' .*mdata\.update\(\)", id="stale"),
+    *(
+        pytest.param(make, {}, ValueError, r"^Genes of modality 'rna' .*mdata\.update\(\)", id=make.__name__)
+        for make in (with_fewer_genes, with_turned_genes)
+    ),
     pytest.param(
         together, {"layer": {"atac": "raw"}}, ValueError, "^In modality 'atac': layer='raw'", id="layer-missing"
     ),
@@ -607,6 +626,39 @@ def test_a_fit_into_a_view_leaves_its_parent(once: MuData) -> None:
     assert contents(mdata) == before
     assert view.obsm["new"].shape == (120, 2)
     assert record.read_joint(view, "new").n_latent == 2
+
+
+def moved(parts: dict[str, ad.AnnData]) -> MuData:
+    """Another modality has become the last one, after the MuData knew its genes."""
+    mdata = together(parts)
+    rna = mdata.mod["rna"]
+    del mdata.mod["rna"]
+    mdata.update()
+    mdata.mod["rna"] = rna
+    mdata.update()
+    return mdata
+
+
+def shuffled_view(parts: dict[str, ad.AnnData]) -> MuData:
+    mdata, rng = together(parts), np.random.default_rng(0)
+    return mdata[rng.permutation(N_OBS)[:130], rng.permutation(mdata.n_vars)]
+
+
+@pytest.mark.parametrize("make", [moved, shuffled_view])
+def test_rows_are_those_of_their_names(
+    make: Callable[[dict[str, ad.AnnData]], MuData], complete: dict[str, ad.AnnData], parts: dict[str, ad.AnnData]
+) -> None:
+    mdata = make(complete if make is moved else parts)
+    tl.ldvae(mdata, N_LATENT, **FITTING | {"max_epochs": 1})
+    latent = pd.DataFrame(mdata.obsm[LATENT], index=mdata.obs_names)
+    loadings = pd.DataFrame(mdata.varm[LOADINGS], index=mdata.var_names)
+    for adata in mdata.mod.values():
+        np.testing.assert_array_equal(latent.loc[adata.obs_names], adata.obsm[LATENT])
+        np.testing.assert_array_equal(loadings.loc[adata.var_names], adata.varm[LOADINGS])
+    # And the latent is that of the counts.
+    again = tl.project(mdata, mdata, key_added="again", copy=True, **QUIET)
+    again = pd.DataFrame(again.obsm["again"], index=again.obs_names)
+    np.testing.assert_array_equal(again.loc[mdata.obs_names], mdata.obsm[LATENT])
 
 
 def test_an_interrupt_while_training_leaves_the_object(fitted: MuData, monkeypatch: pytest.MonkeyPatch) -> None:

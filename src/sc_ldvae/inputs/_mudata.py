@@ -72,7 +72,22 @@ def modality_of(mdata: MuData, name: str) -> tuple[AnnData, NDArray[np.int64]]:
             "the MuData. Was it changed afterwards? Call mdata.update()."
         )
         raise ValueError(msg)
+    if not _knows_genes(mdata, name, adata):
+        msg = (
+            f"Genes of modality {name!r} are not those that the MuData knows. Was it changed afterwards? Call "
+            "mdata.update()."
+        )
+        raise ValueError(msg)
     return adata, adata.obs_names.get_indexer(mdata.obs_names).astype(np.int64)
+
+
+def _knows_genes(mdata: MuData, name: str, adata: AnnData) -> bool:
+    """Whether the MuData has the genes of a modality where it says that it has them."""
+    if name not in mdata.varmap:
+        return False
+    places = np.asarray(mdata.varmap[name], np.int64).ravel()
+    own = places[places > 0] - 1
+    return len(own) == adata.n_vars and bool((adata.var_names[own] == mdata.var_names[places > 0]).all())
 
 
 def check_free(mdata: MuData, key: str, modalities: Sequence[str]) -> None:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
     from mudata import MuData
-    from numpy.typing import NDArray
 
     from sc_ldvae._typing import Floats, Mask
     from sc_ldvae.record._keys import Keys
@@ -88,8 +87,8 @@ def write_joint_state(mdata: MuData, stored: JointRecord, keys: Keys, state: Sta
     of_all: dict[str, dict[str, Any]] = {
         "obsm": {keys.latent: _shown(state, stored.rotation), keys.variance: state.variance},
         "varm": {
-            name: _side_by_side(mdata, {key: one["varm"][name] for key, one in of_modalities.items()}, stored.n_latent)
-            for name in (keys.loadings, keys.loadings_se)
+            key: {name: one["varm"][key] for name, one in of_modalities.items()}
+            for key in (keys.loadings, keys.loadings_se)
         },
         "obs": {keys.held_out: held_out, keys.fit: fit_column(stored, n_obs)},
         "uns": {keys.uns: content},
@@ -181,13 +180,6 @@ def _columns_for(of_all: pd.DataFrame, of_modality: pd.DataFrame, stored: Record
     columns = (stored.design.batch, *stored.design.categorical, *stored.design.continuous, stored.labels)
     known = [column.key for column in columns if column is not None]
     return {key: of_all[key].array for key in known if key in of_all and key not in of_modality}
-
-
-def _side_by_side(mdata: MuData, arrays: Mapping[str, Floats], n_latent: int) -> NDArray[np.float32]:
-    """Rows for all genes of all modalities, in their order; zero where there is none."""
-    return np.vstack(
-        [arrays.get(name, np.zeros((one.n_vars, n_latent), np.float32)) for name, one in mdata.mod.items()]
-    )
 
 
 def _of_genes(adata: AnnData, known: Record, keys: Keys) -> dict[str, Floats]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
 import pandas as pd
 from anndata import AnnData
 
@@ -18,7 +19,7 @@ from sc_ldvae.record._file import check_view, has_file_to_write, write_to_file
 if TYPE_CHECKING:
     from mudata import MuData
 
-    from sc_ldvae._typing import Data, Floats
+    from sc_ldvae._typing import Data, Floats, Positions
 
 Entries: TypeAlias = Mapping[str, Mapping[str, Any]]
 Undo: TypeAlias = list[Callable[[], object]]
@@ -42,7 +43,10 @@ def write(adata: Data, entries: Entries) -> None:
 
 
 def write_joint(mdata: MuData, of_all: Entries, of_modalities: Mapping[str, Entries]) -> None:
-    """The same for a MuData and some of its modalities: all of them, or none."""
+    """The same for a MuData and some of its modalities: all of them, or none.
+
+    What stands in varm ``of_all`` is given by the names of modalities.
+    """
     for name in of_modalities:
         check_view(mdata.mod[name])
     _without_interrupts(lambda: _all_or_nothing(lambda undo: _write_together(mdata, of_all, of_modalities, undo)))
@@ -74,11 +78,32 @@ def _write_together(mdata: MuData, of_all: Entries, of_modalities: Mapping[str, 
     if mdata.is_view:
         # Its modalities are replaced as it becomes an actual object, as mudata does where something is set in it.
         undo.append(partial(vars(mdata).update, dict(vars(mdata))))
+        names = mdata.obs_names
         with quiet():
-            mdata.obs = pd.DataFrame(mdata.obs)
+            # Not its own: mudata before 0.4 brings the cells of what it copies into another order.
+            mdata.obs = pd.DataFrame(mdata.copy().obs)
+        if not names.equals(mdata.obs_names):
+            of_all = _reordered(of_all, names.get_indexer(mdata.obs_names))
     for name, entries in of_modalities.items():
         _write_any(mdata.mod[name], entries, undo)
-    _write_actual(mdata, of_all, undo)
+    varm = {key: _laid_out(mdata, by_modality) for key, by_modality in of_all.get("varm", {}).items()}
+    _write_actual(mdata, {**of_all, "varm": varm}, undo)
+
+
+def _reordered(entries: Entries, cells: Positions) -> Entries:
+    """The entries for cells at these positions."""
+    of_cells = {name: {key: one[cells] for key, one in entries[name].items()} for name in entries if name[:3] == "obs"}
+    return {**entries, **of_cells}
+
+
+def _laid_out(mdata: MuData, by_modality: Mapping[str, Floats]) -> Floats:
+    """Rows for the genes of all modalities, in the order that the MuData has them; zero where there is none."""
+    laid_out: Floats = np.zeros((mdata.n_vars, max(one.shape[1] for one in by_modality.values())), np.float32)
+    for name, rows in by_modality.items():
+        # Positions from 1 on; 0 are those of other modalities.
+        places = np.asarray(mdata.varmap[name], np.int64).ravel()
+        laid_out[places > 0] = rows[places[places > 0] - 1]
+    return laid_out
 
 
 def _write_any(adata: AnnData, entries: Entries, undo: Undo) -> None:
