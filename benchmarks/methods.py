@@ -63,7 +63,7 @@ def fit_ldvae(adata: ad.AnnData, clock: Clock, seed: int, epochs: int | None = N
     request, annotations = inputs.request_of(adata, mask, asked)
     new = fit.fit(request, held_out, generator, ClockWatcher(clock))
     arguments = {**vars(asked.columns), **vars(asked.model), **vars(asked.schedule), "train_size": "train"}
-    record.write_fit(adata, record.Keys.named(None), new, annotations.asked(mask, arguments))
+    record.write_fit(adata, record.Keys.named(None), new.alone, annotations.asked(mask, arguments))
 
 
 def linear_scvi(
