@@ -359,6 +359,14 @@ def become_newer(content: dict[str, Any]) -> None:
     content["schema_version"] = 99
 
 
+def have_a_newer_view(content: dict[str, Any]) -> None:
+    content["views"]["atac"]["schema_version"] = 99
+
+
+def lose_the_views(content: dict[str, Any]) -> None:
+    content["views"] = "gone"
+
+
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
@@ -368,6 +376,9 @@ def become_newer(content: dict[str, Any]) -> None:
         pytest.param(take_a_view_of_another, "not those that were written", id="swapped"),
         pytest.param(lose_the_order, "not those that were written", id="order"),
         pytest.param(become_newer, "format 99.*reads up to", id="newer"),
+        pytest.param(become_newer, r"was written in format 99, .* Update sc-ldvae\.$", id="newer, not damaged"),
+        pytest.param(have_a_newer_view, "was written in format 99", id="newer view"),
+        pytest.param(lose_the_views, "'views/.*' is missing", id="no views"),
     ],
 )
 def test_damaged_records_are_refused(damage: Callable[[dict[str, Any]], None], sentence: str, fitted: MuData) -> None:

@@ -396,6 +396,14 @@ def test_refused(
         tl.stability(adata, **{"n_seeds": 2} | options, progress=False)
 
 
+def test_a_rotation_between_modalities_is_refused_before_anything_is_fitted(
+    fitted: ad.AnnData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sc_ldvae.fit.refits", lambda *_: pytest.fail("fitted before"))
+    with pytest.raises(ValueError, match=r"^rotation='modality' needs a joint fit"):
+        tl.stability(fitted.copy(), 2, rotation="modality", progress=False)
+
+
 def test_shares_of_one_are_not_rotated(
     simulated: ad.AnnData, fit_quickly: Callable[..., ad.AnnData], unchanged: Unchanged
 ) -> None:

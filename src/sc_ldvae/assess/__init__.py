@@ -15,7 +15,7 @@ from sc_ldvae.assess._deviance import (
 from sc_ldvae.assess._enrichment import Enrichment, enriched
 from sc_ldvae.assess._errors import loadings_covariance
 from sc_ldvae.assess._information import gene_information
-from sc_ldvae.assess._matching import directions, matched, spanned, stretches
+from sc_ldvae.assess._matching import directions, matched, softmaxes, spanned
 from sc_ldvae.assess._modality_rotation import by_modality
 from sc_ldvae.assess._rotation import ROTATIONS, Method, principal, promax, varimax
 from sc_ldvae.assess._scan import Scan, recommended, scan_table
@@ -49,9 +49,9 @@ __all__ = [
     "recommended",
     "scan_table",
     "signs",
+    "softmaxes",
     "spanned",
     "stability",
-    "stretches",
     "together",
     "varimax",
 ]

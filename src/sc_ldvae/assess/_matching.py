@@ -65,7 +65,8 @@ def spanned(own: Floats, other: Floats) -> Floats:
     return np.sqrt((coordinates[spans] ** 2 / sizes[spans, None]).sum(0))
 
 
-def stretches(of_modalities: Sequence[Floats]) -> list[slice]:
-    """Where the genes of each modality stand among all, from an array with one row per gene for each."""
+def softmaxes(of_modalities: Sequence[Floats], has_library: Sequence[bool]) -> list[slice]:
+    """Where genes stand that share a softmax, from an array of each modality with one row per gene."""
     ends = np.cumsum([len(one) for one in of_modalities]).tolist()
-    return [slice(end - len(one), end) for one, end in zip(of_modalities, ends, strict=True)]
+    stretches = [slice(end - len(one), end) for one, end in zip(of_modalities, ends, strict=True)]
+    return [genes for genes, shared in zip(stretches, has_library, strict=True) if shared]

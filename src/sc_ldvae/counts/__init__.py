@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sc_ldvae.counts._beside import Beside
+from sc_ldvae.counts._beside import Beside, among_empty
 from sc_ldvae.counts._cells import PRESENT, Cells, Minibatch, View, evenly, n_minibatches
 from sc_ldvae.counts._check import NotCountsError, check_counts, check_no_empty_cell, check_numbers
 from sc_ldvae.counts._in_memory import InMemory
@@ -23,6 +23,7 @@ __all__ = [
     "Subset",
     "View",
     "WithColumns",
+    "among_empty",
     "check_counts",
     "check_no_empty_cell",
     "check_numbers",

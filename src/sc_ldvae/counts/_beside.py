@@ -99,9 +99,13 @@ class Beside(Source):
         blocks = []
         for source, places in zip(self.sources, self.places[cells].T, strict=True):
             has = places >= 0
-            rows = source.rows(places[has])
-            pointers = np.zeros(len(cells) + 1, rows.indptr.dtype)
-            pointers[1:][has] = np.diff(rows.indptr)
-            np.cumsum(pointers, out=pointers)
-            blocks.append(csr_matrix((rows.data, rows.indices, pointers), shape=(len(cells), source.n_vars)))
+            blocks.append(among_empty(source.rows(places[has]), np.flatnonzero(has), len(cells)))
         return hstack(blocks, format="csr", dtype=np.float32)
+
+
+def among_empty(rows: csr_matrix, places: Positions, n: int) -> csr_matrix:
+    """These rows at ascending `places` among `n`, of which all others are empty."""
+    pointers = np.zeros(n + 1, rows.indptr.dtype)
+    pointers[1 + places] = np.diff(rows.indptr)
+    np.cumsum(pointers, out=pointers)
+    return csr_matrix((rows.data, rows.indices, pointers), shape=(n, rows.shape[1]))

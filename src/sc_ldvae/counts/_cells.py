@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sc_ldvae.counts._beside import Between
+from sc_ldvae.counts._beside import Beside, Between
 from sc_ldvae.counts._order import ALL, Share, buffered, buffers_of
 from sc_ldvae.counts._source import in_chunks
 from sc_ldvae.counts._subset import Subset
@@ -49,6 +49,27 @@ class Cells:
 
     source: Source
     annotations: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+    @classmethod
+    def beside(
+        cls, of_modalities: Sequence[Cells], places: NDArray[np.int64], annotations: Mapping[str, NDArray[Any]]
+    ) -> Cells:
+        """Cells of several modalities.
+
+        Parameters
+        ----------
+        of_modalities
+            What each has, annotated by the library alone.
+        places
+            Position of each cell in each modality, -1 where it is not, n_obs x modalities.
+        annotations
+            What is known of the cells beside.
+        """
+        library = np.full(places.shape, np.nan, np.float32)
+        for own, where, column in zip(of_modalities, places.T, library.T, strict=True):
+            column[where >= 0] = own.library(where[where >= 0])
+        source = Beside(tuple(own.source for own in of_modalities), places)
+        return cls(source, {**annotations, PRESENT: places >= 0, "size_factor": library})
 
     @property
     def n_obs(self) -> int:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from sc_ldvae._tables import joined, parted
+from sc_ldvae.counts import PRESENT
 from sc_ldvae.engine._adam import BETAS, EPS, RATES
 from sc_ldvae.engine._halves import Halves, Prepared
 from sc_ldvae.engine._ranks import Ranks
@@ -32,7 +33,7 @@ class Autograd:
     @torch.no_grad()
     def posterior(self, cells: Minibatch) -> tuple[Tensor, Tensor, list[Tensor | None]]:
         """Mean and variance of the normal variables; log library of each modality's cells, where it is latent."""
-        present = cells.annotations.get("present")
+        present = cells.annotations.get(PRESENT)
         z, libraries = self._model.posterior(self._dense(cells), None if present is None else self._sent(present))
         return z.mean.cpu(), z.variance.cpu(), [None if one is None else one.mean[:, 0].cpu() for one in libraries]
 

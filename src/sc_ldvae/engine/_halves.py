@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
+from sc_ldvae.counts import PRESENT
 from sc_ldvae.engine._ranks import moments_of
 from sc_ldvae.nn import Elbo, Normal
 
@@ -50,7 +51,7 @@ class Halves:
             self._posterior, stop = _Seen(), 0
             for place, view in enumerate(model.views):
                 start, stop = stop, stop + view.n_input
-                own, present = x[:, start:stop], self.arguments.get("present")
+                own, present = x[:, start:stop], self.arguments.get(PRESENT)
                 has = None if present is None else present[:, place]
                 self._of_views.append(_OfView(view, adaptive_priors, place, own, has, model.weights[place]))
 

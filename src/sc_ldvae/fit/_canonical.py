@@ -76,7 +76,7 @@ def canonical(model: Model, cells: Cells, held_out: Mask, options: ModelOptions,
         Of which the model was built.
     """
     arrays, everyone = folded(model, options, levels), np.arange(cells.n_obs)
-    module, views = unfolded(arrays), cells.views([view.n_input for view in model.views])
+    module, views = unfolded(arrays), cells.views(model.widths)
     explained = [
         _explained(module, cells, view, place, arrays[place].decoder, held_out) for place, view in enumerate(views)
     ]

@@ -224,7 +224,7 @@ def _priors(model: Model, request: Request, held_out: Mask, n_factors: int, rank
     covariates = [block.stop - block.start for block in level_blocks(first)] + [1] * first.n_continuous_cov
     if not n_factors and not covariates:
         return None
-    views = request.cells.views([view.n_input for view in model.views])
+    views = request.cells.views(model.widths)
     priors = [
         AdaptivePrior(
             LIKELIHOODS[view.gene_likelihood],
@@ -244,7 +244,7 @@ def _started_model(request: Request, held_out: Mask, seed: int) -> Model:
     cells, generator = request.cells, torch.Generator("cpu").manual_seed(seed)
     model = built(request, request.options.n_latent, generator)
     # Totals of all cells: a batch whose training cells are few still gets a sound prior.
-    for view, own in zip(model.views, cells.views([view.n_input for view in model.views]), strict=True):
+    for view, own in zip(model.views, cells.views(model.widths), strict=True):
         batch, everyone = own.cells.annotations.get("batch_index"), np.arange(own.cells.n_obs)
         library = own.cells.library(everyone) if model.fuses else own.cells.source.totals
         view.set_library_prior(

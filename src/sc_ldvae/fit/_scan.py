@@ -72,9 +72,7 @@ def _verdict(request: Request, n_latent: int, sample: Resampled, rng: np.random.
         draws = [elbo_terms(scorer, asked.cells, others, generator).per_cell() for _ in range(_DRAWS)]
         state = posterior(model, scorer, asked.cells, np.arange(asked.cells.n_obs))
     explained, loadings, information, shares = [], [], [], []
-    for place, (view, own) in enumerate(
-        zip(model.views, asked.cells.views([view.n_input for view in model.views]), strict=True)
-    ):
+    for place, (view, own) in enumerate(zip(model.views, asked.cells.views(model.widths), strict=True)):
         decoder = canonical_decoder(view)
         decoded = as_decoded(view, own.cells, state.of_view(own.places, place))
         found = assess.deviance_on_held_out(decoder, decoded.source, decoded.rows, held_out[own.places])
@@ -82,8 +80,7 @@ def _verdict(request: Request, n_latent: int, sample: Resampled, rng: np.random.
         shares.append(len(own.places) / len(held_out))
         loadings.append(decoder.log_proportion.loadings)
         information.append(shares[-1] * assess.gene_information(decoder, float(decoded.library.mean())))
-    stretches = assess.stretches(loadings)
-    softmaxes = [genes for genes, view in zip(stretches, model.views, strict=True) if view.has_library]
+    softmaxes = assess.softmaxes(loadings, [view.has_library for view in model.views])
     return _Verdict(
         torch.stack(draws).mean(0).numpy(),
         assess.together(explained, shares).total,

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from scipy.sparse import csr_matrix
 
+from sc_ldvae.counts import among_empty
 from sc_ldvae.fit._svd import joint_svd, log_normalised, truncated_svd
 from sc_ldvae.likelihoods import LIKELIHOODS
 from sc_ldvae.nn import LinearDecoder
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy import sparse
 
-    from sc_ldvae._typing import Floats
+    from sc_ldvae._typing import Floats, Positions
     from sc_ldvae.counts import Cells
     from sc_ldvae.fit._svd import Svd
     from sc_ldvae.nn import LDVAE, Encoder, Grouped, Model
@@ -39,16 +39,14 @@ def start_from_data(model: Model, cells: Cells) -> None:
 
     Several modalities share the scores of one SVD, which the encoder of each starts to tell from its own projections.
     """
-    counts = [
-        view.cells.source.rows(np.arange(len(view.places))).astype(np.float64)
-        for view in cells.views([view.n_input for view in model.views])
-    ]
+    views = cells.views(model.widths)
+    counts = [view.cells.source.rows(np.arange(len(view.places))).astype(np.float64) for view in views]
     libraries = [
         np.asarray(one.sum(1)).ravel() if view.has_library else np.ones(one.shape[0])
         for view, one in zip(model.views, counts, strict=True)
     ]
     if model.fuses:
-        targets = _start_together(model, cells, counts, libraries)
+        targets = _start_together(model, cells.n_obs, [view.places for view in views], counts, libraries)
     else:
         (view,), k = model.views, min(model.n_latent, min(counts[0].shape) - 2)
         svd = truncated_svd(counts[0], libraries[0], k, centred=view.has_library)
@@ -66,18 +64,18 @@ class _Targets(NamedTuple):
 
 
 def _start_together(
-    model: Model, cells: Cells, counts: list[sparse.csr_matrix], libraries: list[NDArray[np.float64]]
+    model: Model,
+    n_obs: int,
+    places: list[Positions],
+    counts: list[sparse.csr_matrix],
+    libraries: list[NDArray[np.float64]],
 ) -> list[_Targets]:
-    places = [view.places for view in cells.views([view.n_input for view in model.views])]
-    present = np.zeros((cells.n_obs, len(places)), dtype=bool)
+    present = np.zeros((n_obs, len(places)), dtype=bool)
     logs = []
     for i, (own, library, where) in enumerate(zip(counts, libraries, places, strict=True)):
         present[where, i] = True
-        log = log_normalised(own, library)
-        pointers = np.zeros(cells.n_obs + 1, log.indptr.dtype)
-        pointers[1 + where] = np.diff(log.indptr)
-        logs.append(csr_matrix((log.data, log.indices, np.cumsum(pointers)), shape=(cells.n_obs, own.shape[1])))
-    k = min(model.n_latent, cells.n_obs - 2, model.n_input - 2)
+        logs.append(among_empty(log_normalised(own, library), where, n_obs))
+    k = min(model.n_latent, n_obs - 2, model.n_input - 2)
     found = joint_svd(logs, present, [view.has_library for view in model.views], k)
     return [_Targets(svd, svd.scores[where]) for svd, where in zip(found, places, strict=True)]
 

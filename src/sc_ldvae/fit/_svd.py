@@ -66,16 +66,16 @@ class Centred:
         """The product with vectors of the rows, whose sums are zero or not."""
         return self.log.T @ left - np.multiply.outer(self._mean, left.sum(0))
 
+    def by_means(self, right: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The same by the means, in sums that a BLAS may cut where they are long."""
+        return self.log @ right - self._mean @ right
+
     def operator(self) -> LinearOperator:
         """As ARPACK takes it."""
-
-        def times(v: NDArray[np.float64]) -> NDArray[np.float64]:
-            return self.log @ v - self._mean @ v
-
         return LinearOperator(
             self.log.shape,
-            matvec=times,
-            matmat=times,
+            matvec=self.by_means,
+            matmat=self.by_means,
             rmatvec=self.transposed_times,
             rmatmat=self.transposed_times,
             dtype=np.float64,
@@ -115,16 +115,7 @@ class CentredBlocks(Centred):
         """The product with vectors of the rows."""
         return self.log.T @ left - self._means.T @ (self._present.T @ left)
 
-    def operator(self) -> LinearOperator:
-        """As ARPACK takes it."""
-        return LinearOperator(
-            self.log.shape,
-            matvec=self.times,
-            matmat=self.times,
-            rmatvec=self.transposed_times,
-            rmatmat=self.transposed_times,
-            dtype=np.float64,
-        )
+    by_means = times
 
     def some(self, rows: Positions, columns: Positions) -> Centred:
         """A part of it, centred anew."""

@@ -66,15 +66,15 @@ def _check_elbo(what: str, elbo: float, null: float, below: tuple[float, float])
 
 def _null(model: Model, cells: Cells, training: Positions) -> Callable[[Positions], float]:
     """Mean log-likelihood of some of the cells that it is asked for."""
-    widths = [view.n_input for view in model.views]
+    views = cells.views(model.widths)
     nulls = [
         _null_of_view(view.gene_likelihood, own.cells, own.among(training))
-        for view, own in zip(model.views, cells.views(widths), strict=True)
+        for view, own in zip(model.views, views, strict=True)
     ]
 
     def mean(asked: Positions) -> float:
         total = 0.0
-        for null, own in zip(nulls, cells.views(widths), strict=True):
+        for null, own in zip(nulls, views, strict=True):
             some = own.among(asked)
             total += null(some) * len(some) / len(asked) if len(some) else 0.0
         return total

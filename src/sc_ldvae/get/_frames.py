@@ -9,7 +9,7 @@ import pandas as pd
 
 from sc_ldvae import record
 from sc_ldvae._arguments import door
-from sc_ldvae.get._per_modality import stacked, views_of
+from sc_ldvae.get._per_modality import stacked
 from sc_ldvae.inputs import fitted_of
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def history(data: Data, *, key: str = record.DEFAULT, modality: str | None = Non
     """
     _, stored = fitted_of(data, key, modality)
     # Modalities that were fitted together have one training.
-    of_any, *_ = views_of(stored).values()
+    of_any = stored.first
     columns = of_any.history
     order = ["epoch", *(name for name in ("elbo", "elbo_held_out", "kl_weight", "lr") if name in columns)]
     frame = pd.DataFrame(columns)[order].set_index("epoch")
@@ -163,7 +163,7 @@ def covariate_effects(data: Data, *, key: str = record.DEFAULT, modality: str | 
     [('batch', 'batch0'), ('batch', 'batch1')]
     """
     _, stored = fitted_of(data, key, modality)
-    return stacked({name: _effects_of(view) for name, view in views_of(stored).items()})
+    return stacked({name: _effects_of(view) for name, view in stored.views.items()})
 
 
 def _effects_of(stored: record.Record) -> pd.DataFrame:

@@ -6,21 +6,13 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from sc_ldvae.record import JointRecord
+from sc_ldvae.record import ALONE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sc_ldvae._typing import Floats
-    from sc_ldvae.record import Record
-
-# The name of the only modality of a fit that is no joint one.
-ALONE = ""
-
-
-def views_of(stored: Record | JointRecord) -> dict[str, Record]:
-    """The fit of each modality, by its name."""
-    return stored.views if isinstance(stored, JointRecord) else {ALONE: stored}
+    from sc_ldvae.record import JointRecord
 
 
 def stacked(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

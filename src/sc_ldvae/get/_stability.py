@@ -9,7 +9,7 @@ import pandas as pd
 
 from sc_ldvae import record
 from sc_ldvae._arguments import door
-from sc_ldvae.get._per_modality import stacked, views_of
+from sc_ldvae.get._per_modality import stacked
 from sc_ldvae.inputs import fitted_of
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def consensus_loadings(
     (50, 3)
     """
     parts, params, stored = _parts(data, ("consensus",), key, modality, key_added)
-    views = views_of(stored)
+    views = stored.views
     starts = np.cumsum([len(view.genes) for view in views.values()])[:-1]
     frames = {
         name: pd.DataFrame(rows.copy(), index=pd.Index(view.genes), columns=stored.factor_names)

@@ -9,7 +9,6 @@ import pandas as pd
 
 from sc_ldvae import assess, record
 from sc_ldvae._arguments import door
-from sc_ldvae.get._per_modality import ALONE
 from sc_ldvae.get._view import View
 from sc_ldvae.inputs import factors_shown
 
@@ -105,7 +104,7 @@ def top_genes(
         for factor in chosen
         for name, frame in frames.items()
     ]
-    index = ["factor", "gene"] if ALONE in frames else ["factor", "modality", "gene"]
+    index = ["factor", "gene"] if record.ALONE in frames else ["factor", "modality", "gene"]
     columns = [*index, "direction", "rank", "loading", *(["se", "lfsr", "qvalue"] if errors else [])]
     # Also of no factor.
     found = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)

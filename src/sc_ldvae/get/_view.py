@@ -13,7 +13,6 @@ import pandas as pd
 
 from sc_ldvae import record
 from sc_ldvae._products import product
-from sc_ldvae.get._per_modality import ALONE
 from sc_ldvae.inputs import factor_positions, fitted_of, fitted_places, rotation_of
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ class View:
         if rotation is not None:
             joint = _fitted_with(data, stored, key, modality)
             matrix = rotation_of(shown if joint is None else data, joint or stored, rotation, "rotation")
-            turn = (stored.first if isinstance(stored, record.JointRecord) else stored).turn_to(matrix)
+            turn = stored.first.turn_to(matrix)
         return cls(shown, stored, turn, per, log2)
 
     def loadings(self, factors: Sequence[int | str] | None) -> dict[str, pd.DataFrame]:
@@ -128,7 +127,7 @@ class View:
     @cached_property
     def _genes(self) -> dict[str, _Genes]:
         if not isinstance(self.stored, record.JointRecord):
-            return {ALONE: _Genes.of(self.data, self.stored)}
+            return {record.ALONE: _Genes.of(self.data, self.stored)}
         found = {name: view for name, view in self.stored.views.items() if name in self.data.mod}
         if not found:
             names = ", ".join(map(repr, self.stored.modalities))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sc_ldvae.inputs._annotations import Annotations, Columns
-from sc_ldvae.inputs._asked import AskedOfOne, AskedOfSeveral, ByModality
+from sc_ldvae.inputs._asked import ByModality, asked_of
 from sc_ldvae.inputs._columns import columns_of
 from sc_ldvae.inputs._counts import check_genes, check_object, counts_of, gene_mask, split
 from sc_ldvae.inputs._files import checkpoint_of, new_file
@@ -46,8 +46,6 @@ from sc_ldvae.inputs._to_score import to_score
 
 __all__ = [
     "Annotations",
-    "AskedOfOne",
-    "AskedOfSeveral",
     "ByModality",
     "Columns",
     "Covariates",
@@ -58,6 +56,7 @@ __all__ = [
     "Options",
     "PerModality",
     "Scorable",
+    "asked_of",
     "changed",
     "check_any",
     "check_free",

@@ -180,5 +180,19 @@ class AskedOfSeveral:
         )
 
 
+def asked_of(
+    data: Data,
+    modality: str | None,
+    modalities: Modalities | None,
+    given: ByModality,
+    options: Options,
+    hide_modality: float,
+) -> AskedOfOne | AskedOfSeveral:
+    """A fit of one object, or if `modalities` are named of these together."""
+    if modalities is None:
+        return AskedOfOne(data, modality, given, options)
+    return AskedOfSeveral(data, modality, modalities, given, options, hide_modality)
+
+
 def _params(options: Options) -> dict[str, Any]:
     return {**vars(options.columns), **vars(options.model), **vars(options.schedule)}

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from sc_ldvae._typing import UNSET
-from sc_ldvae.counts import PRESENT, Beside, Cells, NotCountsError
-from sc_ldvae.inputs._annotations import annotations_of, size_factors
+from sc_ldvae.counts import Cells, NotCountsError
+from sc_ldvae.inputs._annotations import Annotations, annotations_of, size_factors
 from sc_ldvae.inputs._counts import check_genes, counts_of, gene_mask
 from sc_ldvae.inputs._modality import obs_of
 from sc_ldvae.inputs._mudata import modality_of
@@ -19,6 +19,7 @@ from sc_ldvae.inputs._names import examples
 from sc_ldvae.inputs._numbers import device_of
 from sc_ldvae.inputs._request import check_model, check_no_size_factor, check_schedule
 from sc_ldvae.likelihoods import LIKELIHOODS, Block
+from sc_ldvae.record import Design
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,10 +28,8 @@ if TYPE_CHECKING:
     from mudata import MuData
     from numpy.typing import NDArray
 
-    from sc_ldvae._typing import Floats, Mask
-    from sc_ldvae.counts import Source
+    from sc_ldvae._typing import Mask
     from sc_ldvae.fit import Request
-    from sc_ldvae.inputs._annotations import Annotations
     from sc_ldvae.inputs._request import Options
 
 # Likelihoods by the name of the modality, or names.
@@ -139,14 +138,17 @@ def joint_request_of(
     check_schedule(asked.schedule)
     check_model(asked.model, max(int(one.mask.sum()) for one in modalities))
     annotations = annotations_of(mdata, replace(asked.columns, size_factor_key=None))
-    sources = []
+    of_each = []
     for one in modalities:
         with named(one.name):
-            genes, may_be_empty = np.flatnonzero(one.mask), not LIKELIHOODS[one.gene_likelihood].has_library
-            sources.append(counts_of(one.adata, one.layer, genes, may_be_empty=may_be_empty))
+            of_each.append(_own_cells(one))
     sized = any(one.size_factor_key is not None for one in modalities)
     model = replace(asked.model, use_observed_lib_size=asked.model.use_observed_lib_size or sized)
-    cells, blocks = _cells(modalities, sources, annotations), tuple(_blocks(modalities, sources))
+    cells = _together(modalities, of_each, annotations)
+    blocks = Block.beside(
+        (one.name, own.source.n_vars, one.gene_likelihood, one.dispersion)
+        for one, own in zip(modalities, of_each, strict=True)
+    )
     if len(modalities) == 1:
         # As if it were fitted alone.
         model = model.of_modality(blocks[0].gene_likelihood, blocks[0].dispersion)
@@ -198,40 +200,21 @@ def _check_cells(mdata: MuData, modalities: Sequence[Modality]) -> None:
         raise ValueError(msg)
 
 
-def _cells(modalities: Sequence[Modality], sources: Sequence[Source], annotations: Annotations) -> Cells:
-    places = np.stack([one.places for one in modalities], 1)
-    of_cells = annotations.arrays()
-    libraries = [_library(one, source) for one, source in zip(modalities, sources, strict=True)]
-    if len(modalities) == 1:
-        (library,) = libraries
-        given = modalities[0].size_factor_key is not None or not LIKELIHOODS[modalities[0].gene_likelihood].has_library
-        sizes = {"size_factor": library[places[:, 0]]} if given else {}
-        source = sources[0]
-        in_order = np.array_equal(places[:, 0], np.arange(source.n_obs))
-        cells = Cells(source, {})
-        return replace(cells if in_order else cells.subset(places[:, 0]), annotations=of_cells | sizes)
-    library = np.full(places.shape, np.nan, np.float32)
-    for i, own in enumerate(libraries):
-        has = places[:, i] >= 0
-        library[has, i] = own[places[has, i]]
-    return Cells(Beside(tuple(sources), places), {**of_cells, PRESENT: places >= 0, "size_factor": library})
+def _own_cells(modality: Modality) -> Cells:
+    """Counts of a modality, and the library of its cells where it is not their total."""
+    has_library = LIKELIHOODS[modality.gene_likelihood].has_library
+    source = counts_of(modality.adata, modality.layer, np.flatnonzero(modality.mask), may_be_empty=not has_library)
+    obs, key = obs_of(modality.adata), modality.size_factor_key
+    sizes = Annotations(obs, Design(), None, None if key is None else size_factors(obs, key), has_library=has_library)
+    sizes = sizes.in_counts_of(source)
+    modality.size_factor_unit = sizes.size_factor_unit
+    return Cells(source, sizes.arrays())
 
 
-def _library(modality: Modality, source: Source) -> Floats:
-    """Observed library of each cell of a modality: total counts, or size factors with the same mean; 1 without one."""
-    if not LIKELIHOODS[modality.gene_likelihood].has_library:
-        return np.ones(source.n_obs, np.float32)
-    if modality.size_factor_key is None:
-        return source.totals.astype(np.float32)
-    factors = size_factors(obs_of(modality.adata), modality.size_factor_key)
-    modality.size_factor_unit = float(source.totals.sum() / source.n_obs / factors.mean())
-    return (factors * modality.size_factor_unit).astype(np.float32)
-
-
-def _blocks(modalities: Sequence[Modality], sources: Sequence[Source]) -> list[Block]:
-    stops = np.cumsum([source.n_vars for source in sources]).tolist()
-    starts = [0, *stops[:-1]]
-    return [
-        Block(one.name, start, stop, one.gene_likelihood, one.dispersion)
-        for one, start, stop in zip(modalities, starts, stops, strict=True)
-    ]
+def _together(modalities: Sequence[Modality], of_each: Sequence[Cells], annotations: Annotations) -> Cells:
+    places, known = np.stack([one.places for one in modalities], 1), annotations.arrays()
+    if len(modalities) > 1:
+        return Cells.beside(of_each, places, known)
+    (own,), (order,) = of_each, places.T
+    own = own if np.array_equal(order, np.arange(own.n_obs)) else own.subset(order)
+    return replace(own, annotations={**known, **own.annotations})

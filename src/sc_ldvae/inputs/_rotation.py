@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, get_args
 import numpy as np
 
 from sc_ldvae import assess
-from sc_ldvae.record import JointRecord, state_of
+from sc_ldvae.record import state_of
 
 if TYPE_CHECKING:
     from sc_ldvae._typing import Data, Floats
-    from sc_ldvae.record import Record
+    from sc_ldvae.record import JointRecord, Record
 
 
 def rotation_of(data: Data, stored: Record | JointRecord, method: str, argument: str) -> Floats:
@@ -48,9 +48,8 @@ def rotation(method: str, loadings: list[Floats], information: list[Floats], arg
 def of_modalities(data: Data, stored: Record | JointRecord) -> tuple[list[Floats], list[Floats]]:
     """Loadings in the model's frame, and how well genes are measured by the average cell, of each modality."""
     library = state_of(data, stored).library
-    views = list(stored.views.values()) if isinstance(stored, JointRecord) else [stored]
     loadings, information = [], []
-    for view, own in zip(views, library.reshape(len(library), -1).T, strict=True):
+    for view, own in zip(stored.views.values(), library.reshape(len(library), -1).T, strict=True):
         known = own[np.isfinite(own)]
         loadings.append(view.decoder.log_proportion.loadings)
         mean = float(known.mean(dtype=np.float64)) if len(known) else 1.0
@@ -60,6 +59,7 @@ def of_modalities(data: Data, stored: Record | JointRecord) -> tuple[list[Floats
 
 def softmaxes(stored: Record | JointRecord) -> list[slice]:
     """Where genes stand that share a softmax, among those of all modalities."""
-    views = list(stored.views.values()) if isinstance(stored, JointRecord) else [stored]
-    stretches = assess.stretches([view.decoder.log_proportion.loadings for view in views])
-    return [genes for genes, view in zip(stretches, views, strict=True) if view.has_library]
+    views = stored.views.values()
+    return assess.softmaxes(
+        [view.decoder.log_proportion.loadings for view in views], [view.has_library for view in views]
+    )

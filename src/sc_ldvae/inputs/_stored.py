@@ -70,8 +70,13 @@ def encoder_of(adata: AnnData, stored: Record, source: Source) -> Scorable:
     """The same for counts that are at hand, of the fitted genes."""
     from sc_ldvae.fit import unfolded
 
+    return Scorable(unfolded([stored.folded]), sized(adata, stored, source))
+
+
+def sized(adata: AnnData, stored: Record, source: Source) -> Cells:
+    """Cells of which is known, beside such counts, what stands for their library."""
     sizes = Annotations(obs_of(adata), Design(), None, *size_factors_of(adata, stored), stored.has_library)
-    return Scorable(unfolded([stored.folded]), Cells(source, sizes.arrays()))
+    return Cells(source, sizes.arrays())
 
 
 def for_likelihood(adata: AnnData, stored: Record, layer: str | Unset | None) -> Scorable:

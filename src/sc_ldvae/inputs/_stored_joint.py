@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from sc_ldvae.counts import PRESENT, Beside, Cells, InMemory
+from sc_ldvae.counts import Cells, InMemory
 from sc_ldvae.inputs._annotations import Annotations
 from sc_ldvae.inputs._joint import named
 from sc_ldvae.inputs._layer import Layer, layer_of
 from sc_ldvae.inputs._modality import obs_of
 from sc_ldvae.inputs._mudata import check_mudata, modality_of
 from sc_ldvae.inputs._numbers import device_of
-from sc_ldvae.inputs._stored import MissingGenes, Scorable, check_missing_genes, fitted_counts, size_factors_of
+from sc_ldvae.inputs._stored import MissingGenes, Scorable, check_missing_genes, fitted_counts, sized
 from sc_ldvae.likelihoods import Block
 from sc_ldvae.record import check_cells
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from mudata import MuData
     from numpy.typing import NDArray
 
-    from sc_ldvae._typing import Floats
     from sc_ldvae.counts import Source
     from sc_ldvae.fit import Request
     from sc_ldvae.record import JointRecord, Record
@@ -73,39 +72,22 @@ def joint_encoder_of(
     """The same for counts that are at hand, of the fitted genes."""
     from sc_ldvae.fit import unfolded
 
-    sources: list[Source] = []
-    libraries: list[Floats] = []
+    of_each: list[Cells] = []
     places = np.full((mdata.n_obs, len(stored.modalities)), -1, np.int64)
     for i, (name, view) in enumerate(stored.views.items()):
-        source, library = _nothing(view), np.zeros(0, np.float32)
-        if name in of_modalities:
-            source = of_modalities[name]
-            adata, places[:, i] = modality_of(mdata, name)
-            with named(name):
-                factors, unit = size_factors_of(adata, view)
-            if not view.has_library:
-                library = np.ones(source.n_obs, np.float32)
-            else:
-                library = np.asarray(source.totals if factors is None else factors * unit, np.float32)
-        sources.append(source)
-        libraries.append(library)
+        if name not in of_modalities:
+            of_each.append(_nothing(view))
+            continue
+        adata, places[:, i] = modality_of(mdata, name)
+        with named(name):
+            of_each.append(sized(adata, view, of_modalities[name]))
     _check_some(mdata, stored, places)
-    own = {PRESENT: places >= 0, "size_factor": _by_cell(libraries, places)}
-    cells = Cells(Beside(tuple(sources), places), {**known, **own})
+    cells = Cells.beside(of_each, places, known)
     return Scorable(unfolded([view.folded for view in stored.views.values()]), cells)
 
 
-def _nothing(view: Record) -> Source:
-    return InMemory(csr_matrix((0, len(view.genes)), dtype=np.float32))
-
-
-def _by_cell(libraries: list[Floats], places: NDArray[np.int64]) -> Floats:
-    """Library of each cell in each modality, missing where it lacks one."""
-    of_cells = np.full(places.shape, np.nan, np.float32)
-    for i, library in enumerate(libraries):
-        has = places[:, i] >= 0
-        of_cells[has, i] = library[places[has, i]]
-    return of_cells
+def _nothing(view: Record) -> Cells:
+    return Cells(InMemory(csr_matrix((0, len(view.genes)), dtype=np.float32)))
 
 
 def _check_some(mdata: MuData, stored: JointRecord, places: NDArray[np.int64]) -> None:
@@ -123,11 +105,9 @@ def joint_request_of_record(mdata: MuData, stored: JointRecord, layer: Layer, de
     """What a stored joint fit was asked for, on the cells of `mdata`."""
     from sc_ldvae.fit import Request
 
-    first, stop, blocks = stored.first, 0, []
-    for name, view in stored.views.items():
-        start, stop = stop, stop + len(view.genes)
-        (own,) = view.blocks
-        blocks.append(Block(name, start, stop, own.gene_likelihood, own.dispersion))
+    first = stored.first
+    known = ((name, len(view.genes), view.blocks[0]) for name, view in stored.views.items())
+    blocks = Block.beside((name, n, block.gene_likelihood, block.dispersion) for name, n, block in known)
     cells = for_joint_likelihood(mdata, stored, layer).cells
     # One without a library does not tell whether that of others is observed.
     telling = next((view for view in stored.views.values() if view.has_library), first)
@@ -137,7 +117,7 @@ def joint_request_of_record(mdata: MuData, stored: JointRecord, layer: Layer, de
         first.levels,
         first.schedule,
         device_of(device),
-        blocks=tuple(blocks),
+        blocks=blocks,
         weights=stored.weights,
         hide_modality=stored.hide_modality,
     )

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 @dataclass(frozen=True)
@@ -16,6 +20,15 @@ class Block:
     """Its genes among those of the linear map."""
     gene_likelihood: str
     dispersion: str
+
+    @classmethod
+    def beside(cls, kinds: Iterable[tuple[str, int, str, str]]) -> tuple[Block, ...]:
+        """Modalities beside each other, from name, number of genes, likelihood and dispersion of each."""
+        blocks, stop = [], 0
+        for modality, n_genes, gene_likelihood, dispersion in kinds:
+            start, stop = stop, stop + n_genes
+            blocks.append(cls(modality, start, stop, gene_likelihood, dispersion))
+        return tuple(blocks)
 
     @property
     def genes(self) -> slice:

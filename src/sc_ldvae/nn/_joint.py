@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 
-class Shown(NamedTuple):
+class _Shown(NamedTuple):
     """A modality, and the cells of a minibatch that have it."""
 
     view: LDVAE
@@ -23,9 +23,9 @@ class Shown(NamedTuple):
     """Their positions in the minibatch."""
     x: Tensor
     """Their counts of its genes."""
-    of_library: dict[str, Tensor | None]
-    """What their library is known by."""
-    of_cells: dict[str, Tensor | None]
+    size_factor: Tensor | None
+    """Their library, where it is not their total counts."""
+    annotations: dict[str, Tensor | None]
     """What else its model is told of them."""
 
 
@@ -36,7 +36,7 @@ class _Draw(NamedTuple):
     z: Tensor
     """Before the softmax of 'ln'."""
     log_likelihood: Tensor
-    libraries: list[tuple[Shown, Normal, Tensor]]
+    libraries: list[tuple[_Shown, Normal, Tensor]]
     """Where it is latent: posterior and draw of the log library of a modality's cells."""
 
 
@@ -105,6 +105,11 @@ class JointLDVAE(nn.Module):
         return tuple(views)
 
     @property
+    def widths(self) -> list[int]:
+        """Number of genes of each modality."""
+        return [view.n_input for view in self.views]
+
+    @property
     def posterior_module(self) -> nn.Module:
         """What gives the posterior of the normal variables."""
         return self.fusion
@@ -150,11 +155,11 @@ class JointLDVAE(nn.Module):
         Log-likelihood and divergences, each n_cells, in nats.
         """
         annotations = {"batch_index": batch_index, "labels": labels, "cat_covs": cat_covs, "cont_covs": cont_covs}
-        draw = self._draw(list(self._shown(x, present, size_factor, annotations)), len(x), generator)
+        draw = self._draw(x, present, size_factor, annotations, generator)
         kl_library = torch.zeros_like(draw.log_likelihood)
         for shown, q, _ in draw.libraries:
             kl_library = kl_library.index_add(
-                0, shown.cells, q.kl(*shown.view.library_prior(shown.of_cells["batch_index"]))
+                0, shown.cells, q.kl(*shown.view.library_prior(shown.annotations["batch_index"]))
             )
         return Elbo(draw.log_likelihood, draw.q.kl(0.0, 1.0), kl_library)
 
@@ -172,11 +177,11 @@ class JointLDVAE(nn.Module):
     ) -> Tensor:
         """Log importance weight of one draw of each cell's posterior, n_cells. Arguments as those of `forward`."""
         annotations = {"batch_index": batch_index, "labels": labels, "cat_covs": cat_covs, "cont_covs": cont_covs}
-        draw = self._draw(list(self._shown(x, present, size_factor, annotations)), len(x), generator)
+        draw = self._draw(x, present, size_factor, annotations, generator)
         standard = Normal(draw.q.mean.new_zeros(()), draw.q.mean.new_ones(()))
         weights = draw.log_likelihood + draw.q.log_density_ratio(draw.z, standard)
         for shown, q, log_library in draw.libraries:
-            prior = Normal(*shown.view.library_prior(shown.of_cells["batch_index"]))
+            prior = Normal(*shown.view.library_prior(shown.annotations["batch_index"]))
             weights = weights.index_add(0, shown.cells, q.log_density_ratio(log_library, prior))
         return weights
 
@@ -201,30 +206,35 @@ class JointLDVAE(nn.Module):
 
     def _shown(
         self, x: Tensor, present: Tensor | None, size_factor: Tensor | None, annotations: Mapping[str, Tensor | None]
-    ) -> Iterator[Shown]:
+    ) -> Iterator[_Shown]:
         start = 0
         for i, view in enumerate(self.views):
             has = x.new_ones(len(x), dtype=torch.bool) if present is None else present[:, i]
             cells = has.nonzero()[:, 0]
             own = {name: None if values is None else values[cells] for name, values in annotations.items()}
             factor = None if size_factor is None else size_factor[cells, i]
-            yield Shown(
-                view, self.weights[i], cells, x[cells, start : start + view.n_input], {"size_factor": factor}, own
-            )
+            yield _Shown(view, self.weights[i], cells, x[cells, start : start + view.n_input], factor, own)
             start += view.n_input
 
-    def _draw(self, shown: list[Shown], n_cells: int, generator: torch.Generator | None) -> _Draw:
-        shown = [one for one in shown if len(one.cells)]
+    def _draw(
+        self,
+        x: Tensor,
+        present: Tensor | None,
+        size_factor: Tensor | None,
+        annotations: Mapping[str, Tensor | None],
+        generator: torch.Generator | None,
+    ) -> _Draw:
+        n_cells, shown = len(x), [one for one in self._shown(x, present, size_factor, annotations) if len(one.cells)]
         posteriors = [one.view.encode(one.x, generator) for one in shown]
         log_libraries = [
-            one.view.draw_library(own, one.x, **one.of_library, generator=generator)
+            one.view.draw_library(own, one.x, one.size_factor, generator)
             for one, own in zip(shown, posteriors, strict=True)
         ]
         q: Normal = self.fusion(n_cells, [(one.cells, own.z) for one, own in zip(shown, posteriors, strict=True)])
         z = q.rsample(generator)
         log_likelihood = z.new_zeros(n_cells)
         for one, log_library in zip(shown, log_libraries, strict=True):
-            own = one.view.log_likelihood(one.x, z[one.cells], log_library, **one.of_cells)
+            own = one.view.log_likelihood(one.x, z[one.cells], log_library, **one.annotations)
             if one.weight != 1:
                 # Weights are for training: they change gradients, not values.
                 own = own + (one.weight - 1) * (own - own.detach())

@@ -321,6 +321,11 @@ class LDVAE(nn.Module):
         return (self,)
 
     @property
+    def widths(self) -> list[int]:
+        """Number of genes of each modality."""
+        return [self.n_input]
+
+    @property
     def posterior_module(self) -> nn.Module:
         """What gives the posterior of the normal variables."""
         return self.z_encoder

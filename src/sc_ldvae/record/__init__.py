@@ -22,13 +22,14 @@ from sc_ldvae.record._new_file import check_suffix, opened, write_matrix, write_
 from sc_ldvae.record._new_fit import Asked, JointFit, NewFit, storable, write_fit
 from sc_ldvae.record._obs import column_of, levels_of, numbers
 from sc_ldvae.record._read import fits_in, read
-from sc_ldvae.record._record import Record
+from sc_ldvae.record._record import ALONE, Record
 from sc_ldvae.record._results import plain_params, read_result, write_result
 from sc_ldvae.record._sealed import SCHEMA_VERSION
 from sc_ldvae.record._state import State, check_cells, shown_latent, shown_variance, state_of
 from sc_ldvae.record._store import write, write_scores
 
 __all__ = [
+    "ALONE",
     "DEFAULT",
     "MEAN",
     "SCHEMA_VERSION",

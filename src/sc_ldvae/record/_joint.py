@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sc_ldvae.record._any_record import AnyRecord
 from sc_ldvae.record._entry import Sizes, checked, double, text, whole
 from sc_ldvae.record._keys import DEFAULT, Keys
 from sc_ldvae.record._plain import checksum, plain
+from sc_ldvae.record._read import intact
 from sc_ldvae.record._record import Record
-from sc_ldvae.record._sealed import SCHEMA_VERSION
+from sc_ldvae.record._sealed import SCHEMA_VERSION, version_of
 from sc_ldvae.record._sealed import checked as checked_record
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ _ENTRIES = {
 
 
 @dataclass(frozen=True)
-class JointRecord:
+class JointRecord(AnyRecord):
     """A fit of several modalities as it was read from a MuData.
 
     For each modality it holds a :class:`Record` of its own, which the modality has, too: what the fit is where nothing
@@ -59,39 +61,6 @@ class JointRecord:
         return names
 
     @property
-    def first(self) -> Record:
-        """What is the same in all of them."""
-        return self.views[self.modalities[0]]
-
-    @property
-    def n_latent(self) -> int:
-        """Number of factors."""
-        return self.first.n_latent
-
-    @property
-    def factor_names(self) -> list[str]:
-        """Names of the factors: the record's key and a number from 1."""
-        return self.first.factor_names
-
-    @cached_property
-    def vanished(self) -> NDArray[np.bool_]:
-        """Factors that the cells did not support, n_latent: their loadings are zero in all modalities."""
-        of_views = [view.shown_decoder.log_proportion.vanished for view in self.views.values()]
-        vanished: NDArray[np.bool_] = np.all(of_views, axis=0)
-        # Where there is nothing else, that is what there is to show.
-        return vanished & ~vanished.all()
-
-    @property
-    def left(self) -> list[int]:
-        """Positions of the other factors."""
-        return np.flatnonzero(~self.vanished).tolist()
-
-    @property
-    def names_left(self) -> list[str]:
-        """Names of the other factors."""
-        return [self.factor_names[k] for k in self.left]
-
-    @property
     def rotation(self) -> NDArray[np.float64] | None:
         """As :attr:`Record.rotation`."""
         return self.first.rotation
@@ -100,18 +69,6 @@ class JointRecord:
     def composition(self) -> bool:
         """Whether a cell's factors are shares of one ('ln')."""
         return self.first.composition
-
-    @property
-    def explained_deviance(self) -> NDArray[np.floating[Any]]:
-        """Each factor's share of the deviance of all modalities together, n_latent."""
-        shares: NDArray[np.floating[Any]] = self.content["explained_deviance"]
-        return shares
-
-    @property
-    def total_explained_deviance(self) -> float:
-        """Share of all factors together."""
-        total: float = self.content["total_explained_deviance"]
-        return total
 
     @property
     def weights(self) -> tuple[float, ...]:
@@ -170,19 +127,15 @@ def read_joint(mdata: MuData, key: str = DEFAULT) -> JointRecord:
             f"key=, or name the modality that was fitted alone (modality=). Joint fits here: {found}."
         )
         raise ValueError(msg)
-    try:
-        content = _checked(fits[key])
-    except ValueError as error:
-        msg = f"uns[{key!r}] is damaged: {error}. Read the object from its file again, or fit again."
-        raise ValueError(msg) from error
+    content = intact(key, fits[key], _checked)
     return JointRecord(Keys.from_dict(content["keys"]), content)
 
 
 def _checked(stored: Mapping[str, Any]) -> dict[str, Any]:
-    version = plain(stored["schema_version"], "schema_version")
-    if version.size == 1 and version.dtype.kind in "iuf" and version.item() > SCHEMA_VERSION:
-        msg = f"it was written in format {version.item()}, and this version reads up to {SCHEMA_VERSION}"
-        raise ValueError(msg)
+    number = version_of(stored)
+    if number > SCHEMA_VERSION:
+        # As of one modality: nobody knows what else is in it.
+        return {"schema_version": number}
     given = {name: plain(value, str(name)) for name, value in stored.items() if name != VIEWS}
     sizes = Sizes()
     content = checked(given, "", _ENTRIES, sizes)
@@ -191,11 +144,15 @@ def _checked(stored: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(msg)  # noqa: TRY004  no argument: an entry is damaged
     content["keys"] = checked(given["keys"], "keys/", _KEYS, sizes)
     names = content["modalities"].tolist()
-    missing = [name for name in names if not isinstance(stored[VIEWS].get(name), Mapping)]
+    views = stored[VIEWS] if isinstance(stored[VIEWS], Mapping) else {}
+    missing = [name for name in names if not isinstance(views.get(name), Mapping)]
     if missing:
         msg = f"'{VIEWS}/{missing[0]}' is missing"
         raise ValueError(msg)
-    content[VIEWS] = {name: checked_record(stored[VIEWS][name]) for name in names}
+    content[VIEWS] = {name: checked_record(views[name]) for name in names}
+    newest = max((view["schema_version"] for view in content[VIEWS].values()), default=number)
+    if newest > SCHEMA_VERSION:
+        return {"schema_version": newest}
     widths = {view["decoder"]["loadings"].shape[1] for view in content[VIEWS].values()}
     if widths != {sizes["latent"]}:
         msg = "its modalities have other numbers of factors"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,17 +41,7 @@ def read(adata: AnnData, key: str = DEFAULT) -> Record:
         found = ", ".join(map(repr, fits)) or "none"
         msg = f"uns[{key!r}] holds no fit. Fit one with sc_ldvae.tl.ldvae, or name it with key=. Fits here: {found}."
         raise ValueError(msg)
-    try:
-        content = checked(fits[key])
-    except ValueError as error:
-        msg = f"uns[{key!r}] is damaged: {error}. Read the object from its file again, or fit again."
-        raise ValueError(msg) from error
-    if content["schema_version"] > SCHEMA_VERSION:
-        msg = (
-            f"uns[{key!r}] was written in format {content['schema_version']}, this version reads up to "
-            f"{SCHEMA_VERSION}. Update sc-ldvae."
-        )
-        raise ValueError(msg)
+    content = intact(key, fits[key], checked)
     keys = Keys.from_dict(content["keys"])
     for attribute, entry in (("obsm", keys.latent), ("obsm", keys.variance), ("varm", keys.loadings)):
         if entry not in getattr(adata, attribute):
@@ -60,9 +50,33 @@ def read(adata: AnnData, key: str = DEFAULT) -> Record:
     stored = Record(keys, _from_format_1(content, keys, adata) if content["schema_version"] == 1 else content)
     problem = _problem_of(stored)
     if problem is not None:
-        msg = f"uns[{key!r}] is damaged: {problem}. Read the object from its file again, or fit again."
-        raise ValueError(msg)
+        raise ValueError(_damaged(key, problem))
     return stored
+
+
+def intact(key: str, stored: Mapping[str, Any], check: Callable[[Mapping[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+    """The content of ``uns[key]`` as it was written, if `check` has nothing to say against it.
+
+    Raises
+    ------
+    ValueError
+        If a newer version of the package wrote it, or if it is not what was written.
+    """
+    try:
+        content = check(stored)
+    except ValueError as error:
+        raise ValueError(_damaged(key, error)) from error
+    if content["schema_version"] > SCHEMA_VERSION:
+        msg = (
+            f"uns[{key!r}] was written in format {content['schema_version']}, this version reads up to "
+            f"{SCHEMA_VERSION}. Update sc-ldvae."
+        )
+        raise ValueError(msg)
+    return content
+
+
+def _damaged(key: str, problem: object) -> str:
+    return f"uns[{key!r}] is damaged: {problem}. Read the object from its file again, or fit again."
 
 
 def _problem_of(stored: Record) -> str | None:

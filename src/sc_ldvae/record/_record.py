@@ -13,6 +13,7 @@ import pandas as pd
 
 from sc_ldvae._options import ModelOptions, Schedule
 from sc_ldvae.likelihoods import LIKELIHOODS
+from sc_ldvae.record._any_record import AnyRecord
 from sc_ldvae.record._blocks import blocks_of, table_of
 from sc_ldvae.record._covariance import unpacked
 from sc_ldvae.record._decoder import Decoder
@@ -29,9 +30,12 @@ if TYPE_CHECKING:
     from sc_ldvae.likelihoods import Block
     from sc_ldvae.record._keys import Keys
 
+# The name of the only modality of a fit that is no joint one.
+ALONE = ""
+
 
 @dataclass(frozen=True)
-class Record:
+class Record(AnyRecord):
     """A fit as it was read from an AnnData.
 
     A rotated fit has two frames: that in which its factors are shown, to which the latent in obsm, the loadings and the
@@ -62,32 +66,9 @@ class Record:
         return names.get_indexer(pd.Index(self.genes))
 
     @property
-    def n_latent(self) -> int:
-        """Number of factors."""
-        n_latent: int = self.content["decoder"]["loadings"].shape[1]
-        return n_latent
-
-    @property
-    def factor_names(self) -> list[str]:
-        """Names of the factors: the record's key and a number from 1."""
-        return [f"{self.keys.uns}{k}" for k in range(1, self.n_latent + 1)]
-
-    @cached_property
-    def vanished(self) -> NDArray[np.bool_]:
-        """Factors that the cells did not support, n_latent: their loadings are zero."""
-        vanished = self.shown_decoder.log_proportion.vanished
-        # Where there is nothing else, that is what there is to show.
-        return vanished & ~vanished.all()
-
-    @property
-    def left(self) -> list[int]:
-        """Positions of the other factors."""
-        return np.flatnonzero(~self.vanished).tolist()
-
-    @property
-    def names_left(self) -> list[str]:
-        """Names of the other factors."""
-        return [self.factor_names[k] for k in self.left]
+    def views(self) -> dict[str, Record]:
+        """Itself, as a fit of several modalities has one record of each."""
+        return {ALONE: self}
 
     @property
     def prior_scale(self) -> NDArray[np.float64] | None:
@@ -111,7 +92,7 @@ class Record:
 
     @property
     def blocks(self) -> tuple[Block, ...]:
-        """Stretches of genes with a likelihood each; one, before format 4 and until there are joint fits."""
+        """Stretches of genes with a likelihood each: one, for each modality of a joint fit has its own record."""
         return blocks_of(self.content)
 
     @property
@@ -192,18 +173,6 @@ class Record:
     def size_factor_unit(self) -> float | None:
         """Library that a size factor of one stands for; None where there are no size factors, or nobody knows."""
         return self.content.get("size_factor_unit")
-
-    @property
-    def explained_deviance(self) -> NDArray[np.floating[Any]]:
-        """Each factor's share, n_latent."""
-        shares: NDArray[np.floating[Any]] = self.content["explained_deviance"]
-        return shares
-
-    @property
-    def total_explained_deviance(self) -> float:
-        """Share of all factors together."""
-        total: float = self.content["total_explained_deviance"]
-        return total
 
     @property
     def history(self) -> dict[str, NDArray[Any]]:

@@ -22,13 +22,7 @@ def checked(stored: Mapping[str, Any]) -> dict[str, Any]:
     ValueError
         If it is not. The sentence begins with what is wrong.
     """
-    version = plain(stored["schema_version"], "schema_version")
-    try:
-        # As a number, also where it is text.
-        number = int(version.item())
-    except (AttributeError, ValueError, OverflowError) as error:
-        msg = "'schema_version' is no number"
-        raise ValueError(msg) from error
+    number = version_of(stored)
     if number > SCHEMA_VERSION:
         # Nobody knows what else is in it.
         return {"schema_version": number}
@@ -41,6 +35,23 @@ def checked(stored: Mapping[str, Any]) -> dict[str, Any]:
         msg = "its values are not those that were written"
         raise ValueError(msg)
     return record
+
+
+def version_of(stored: Mapping[str, Any]) -> int:
+    """Number of the format.
+
+    Raises
+    ------
+    ValueError
+        If it is none.
+    """
+    version = plain(stored["schema_version"], "schema_version")
+    try:
+        # As a number, also where it is text.
+        return int(version.item())
+    except (AttributeError, ValueError, OverflowError) as error:
+        msg = "'schema_version' is no number"
+        raise ValueError(msg) from error
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -191,9 +191,7 @@ def _of_modalities(
     for name, view in views.items():
         adata, _ = inputs.modality_of(mdata, name)
         own = state.of_view(mdata.obs_names.get_indexer(adata.obs_names), stored.modalities.index(name))
-        latent = own.latent.astype(np.float64)
-        if stored.rotation is not None:
-            latent = product(latent, stored.rotation)
+        latent = _in_shown_frame(own, stored)
         library = own.library.astype(np.float64) * (1.0 if thinned is None else thinned)
         decoded = _as_decoded(adata, view, judged[name], latent, library)
         scored, others = judged_by(adata, view, cells)
@@ -246,10 +244,12 @@ def _thinned(adata: AnnData, stored: record.Record, counts: Source, share: float
     scorable = inputs.encoder_of(adata, stored, kept)
     with scorable.scorer() as scorer:
         state = posterior(scorable.model, scorer, scorable.cells, scorable.everyone)
-    latent, library = state.latent.astype(np.float64), state.library.astype(np.float64)
-    if stored.rotation is not None:
-        latent = product(latent, stored.rotation)
-    return _as_decoded(adata, stored, judged, latent, share * library)
+    return _as_decoded(adata, stored, judged, _in_shown_frame(state, stored), share * state.library.astype(np.float64))
+
+
+def _in_shown_frame(state: record.State, stored: record.Record | record.JointRecord) -> Floats:
+    latent = state.latent.astype(np.float64)
+    return latent if stored.rotation is None else product(latent, stored.rotation)
 
 
 def _thinned_together(

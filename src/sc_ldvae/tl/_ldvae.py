@@ -266,13 +266,9 @@ def ldvae(
         early_stopping=early_stopping,
         loadings_prior=loadings_prior,
     )
-    asked: inputs.AskedOfOne | inputs.AskedOfSeveral
     options = inputs.Options(columns, model, schedule, device=device)
     given = inputs.ByModality(layer, mask_var, size_factor_key, modality_weights)
-    if modalities is None:
-        asked = inputs.AskedOfOne(data, modality, given, options)
-    else:
-        asked = inputs.AskedOfSeveral(data, modality, modalities, given, options, hide_modality)
+    asked = inputs.asked_of(data, modality, modalities, given, options, hide_modality)
     inputs.check_key(key_added)
     inputs.check_whole(n_latent=n_latent)
     state_file = inputs.checkpoint_of(checkpoint, resume=resume)

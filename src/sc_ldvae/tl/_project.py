@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -92,47 +92,43 @@ def project(
     if modality is not None and not any(map(inputs.is_mudata, (query, reference))):
         msg = f"modality={modality!r} was given, but query and reference are AnnData. Leave it out, or pass a MuData."
         raise ValueError(msg)
-    if modality is None and all(map(inputs.is_mudata, (query, reference))) and record.joint_fits_in(reference):
-        return _project_jointly(query, reference, key, layer, missing_genes, key_added, copy=copy, progress=progress)
-    adata, fitted = (_anndata(data, modality) for data in (query, reference))
-    stored = record.read(fitted, key)
-    scorable = inputs.for_encoder(adata, stored, inputs.layer_of(layer), missing_genes)
-    with scorable.scorer() as scorer, tqdm(total=adata.n_obs, unit="cell", disable=not progress) as bar:
+    cells, fitted, stored = _found(query, reference, key, modality)
+    keys = stored.keys if key_added is None else record.Keys.named(key_added)
+    scorable = _scorable(cells, stored, keys, layer, missing_genes)
+    with scorable.scorer() as scorer, tqdm(total=cells.n_obs, unit="cell", disable=not progress) as bar:
         state = fit.posterior(scorable.model, scorer, scorable.cells, scorable.everyone, bar)
 
-    keys = stored.keys if key_added is None else record.Keys.named(key_added)
-    held_out = record.held_out(adata, stored) if adata is fitted else np.ones(adata.n_obs, dtype=bool)
+    held_out = record.held_out(cells, stored) if cells is fitted else np.ones(cells.n_obs, dtype=bool)
     result = inputs.copied(query) if copy else query
-    record.write_projected(_anndata(result, modality), stored, keys, state, held_out)
+    if isinstance(stored, record.JointRecord):
+        record.write_joint_state(cast("MuData", result), stored, keys, state, held_out)
+    else:
+        record.write_projected(_anndata(result, modality), stored, keys, state, held_out)
     return result if copy else None
 
 
-def _project_jointly(
-    query: MuData,
-    reference: MuData,
-    key: str,
+def _found(
+    query: Data, reference: Data, key: str, modality: str | None
+) -> tuple[Any, Data, record.Record | record.JointRecord]:
+    """What the cells are mapped in, what was fitted, and the fit."""
+    if modality is None and all(map(inputs.is_mudata, (query, reference))) and record.joint_fits_in(reference):
+        return query, reference, record.read_joint(reference, key)
+    adata, fitted = (_anndata(data, modality) for data in (query, reference))
+    return adata, fitted, record.read(fitted, key)
+
+
+def _scorable(
+    cells: Any,  # noqa: ANN401  either of two
+    stored: record.Record | record.JointRecord,
+    keys: record.Keys,
     layer: inputs.Layer,
     missing_genes: inputs.MissingGenes,
-    key_added: str | None,
-    *,
-    copy: bool,
-    progress: bool,
-) -> Data | None:
-    """Map cells by those modalities that they have."""
-    from tqdm import tqdm
-
-    from sc_ldvae import fit
-
-    stored = record.read_joint(reference, key)
-    keys = stored.keys if key_added is None else record.Keys.named(key_added)
-    inputs.check_free(query, keys.uns, [name for name in stored.modalities if name in query.mod])
-    scorable = inputs.for_joint_encoder(query, stored, layer, missing_genes)
-    with scorable.scorer() as scorer, tqdm(total=query.n_obs, unit="cell", disable=not progress) as bar:
-        state = fit.posterior(scorable.model, scorer, scorable.cells, scorable.everyone, bar)
-    held_out = record.held_out(query, stored) if query is reference else np.ones(query.n_obs, dtype=bool)
-    result = inputs.copied(query) if copy else query
-    record.write_joint_state(result, stored, keys, state, held_out)
-    return result if copy else None
+) -> inputs.Scorable:
+    """Cells that the encoders can be asked about: of a joint fit by those modalities that they have."""
+    if not isinstance(stored, record.JointRecord):
+        return inputs.for_encoder(cells, stored, inputs.layer_of(layer), missing_genes)
+    inputs.check_free(cells, keys.uns, [name for name in stored.modalities if name in cells.mod])
+    return inputs.for_joint_encoder(cells, stored, layer, missing_genes)
 
 
 def _anndata(data: Data, modality: str | None) -> AnnData:

@@ -108,8 +108,10 @@ def rotate(
     if isinstance(stored, record.JointRecord):
         inputs.check_free(adata, keys.uns, [name for name in stored.modalities if name in adata.mod])
     matrix, state = inputs.rotation_of(adata, stored, method, "method"), record.state_of(adata, stored)
-    explained = _explained(adata, stored, state, matrix, layer)
-    vanished = np.all([one.vanished for one in _maps(stored, matrix)], axis=0)
+    turn = np.linalg.inv(matrix).T
+    decoders = [view.decoder.rotated(turn) for view in stored.views.values()]
+    explained = _explained(adata, stored, state, matrix, decoders, layer)
+    vanished = np.all([decoder.log_proportion.vanished for decoder in decoders], axis=0)
     together = assess.together(*explained)
     order = np.lexsort((-together.shares, vanished))
     matrix = np.ascontiguousarray(matrix[:, order])
@@ -125,35 +127,23 @@ def rotate(
     return inputs.changed(data, modality, write, copy=copy)
 
 
-def _maps(stored: record.Record | record.JointRecord, matrix: Floats) -> list[record.AffineMap]:
-    """Decoders of the rotated factors, of each modality."""
-    turn = np.linalg.inv(matrix).T
-    return [view.decoder.rotated(turn).log_proportion for view in _views(stored).values()]
-
-
-def _views(stored: record.Record | record.JointRecord) -> dict[str, record.Record]:
-    return stored.views if isinstance(stored, record.JointRecord) else {"": stored}
-
-
 def _explained(
     data: Any,  # noqa: ANN401  either of two
     stored: record.Record | record.JointRecord,
     state: record.State,
     matrix: Floats,
+    decoders: list[record.Decoder],
     layer: inputs.Layer,
 ) -> tuple[list[assess.Explained], list[float]]:
     """What the rotated factors explain of each modality, and which share of the cells has it."""
     if isinstance(stored, record.Record):
-        return [_explained_of(data, stored, state, matrix, inputs.layer_of(layer))], [1.0]
+        return [_explained_of(data, stored, state, matrix, decoders[0], inputs.layer_of(layer))], [1.0]
     found, shares = [], []
     for place, (name, view) in enumerate(stored.views.items()):
-        adata, places = inputs.modality_of(data, name)
-        cells = np.flatnonzero(places >= 0)
-        # In the order of the modality.
-        cells = cells[np.argsort(places[cells])]
-        own = inputs.layer_of(layer, name)
-        found.append(_explained_of(adata, view, state.of_view(cells, place), matrix, own))
-        shares.append(len(cells) / len(places))
+        adata, _ = inputs.modality_of(data, name)
+        own = state.of_view(data.obs_names.get_indexer(adata.obs_names), place)
+        found.append(_explained_of(adata, view, own, matrix, decoders[place], inputs.layer_of(layer, name)))
+        shares.append(adata.n_obs / data.n_obs)
     return found, shares
 
 
@@ -162,6 +152,7 @@ def _explained_of(
     stored: record.Record,
     state: record.State,
     matrix: Floats,
+    rotated: record.Decoder,
     layer: Any,  # noqa: ANN401
 ) -> assess.Explained:
     from sc_ldvae import assess
@@ -174,5 +165,4 @@ def _explained_of(
         state.library.astype(np.float64),
         stored.groups(obs),
     )
-    rotated = stored.decoder.rotated(np.linalg.inv(matrix).T)
     return assess.deviance_on_held_out(rotated, decoded.source, decoded.rows, record.held_out(adata, stored))

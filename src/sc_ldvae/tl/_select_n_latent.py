@@ -122,13 +122,9 @@ def select_n_latent(
 
     from sc_ldvae import assess, fit
 
-    asked: inputs.AskedOfOne | inputs.AskedOfSeveral
     options = {"loadings_prior": None} | options_of(ldvae, options)
     given = inputs.ByModality(options.get("layer"), mask_var, options.get("size_factor_key"), modality_weights)
-    if modalities is None:
-        asked = inputs.AskedOfOne(data, modality, given, inputs.Options.of(options))
-    else:
-        asked = inputs.AskedOfSeveral(data, modality, modalities, given, inputs.Options.of(options), hide_modality)
+    asked = inputs.asked_of(data, modality, modalities, given, inputs.Options.of(options), hide_modality)
     asked.find()
     inputs.check_key(key_added)
     inputs.check_whole(n_seeds=n_seeds)

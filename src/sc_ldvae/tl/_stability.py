@@ -146,13 +146,14 @@ def stability(
         matrix = inputs.rotation(rotation, loadings, information, "rotation")
         return product(together, np.linalg.inv(matrix).T)
 
+    # Before the refits, for it refuses rotations that this fit can't have.
+    own = shown([one.astype(np.float64) for one in fitted])[:, stored.left]
     samples = fit.resampled(n_seeds, subsample, *_cells(found, stored), generator)
     with tqdm(samples, desc="Refits", unit="fit", total=n_seeds, disable=not progress) as bar:
         refits = [shown(loadings) for loadings in fit.refits(request, bar, generator)]
     pairs = list(combinations(range(n_seeds), 2))
     if subsample == "halves":
         pairs = [(first, first + 1) for first in range(0, n_seeds, 2)]
-    own = shown([one.astype(np.float64) for one in fitted])[:, stored.left]
     weights, softmaxes = np.concatenate(information), inputs.softmaxes(stored)
     compared = assess.stability(own, refits, pairs, weights, softmaxes, halves=subsample == "halves")
     params = {"n_seeds": n_seeds, "subsample": subsample or "", "rotation": rotation or ""}
@@ -221,6 +222,5 @@ def _check(
 def _cells(data: Any, stored: record.Record | record.JointRecord) -> tuple[np.ndarray, np.ndarray]:  # noqa: ANN401
     """Batch of each cell, and whether the fit has not seen it."""
     held_out = record.held_out(data, stored)
-    design = stored.first.design if isinstance(stored, record.JointRecord) else stored.design
     # Cells that were projected are all held out: then there are no others to train on.
-    return design.strata(inputs.obs_of(data)), held_out & ~held_out.all()
+    return stored.first.design.strata(inputs.obs_of(data)), held_out & ~held_out.all()
