@@ -13,6 +13,8 @@ from benchmarks.data import DATA_SETS
 from benchmarks.first_call import first_call
 from benchmarks.gpu import gpu
 from benchmarks.integration import integration
+from benchmarks.joint import joint
+from benchmarks.joint_truth import joint_step, joint_truth
 from benchmarks.methods import METHODS
 from benchmarks.runs import Session
 from benchmarks.selection import selection
@@ -55,6 +57,15 @@ COMMANDS = {
     ),
     "integration": Command(
         lambda session, _: integration(session), "two studies with the same cell types: mixing and cell types"
+    ),
+    "joint": Command(
+        lambda session, _: joint(session), "RNA and proteins together, beside MOFA, totalVI and nearest neighbours"
+    ),
+    "joint-truth": Command(
+        lambda session, _: joint_truth(session), "simulated modalities: is it said which factor is in which"
+    ),
+    "joint-step": Command(
+        lambda session, _: joint_step(session), "one training step of a joint fit against its modalities alone"
     ),
     "stability": Command(
         lambda session, _: stability(session),

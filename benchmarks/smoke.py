@@ -60,6 +60,7 @@ def smoke(session: Session) -> None:
         "benchmarks.selection:recovered", simulation={"gene_likelihood": "nb", "n_batches": 1}, seed=0, threads=threads
     )
     session.call("benchmarks.calibration:coverage", setting=tiny, threads=threads)
+    session.call("benchmarks.joint_truth:entries", seed=0, n_obs=200, threads=threads)
     wanted = [f"{name}.{end}" for name in _FILES for end in ("csv", "md")] + ["elbo.png", "scaling.png"]
     missing = [name for name in wanted if not (session.out / name).exists()]
     if missing:

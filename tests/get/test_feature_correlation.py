@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import warnings
+from typing import Any
 
 import numpy as np
 import pytest
+from anndata import AnnData
+from mudata import MuData
 from scipy.special import log_softmax, softmax
 
 import sc_ldvae
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 BATCHES = ["batch0", "batch1"]
 
@@ -84,3 +84,61 @@ def test_counts_are_not_needed(adata: AnnData) -> None:
 def test_what_the_fit_does_not_know_is_refused(adata: AnnData, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         sc_ldvae.get.feature_correlation(adata, **arguments)
+
+
+@pytest.fixture(scope="module")
+def several() -> MuData:
+    """Of one modality without a library, which a fifth of the cells lack; two genes of one name."""
+    rng = np.random.default_rng(0)
+    rna = sc_ldvae.datasets.simulate(300, 20, 2, n_batches=2, rng=0)
+    log_mean = rng.normal(3, 0.5, 6) + rna.obsm["true_latent"] @ rng.normal(0, 0.5, (2, 6))
+    prot = AnnData(rng.poisson(5 + np.exp(log_mean))[:240].astype(np.float32), obs=rna.obs[:240][[]])
+    prot.var_names = ["gene0", *(f"protein{i}" for i in range(5))]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "var_names are not unique")
+        mdata = MuData({"rna": rna, "prot": prot})
+    mdata.obs["batch"] = mdata["rna"].obs["batch"].reindex(mdata.obs_names)
+    likelihoods = {"rna": "nb", "prot": "nb_background"}
+    sc_ldvae.tl.ldvae(mdata, 2, modalities=likelihoods, batch_key="batch", max_epochs=40, progress=False)
+    mdata.obsm["X_ldvae_variance"] *= 0.3
+    return mdata
+
+
+@pytest.mark.parametrize("batch", [None, "batch1"], ids=["own-batch", "one-batch"])
+def test_modalities_correlate_as_in_posterior_draws(several: MuData, batch: str | None) -> None:
+    rng = np.random.default_rng(0)
+    latent, variance = several.obsm["X_ldvae"].astype(np.float64), several.obsm["X_ldvae_variance"]
+    own = several.obs["batch"].astype(str).to_numpy()
+    c = np.stack([(own == level) if batch is None else np.full(len(own), batch == level) for level in BATCHES], 1)
+    rna, prot = (several[name].uns["ldvae"]["decoder"] for name in ("rna", "prot"))
+    draws = []
+    for _ in range(300):
+        z = latent + rng.standard_normal(latent.shape) * np.sqrt(variance)
+        log_means = [
+            z @ decoder["loadings"].T + decoder["intercept"] + c @ decoder["covariate_effects"].T
+            for decoder in (rna, prot)
+        ]
+        draws.append(np.hstack([log_softmax(log_means[0], axis=1), log_means[1]]))
+    expected = np.corrcoef(np.concatenate(draws).T)
+    frame = sc_ldvae.get.feature_correlation(several, batch=batch)
+    np.testing.assert_allclose(frame, expected, atol=0.02)
+    assert np.abs(expected[:20, 20:]).max() > 0.5
+    assert frame.index.tolist() == [("rna", f"gene{i}") for i in range(20)] + [
+        ("prot", name) for name in several["prot"].var_names
+    ]
+    assert frame.index.equals(frame.columns)
+    assert frame.index.names == ["modality", "gene"]
+
+
+def test_names_are_found_in_every_modality(several: MuData) -> None:
+    every = sc_ldvae.get.feature_correlation(several)
+    part = sc_ldvae.get.feature_correlation(several, genes=["protein3", "gene0"])
+    wanted = [("rna", "gene0"), ("prot", "protein3"), ("prot", "gene0")]
+    assert part.index.tolist() == wanted
+    np.testing.assert_allclose(part, every.loc[wanted, wanted], rtol=1e-12)
+    alone = sc_ldvae.get.feature_correlation(several, genes="protein3", modality="prot")
+    assert alone.index.tolist() == ["protein3"]
+    with pytest.raises(ValueError, match=r"^genes holds 'CD3E', which is not among the genes of the fit in any of its"):
+        sc_ldvae.get.feature_correlation(several, genes=["gene0", "CD3E"])
+    with pytest.raises(ValueError, match=r"^genes holds 'gene0' more than once"):
+        sc_ldvae.get.feature_correlation(several, genes=["gene0", "gene0"])

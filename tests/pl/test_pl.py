@@ -139,7 +139,7 @@ def test_key_names_the_fit(simulated: AnnData, fit_quickly: Callable[..., AnnDat
 def test_modality_of_a_mudata(plot: Callable[..., object], fitted: AnnData) -> None:
     mdata = mudata.MuData({"rna": fitted.copy()})
     assert plot(mdata, modality="rna", show=False) is not None
-    with pytest.raises(ValueError, match=r"^modality=None"):
+    with pytest.raises(ValueError, match=r"^data is a MuData, and this"):
         plot(mdata, show=False)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +10,9 @@ import pytest
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_rgb
 
-from sc_ldvae import get, pl
+from sc_ldvae import get, pl, record
+from sc_ldvae.record._joint import sealed_joint
+from sc_ldvae.record._sealed import sealed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -187,6 +190,38 @@ def test_history_stability_and_numbers_of_factors(joint_assessed: MuData) -> Non
 
 @pytest.mark.parametrize("plot", [pl.loadings_heatmap, pl.loadings_scatter, pl.covariate_effects])
 def test_others_are_of_one_modality(plot: Callable[..., object], joint: MuData) -> None:
-    with pytest.raises(ValueError, match=r"^modality=None is not in the MuData\. Name one of 'rna', 'prot', "):
+    with pytest.raises(ValueError, match=r"^data is a MuData, .* Pass modality, one of 'rna', 'prot', "):
         plot(joint, show=False)
     assert plot(joint, modality="prot", show=False)
+
+
+def test_bars_are_as_thick_where_one_end_has_no_genes(joint: MuData) -> None:
+    """Loadings that all have one sign."""
+    mdata, stored = joint.copy(), record.read_joint(joint)
+    views = {name: deepcopy(dict(view.content)) for name, view in stored.views.items()}
+    loadings = views["prot"]["decoder"]["loadings"]
+    loadings[:, 1] = np.abs(loadings[:, 1])
+    mdata.uns["ldvae"] = sealed_joint(dict(joint.uns["ldvae"]), stored.keys, {n: sealed(v) for n, v in views.items()})
+    axes = pl.loadings(mdata, 2, 4, show=False)
+    assert [len(axis.patches) for axis in axes] == [8, 4, 8]
+    assert {axis.get_ylim() for axis in axes} == {(8.6, -0.6)}
+
+
+@pytest.mark.parametrize("holder", ["all", "prot"])
+def test_cells_are_placed_by_an_embedding_of_a_modality(holder: str, joint: MuData) -> None:
+    """Where the MuData has none; the cells that lack the modality are not drawn."""
+    mdata = joint.copy()
+    if holder == "all":
+        mdata.obsm["X_umap"] = np.random.default_rng(1).normal(size=(120, 2))
+    mdata["prot"].obsm["X_umap"] = np.random.default_rng(0).normal(size=(110, 2))
+    (points,) = pl.factors(mdata, 2, show=False).axes[0].collections
+    drawn = np.ma.getdata(points.get_offsets())
+    shown = mdata if holder == "all" else mdata["prot"]
+    values = shown.obsm["X_ldvae"][:, 1]
+    order = np.argsort(np.abs(values), kind="stable")
+    known = np.isfinite(drawn).all(1)
+    assert known.sum() == len(values)
+    np.testing.assert_allclose(drawn[known], shown.obsm["X_umap"][order])
+    np.testing.assert_allclose(points.get_array()[known], values[order])
+    with pytest.raises(ValueError, match=r"^basis='X_pca' is not in obsm\. Choose one of .*'X_umap'"):
+        pl.factors(mdata, 2, basis="X_pca", show=False)

@@ -264,7 +264,9 @@ def mudata_without_modality(adata: AnnData, folder: Path) -> tuple[str | Path, .
         pytest.param(good_with("--raw"), "--raw was given, but data is a AnnData without raw", id="no-raw"),
         pytest.param(good_with("--genome", "mm10"), "genome='mm10' was given, but good.h5ad has none", id="no-genome"),
         pytest.param(good_with("--n-genes", "0"), "n_genes must be at least 1", id="n-genes"),
-        pytest.param(mudata_without_modality, "modality=None is not in the MuData", id="mudata-without-modality"),
+        pytest.param(
+            mudata_without_modality, "data is a MuData, and this is asked of one", id="mudata-without-modality"
+        ),
     ],
 )
 def test_refused_with_a_sentence(

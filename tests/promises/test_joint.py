@@ -11,6 +11,7 @@ import mudata
 import numpy as np
 import pandas as pd
 import pytest
+import scanpy as sc
 from scipy import sparse
 from scipy.optimize import linear_sum_assignment
 from scipy.special import softmax
@@ -308,6 +309,16 @@ def log_means(mdata: MuData, key: str, prefix: str) -> dict[str, np.ndarray]:
         logs = latent @ decoder["loadings"].astype(np.float64).T + decoder["intercept"]
         found[name] = logs if name == "prot" else np.log(softmax(logs, 1))
     return found
+
+
+def test_scanpy_takes_the_joint_latent_of_a_mudata(fitted: MuData) -> None:
+    sc.pp.neighbors(fitted, n_neighbors=8, use_rep=LATENT)
+    latent = fitted.obsm[LATENT].astype(np.float64)
+    distances = np.linalg.norm(latent[:, None] - latent, axis=2)
+    nearest = np.sort(distances, axis=1)[:, 1:8]
+    found = fitted.obsp["distances"].toarray()
+    for own, expected in zip(found, nearest, strict=True):
+        np.testing.assert_allclose(np.sort(own[own > 0]), expected, rtol=1e-3)
 
 
 @pytest.mark.parametrize("method", ["varimax", "promax", "principal", "modality"])

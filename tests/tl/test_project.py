@@ -337,7 +337,7 @@ def test_mudata(of_query: bool, of_reference: bool, copy: bool, query: AnnData, 
 
 
 def test_mudata_needs_a_modality(query: AnnData, fitted: AnnData) -> None:
-    with pytest.raises(ValueError, match=r"^modality=None is not in the MuData"):
+    with pytest.raises(ValueError, match=r"^data is a MuData, and this is asked of one"):
         project(mudata.MuData({"rna": query}), fitted)
 
 

@@ -9,7 +9,8 @@ import pandas as pd
 from sc_ldvae import record
 from sc_ldvae._arguments import door
 from sc_ldvae._memory import check_memory
-from sc_ldvae.inputs import gene_positions, obs_of, pick_modality
+from sc_ldvae.get._per_modality import stacked
+from sc_ldvae.inputs import fitted_of, gene_positions_by_modality, obs_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,25 +30,26 @@ def feature_correlation(
     """Pearson correlation of the genes' log expression over the cells, without the noise of counting.
 
     The uncertainty of each cell's latent is part of it. With a linear decoder it is known in closed form: counts are
-    not needed, and nothing is sampled.
+    not needed, and nothing is sampled. Of a joint fit, genes, proteins and peaks are also correlated with each other,
+    over all cells, whatever these lack.
 
     Parameters
     ----------
     data
-        Fitted AnnData, or MuData with a fitted `modality`.
+        Fitted AnnData, or MuData with a fitted `modality` or a joint fit.
     genes
-        Names of fitted genes; all by default.
+        Names of fitted genes, of a joint fit of any modality; all by default.
     batch
         Take every cell for one of this batch, so that batches do not make genes correlate; by default each cell is of
         its own batch.
     key
         The `key_added` of the fit.
     modality
-        Modality of a MuData.
+        Modality of a MuData; of a joint fit None for all of them.
 
     Returns
     -------
-    Genes x genes.
+    Genes x genes; of a joint fit indexed by modality and gene, modality by modality.
 
     Raises
     ------
@@ -66,14 +68,14 @@ def feature_correlation(
     """
     from sc_ldvae.decode import LogProportions, correlation
 
-    adata = pick_modality(data, modality)
-    stored = record.read(adata, key)
-    chosen = gene_positions(stored, genes)
-    n_bytes, what = 3 * 8 * len(chosen) ** 2, f"The correlation of {len(chosen)} genes"
-    check_memory(n_bytes, what, "Ask for some genes only (genes).")
+    shown, stored = fitted_of(data, key, modality)
+    views = stored.views
+    chosen = gene_positions_by_modality(views, genes)
+    n_genes = sum(map(len, chosen.values()))
+    check_memory(3 * 8 * n_genes**2, f"The correlation of {n_genes} genes", "Ask for some genes only (genes).")
     # Effects of levels enter linearly: the mean design is the mean over the batches.
-    designs = stored.design.matrices(obs_of(adata), stored.covariate_settings(batch, None))
-    design = sum(designs[1:], start=designs[0]) / len(designs)
-    cells = LogProportions.of(stored, record.state_of(adata, stored), design)
-    names = stored.genes[chosen]
-    return pd.DataFrame(correlation(cells, chosen), index=names, columns=names)
+    designs = stored.first.design.matrices(obs_of(shown), stored.first.covariate_settings(batch, None))
+    design, state = sum(designs[1:], start=designs[0]) / len(designs), record.state_of(shown, stored)
+    cells = [LogProportions.of(view, state, design) for view in views.values()]
+    names = stacked({name: pd.DataFrame(index=view.genes[chosen[name]]) for name, view in views.items()}).index
+    return pd.DataFrame(correlation(cells, list(chosen.values())), index=names, columns=names)

@@ -19,6 +19,7 @@ from sc_ldvae.inputs._names import (
     factors_shown,
     fitted_places,
     gene_positions,
+    gene_positions_by_modality,
 )
 from sc_ldvae.inputs._net import targets_of
 from sc_ldvae.inputs._numbers import (
@@ -85,6 +86,7 @@ __all__ = [
     "gene_columns",
     "gene_mask",
     "gene_positions",
+    "gene_positions_by_modality",
     "generator_of",
     "grouped",
     "is_mudata",

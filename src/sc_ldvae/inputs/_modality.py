@@ -34,7 +34,11 @@ def pick_modality(data: Data, modality: str | None) -> AnnData:
             raise ValueError(msg)
         return data
     modalities = _modalities(data)
-    if modality is None or modality not in modalities:
+    if modality is None:
+        names = ", ".join(map(repr, modalities))
+        msg = f"data is a MuData, and this is asked of one of its modalities. Pass modality, one of {names}."
+        raise ValueError(msg)
+    if modality not in modalities:
         msg = f"modality={modality!r} is not in the MuData. Name one of {', '.join(map(repr, modalities))}."
         raise ValueError(msg)
     adata = modalities[modality]

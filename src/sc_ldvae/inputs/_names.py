@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from anndata import AnnData
 
@@ -78,6 +78,27 @@ def gene_positions(stored: Record, genes: Sequence[str] | str | None) -> Positio
         raise ValueError(msg)
     check_once(pd.Index(wanted, dtype=object), "genes")
     return np.array([known[gene] for gene in wanted], dtype=np.intp)
+
+
+def gene_positions_by_modality(views: Mapping[str, Record], genes: Sequence[str] | str | None) -> dict[str, Positions]:
+    """Positions of genes among those of each modality of a fit; all of them for None. Names may be in several.
+
+    Raises
+    ------
+    ValueError
+        If a gene was fitted in none of them, or is named twice.
+    """
+    if genes is None or len(views) == 1:
+        return {name: gene_positions(view, genes) for name, view in views.items()}
+    wanted = [genes] if isinstance(genes, str) else list(genes)
+    known = {name: set(view.genes.tolist()) for name, view in views.items()}
+    unknown = [gene for gene in wanted if not any(gene in own for own in known.values())]
+    if unknown:
+        msg = f"genes holds {unknown[0]!r}, which is not among the genes of the fit in any of its modalities."
+        raise ValueError(msg)
+    return {
+        name: gene_positions(view, [gene for gene in wanted if gene in known[name]]) for name, view in views.items()
+    }
 
 
 def fitted_places(adata: AnnData, stored: Record, level: int = logging.WARNING) -> Positions:

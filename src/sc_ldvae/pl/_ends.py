@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
-    from sc_ldvae._typing import Ax, Floats
+    from sc_ldvae._typing import Ax, Floats, Positions
 
 Kind: TypeAlias = Literal["bar", "rank", "dot"]
 
@@ -72,6 +72,8 @@ def draw(contents: Sequence[Panel], kind: Kind, *, ncols: int, ax: Ax | None, no
     if kind == "rank":
         height = max(1.0 + _HEIGHT_PER_NAME * most, _LEAST_HEIGHT_OF_RANKS)
     axes = panels(len(contents), ax, ncols=ncols, width=_WIDTH + _WIDTH_PER_LETTER * letters(ends.index), height=height)
+    # Where one end has no genes, bars are as thick as elsewhere.
+    last = max(int(_rows(panel.ends).max(initial=0)) for panel in contents)
     for axis, panel in zip(axes, contents, strict=True):
         axis.set_title(panel.title, fontsize=9)
         axis.tick_params(labelsize=8)
@@ -80,7 +82,7 @@ def draw(contents: Sequence[Panel], kind: Kind, *, ncols: int, ax: Ax | None, no
         if kind == "rank":
             _draw_ranks(axis, panel)
         else:
-            _draw_rows(axis, panel, kind)
+            _draw_rows(axis, panel, kind, last)
     for of_modality in dict.fromkeys(panel.modality for panel in contents):
         own = [i for i, panel in enumerate(contents) if panel.modality == of_modality]
         _set_scale([axes[i] for i in own], [contents[i] for i in own], kind)
@@ -98,13 +100,17 @@ def _set_scale(axes: Sequence[Axes], contents: Sequence[Panel], kind: Kind) -> N
         axis.set_xlim(*limits)
 
 
-def _draw_rows(axis: Axes, panel: Panel, kind: Kind) -> None:
-    """Bars or dots, the largest value on top, the smallest at the bottom."""
+def _rows(genes: pd.DataFrame) -> Positions:
+    """Of genes in their order. Those between the two ends are left out: so is a row."""
+    return np.arange(len(genes)) + (genes["direction"] == "negative").to_numpy()
+
+
+def _draw_rows(axis: Axes, panel: Panel, kind: Kind, last: int) -> None:
+    """Bars or dots, the largest value on top, the smallest at the bottom; `last` is the last row of any panel."""
     from matplotlib.ticker import MaxNLocator
 
     genes = panel.ends.sort_values("loading", ascending=False, kind="stable")
-    # The genes between the two ends are left out: so is a row.
-    rows = np.arange(len(genes)) + (genes["direction"] == "negative").to_numpy()
+    rows = _rows(genes)
     values, colors = genes["loading"].to_numpy(), _colors(genes)
     if kind == "bar":
         axis.barh(rows, values, height=0.72, color=colors)
@@ -116,7 +122,7 @@ def _draw_rows(axis: Axes, panel: Panel, kind: Kind) -> None:
         )
     axis.axvline(0, color="0.3", linewidth=0.8)
     axis.set_yticks(rows, list(map(shown, genes.index)), fontsize=8)
-    axis.set_ylim(rows.max(initial=0) + 0.6, -0.6)
+    axis.set_ylim(last + 0.6, -0.6)
     axis.set_xlabel(panel.label, fontsize=8)
     axis.tick_params(axis="y", length=0)
     axis.xaxis.set_major_locator(MaxNLocator(4))

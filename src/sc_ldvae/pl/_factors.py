@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from textwrap import wrap
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -80,7 +80,8 @@ def factors(
         Factors by number from 1 or by name; all that have not vanished if None.
     basis
         Entry of `obsm` whose first two columns place the cells, such as ``'X_umap'``. By default ``'X_umap'``, if there
-        is none ``'X_tsne'``, and if there is none either the first two factors.
+        is none ``'X_tsne'``, and if there is none either the first two factors. Of a joint fit, an entry of the MuData,
+        or else of the first of its modalities that has it, whose cells are shown.
     n_genes
         Number of genes per factor and direction, of a joint fit in each modality.
     by
@@ -171,19 +172,33 @@ class _Cells(NamedTuple):
 
     @classmethod
     def of(cls, data: Data, basis: str | None, latent: Floats) -> _Cells:
+        found = _embeddings(data)
         if basis is None:
-            basis = next((name for name in ("X_umap", "X_tsne") if name in data.obsm), None)
+            basis = next((name for name in ("X_umap", "X_tsne") if name in found), None)
         if basis is None:
             # A single factor puts its cells on a line.
             return cls(np.pad(latent, ((0, 0), (0, 1)))[:, :2], ("Factor 1", "Factor 2" if latent.shape[1] > 1 else ""))
-        if basis not in data.obsm:
-            msg = f"basis={basis!r} is not in obsm. Choose one of {', '.join(map(repr, data.obsm))}."
+        if basis not in found:
+            msg = f"basis={basis!r} is not in obsm. Choose one of {', '.join(map(repr, found))}."
             raise ValueError(msg)
-        positions = np.asarray(data.obsm[basis])
+        holder = found[basis]
+        positions = np.asarray(holder.obsm[basis])
         if positions.ndim < 2 or positions.shape[1] < 2:  # noqa: PLR2004  a plane has two dimensions
             msg = f"basis={basis!r} has the shape {positions.shape}, but two columns are needed to place the cells."
             raise ValueError(msg)
-        return cls(positions[:, :2], (shown(basis.removeprefix("X_")), ""))
+        positions = positions[:, :2].astype(float)
+        if holder is not data:
+            # Cells without a place are not drawn.
+            places = np.full((data.n_obs, 2), np.nan)
+            places[data.obs_names.get_indexer(holder.obs_names)] = positions
+            positions = places
+        return cls(positions, (shown(basis.removeprefix("X_")), ""))
+
+
+def _embeddings(data: Data) -> dict[str, Any]:
+    """Who has each entry of obsm: the object itself, or one of its modalities."""
+    holders = [data, *getattr(data, "mod", {}).values()]
+    return {name: holder for holder in reversed(holders) for name in holder.obsm}
 
 
 def _draw(tiles: Sequence[_Tile], cells: _Cells, latent: Floats, ncols: int) -> list[Axes]:

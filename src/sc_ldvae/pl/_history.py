@@ -27,6 +27,9 @@ def history(
 ) -> Axes | None:
     """Plot the ELBO of training and held-out cells against epochs.
 
+    Of a joint fit the two curves lie apart: in each step some training cells show and explain one of their modalities
+    alone (`hide_modality` of :func:`sc_ldvae.tl.ldvae`), which are fewer counts; held-out cells explain all they have.
+
     Parameters
     ----------
     data

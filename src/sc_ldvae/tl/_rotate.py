@@ -43,19 +43,21 @@ def rotate(
     Parameters
     ----------
     data
-        Fitted AnnData with raw counts, or MuData with such a `modality`. The counts are needed for the deviance that
-        the rotated factors explain; without them, see :func:`sc_ldvae.get.loadings`.
+        Fitted AnnData with raw counts, or MuData with such a `modality` or a joint fit. The counts are needed for the
+        deviance that the rotated factors explain; without them, see :func:`sc_ldvae.get.loadings`.
     method
         ``'varimax'`` (orthogonal: factors stay independent under the prior) [Kaiser1958]_ or ``'promax'`` (oblique:
         factors may be correlated, each with prior variance 1) [HendricksonWhite1964]_: few large loadings, most near
         zero, genes weighted by how well they are measured. ``'principal'``: orthogonal loadings with a mean square of 1
         over the genes; the latent has the scale, so that distances between cells are root mean square differences of
         their centred log proportions (``'nb_background'``: of log foregrounds). For neighbours, clusters and
-        embeddings, in which a factor is to weigh as much as it changes the genes.
+        embeddings, in which a factor is to weigh as much as it changes the genes. ``'modality'`` (orthogonal, of joint
+        fits): as many factors as can be are private to a modality. It makes the sum over factors of the logs of their
+        shares of each modality's information small.
     key
         The `key_added` of the fit.
     modality
-        Modality of a MuData.
+        Modality of a MuData; of a joint fit None for all of them, whose factors turn together.
     key_added
         Name of the rotated fit. It must be given.
     layer
