@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import runpy
+import subprocess
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -222,6 +224,45 @@ def test_files_keep_it(suffix: str, once: MuData, tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.obsm["again"], once.obsm[LATENT])
     np.testing.assert_array_equal(again.obsm["again_variance"], once.obsm[VARIANCE])
     assert tl.elbo(back, **QUIET) == tl.elbo(once, **QUIET)
+
+
+SECOND = """
+import sys
+import mudata, numpy as np, torch
+from sc_ldvae import get, tl
+
+torch.set_num_threads(1)
+
+def answers(mdata):
+    quiet = {"progress": False}
+    projected = tl.project(mdata, mdata, key_added="again", copy=True, **quiet)
+    measured = tl.explained_deviance(mdata, copy=True, **quiet)
+    rotated = tl.rotate(mdata, "modality", key_added="rotated", copy=True)
+    return {
+        "elbo": np.array(tl.elbo(mdata, **quiet)),
+        "latent": projected.obsm["again"],
+        "expression": tl.normalized_expression(mdata, modality="prot", **quiet).to_numpy(),
+        "explained": get.explained_deviance(measured).to_numpy(dtype=float),
+        "correlation": get.feature_correlation(mdata).to_numpy(),
+        "rotated": rotated.obsm["rotated"],
+        "shares": get.modalities(rotated, key="rotated").to_numpy(),
+    }
+
+if __name__ == "__main__":
+    np.savez(sys.argv[2], **answers(mudata.read_h5mu(sys.argv[1])))
+"""
+
+
+def test_a_second_process_answers_the_same(once: MuData, tmp_path: Path) -> None:
+    script, fit, found = tmp_path / "second.py", tmp_path / "fit.h5mu", tmp_path / "answers.npz"
+    script.write_text(SECOND)
+    once.write_h5mu(fit)
+    subprocess.run([sys.executable, script, fit, found], check=True, capture_output=True)
+    expected = runpy.run_path(str(script))["answers"](once)
+    with np.load(found) as after:
+        assert set(after) == set(expected)
+        for name, values in expected.items():
+            np.testing.assert_allclose(after[name], values, rtol=1e-6, atol=1e-9, err_msg=name)
 
 
 def test_projected_by_what_a_cell_has(once: MuData, complete: dict[str, ad.AnnData]) -> None:
