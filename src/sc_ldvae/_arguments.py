@@ -145,6 +145,10 @@ def _is_dict(value: Any) -> bool:
     return isinstance(value, Mapping) and all(_is_level(one) for one in value.values() if isinstance(one, Integral))
 
 
+def _is_text_by_text(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(_is_text(one) for pair in value.items() for one in pair)
+
+
 def _of_python(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
@@ -225,6 +229,9 @@ _KINDS: dict[str, Kind] = {
     "Iterable[int]": _several("a list of whole numbers", _is_whole),
     "Iterable[str | float]": _several("a list of text and numbers", _is_level),
     "torch.device": Kind("a torch.device", _is_device),
+    "Mapping[str, str]": Kind(
+        "a dict of text by text", _is_text_by_text, lambda value: {str(key): str(one) for key, one in value.items()}
+    ),
     "inputs.PerModality": Kind("a dict by modality", lambda value: isinstance(value, Mapping), dict),
     "inputs.Covariates": Kind("a dict (numbers to 1e308)", _is_dict),
 }

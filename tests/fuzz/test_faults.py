@@ -46,6 +46,7 @@ TOOLS: dict[str, Tool] = {
     "ldvae": lambda data, m: tl.ldvae(data, 2, batch_key="batch", rng=1, **FITTING, **m),
     "project": lambda data, m: tl.project(data, data, key_added="again", **QUIET, **m),
     "rotate": lambda data, m: tl.rotate(data, key_added="turned", **m),
+    "rename_genes": lambda data, m: tl.rename_genes(data, {"gene0": "CD3E"}, **m),
     "associate": lambda data, m: tl.associate(data, ["batch"], **m),
     "enrichment": lambda data, m: tl.enrichment(data, NET, tmin=1, **m),
     "stability": lambda data, m: tl.stability(data, 2, **QUIET, **m),

@@ -78,6 +78,7 @@ ROOMS = {
         "posterior_predictive",
         "project",
         "reconstruction_error",
+        "rename_genes",
         "rotate",
         "select_n_latent",
         "stability",

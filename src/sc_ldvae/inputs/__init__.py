@@ -30,6 +30,7 @@ from sc_ldvae.inputs._numbers import (
     generator_of,
     torch_seed,
 )
+from sc_ldvae.inputs._renaming import new_names_of
 from sc_ldvae.inputs._request import Options, request_of, request_of_record
 from sc_ldvae.inputs._rotation import of_modalities, rotation, rotation_of, softmaxes
 from sc_ldvae.inputs._settings import Covariates, Factors, factor_values, gene_columns
@@ -96,6 +97,7 @@ __all__ = [
     "layer_of",
     "modality_of",
     "new_file",
+    "new_names_of",
     "obs_for",
     "obs_of",
     "of_modalities",

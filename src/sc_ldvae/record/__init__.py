@@ -23,6 +23,7 @@ from sc_ldvae.record._new_fit import Asked, JointFit, NewFit, storable, write_fi
 from sc_ldvae.record._obs import column_of, levels_of, numbers
 from sc_ldvae.record._read import fits_in, read
 from sc_ldvae.record._record import ALONE, Record
+from sc_ldvae.record._renamed import write_renamed
 from sc_ldvae.record._results import plain_params, read_result, write_result
 from sc_ldvae.record._sealed import SCHEMA_VERSION
 from sc_ldvae.record._state import State, check_cells, shown_latent, shown_variance, state_of
@@ -77,6 +78,7 @@ __all__ = [
     "write_matrix",
     "write_object",
     "write_projected",
+    "write_renamed",
     "write_result",
     "write_rotated",
     "write_scores",

@@ -70,6 +70,25 @@ def read_comparison(adata: AnnData, name: str, group: str | None = None) -> dict
     return {one: frame[frame["proportion_reference"] > 0] for one, frame in frames.items()}
 
 
+def comparisons_in(adata: AnnData) -> dict[str, Mapping[str, Any]]:
+    """Every comparison in uns, by its key, as it stands there."""
+    entries = {name: value for name, value in adata.uns.items() if isinstance(value, Mapping)}
+    return {name: value for name, value in entries.items() if {"names", *_COLUMNS} <= set(value)}
+
+
+def renamed_comparison(stored: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """The comparison with genes under new names."""
+    table = {
+        field: pd.Series([names.get(name, name) for name in column.tolist()], dtype=object)
+        for field, column in _fields_of(stored["names"], "names").items()
+    }
+    content = dict(stored) | {"names": pd.DataFrame(table).to_records(index=False)}
+    if CHECKSUM in content["params"]:
+        content["params"] = {name: value for name, value in content["params"].items() if name != CHECKSUM}
+        content["params"][CHECKSUM] = checksum(_arrays_of(content))
+    return content
+
+
 def _checked(stored: Mapping[str, Any]) -> dict[str, dict[str, NDArray[Any]]]:
     """The columns of each group as they were written."""
     arrays = _arrays_of(stored)

@@ -27,17 +27,24 @@ Undo: TypeAlias = list[Callable[[], object]]
 _MISSING = object()
 
 
-def write(adata: Data, entries: Entries) -> None:
+def write(adata: Data, entries: Entries, var_names: pd.Index[str] | None = None) -> None:
     """Set ``adata.<attribute>[key] = value`` for all ``entries[attribute][key]``, or leave `adata` as it was.
 
-    A view becomes an actual object, as anndata does it, once all that is to stand in it has been accepted. The file of
-    a backed object gets the same, if it is open for writing.
+    With `var_names`, the genes of an AnnData get these names. A view becomes an actual object, as anndata does it, once
+    all that is to stand in it has been accepted. The file of a backed object gets the same, if it is open for writing.
     """
     if not isinstance(adata, AnnData):
         write_joint(adata, entries, {})
         return
     check_view(adata)
-    _without_interrupts(lambda: _all_or_nothing(lambda undo: _write_any(adata, entries, undo)))
+
+    def work(undo: Undo) -> None:
+        _write_any(adata, entries, undo)
+        if var_names is not None:
+            undo.append(partial(setattr, adata, "var_names", adata.var_names))
+            adata.var_names = var_names  # type: ignore[assignment]  # mypy takes the getter's type for another
+
+    _without_interrupts(lambda: _all_or_nothing(work))
     if has_file_to_write(adata):
         write_to_file(adata, entries)
 

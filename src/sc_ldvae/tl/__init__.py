@@ -13,6 +13,7 @@ from sc_ldvae.tl._normalized_expression import normalized_expression
 from sc_ldvae.tl._posterior_predictive import posterior_predictive
 from sc_ldvae.tl._project import project
 from sc_ldvae.tl._reconstruction_error import reconstruction_error
+from sc_ldvae.tl._rename_genes import rename_genes
 from sc_ldvae.tl._rotate import rotate
 from sc_ldvae.tl._select_n_latent import select_n_latent
 from sc_ldvae.tl._stability import stability
@@ -29,6 +30,7 @@ __all__ = [
     "posterior_predictive",
     "project",
     "reconstruction_error",
+    "rename_genes",
     "rotate",
     "select_n_latent",
     "stability",
