@@ -176,6 +176,7 @@ RIGHT: dict[str, tuple[Any, ...]] = {
     "rotation": ("varimax", "promax", None, "odd"),
     "cells": ("held_out", "all", "odd"),
     "thinned": (0.2, 0.999, 1e-9, 0, 1, -1),
+    "gene_symbols": ("symbol", "gone", None),
     "names": ({"gene1": "CD3E"}, {"gene1": "gene2"}, {"gone": "LYZ"}, {}, "symbol", "gone", {"gene1": 5}),
     "missing_genes": ("error", "zero", "odd"),
     "n_seeds": (2, 3, 0, -2),

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from sc_ldvae._arguments import door
+from sc_ldvae.get._symbols import symbols_of
 from sc_ldvae.inputs import pick_modality
-from sc_ldvae.record import read_comparison
+from sc_ldvae.record import ALONE, read_comparison
 
 if TYPE_CHECKING:
     from sc_ldvae._typing import Data
@@ -16,7 +17,12 @@ if TYPE_CHECKING:
 
 @door
 def differential_expression(
-    data: Data, group: str | None = None, *, key: str = "rank_genes_groups", modality: str | None = None
+    data: Data,
+    group: str | None = None,
+    *,
+    key: str = "rank_genes_groups",
+    modality: str | None = None,
+    gene_symbols: str | None = None,
 ) -> pd.DataFrame:
     """All columns that :func:`sc_ldvae.tl.differential_expression` stored.
 
@@ -30,6 +36,8 @@ def differential_expression(
         The `key_added` of the comparison.
     modality
         Modality of a MuData.
+    gene_symbols
+        Column of `var` with the names to show, as in :func:`loadings`.
 
     Returns
     -------
@@ -39,7 +47,7 @@ def differential_expression(
     Raises
     ------
     ValueError
-        If there is no such result or group.
+        If there is no such result, group or column.
 
     Examples
     --------
@@ -51,7 +59,12 @@ def differential_expression(
     >>> sc_ldvae.get.differential_expression(adata, "left").columns.tolist()[:4]
     ['scores', 'logfoldchanges', 'pvals', 'pvals_adj']
     """
-    frames = read_comparison(pick_modality(data, modality), key, group)
+    adata = pick_modality(data, modality)
+    symbols = symbols_of({ALONE: adata}, gene_symbols)[ALONE]
+    frames = {
+        name: frame.assign(names=frame["names"].map(lambda gene: symbols.get(gene, gene)))
+        for name, frame in read_comparison(adata, key, group).items()
+    }
     if group is not None:
         return frames[group].set_index("names")
     return pd.concat(frames, names=["group"]).reset_index("group").set_index(["group", "names"])

@@ -10,9 +10,12 @@ import pandas as pd
 from sc_ldvae import record
 from sc_ldvae._arguments import door
 from sc_ldvae.get._per_modality import stacked
+from sc_ldvae.get._symbols import renamed, symbols_of
 from sc_ldvae.inputs import fitted_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sc_ldvae._typing import Data
 
 # Variance over the cells of the posterior mean of a factor that is in use.
@@ -131,7 +134,9 @@ def history(data: Data, *, key: str = record.DEFAULT, modality: str | None = Non
 
 
 @door
-def covariate_effects(data: Data, *, key: str = record.DEFAULT, modality: str | None = None) -> pd.DataFrame:
+def covariate_effects(
+    data: Data, *, key: str = record.DEFAULT, modality: str | None = None, gene_symbols: str | None = None
+) -> pd.DataFrame:
     """Effects of batches and covariates on the genes.
 
     Parameters
@@ -142,6 +147,8 @@ def covariate_effects(data: Data, *, key: str = record.DEFAULT, modality: str | 
         The `key_added` of the fit.
     modality
         Modality of a MuData; of a joint fit None for all of them.
+    gene_symbols
+        Column of `var` with the names to show, as in :func:`loadings`.
 
     Returns
     -------
@@ -152,7 +159,7 @@ def covariate_effects(data: Data, *, key: str = record.DEFAULT, modality: str | 
     Raises
     ------
     ValueError
-        If there is no such fit.
+        If there is no such fit or column.
 
     Examples
     --------
@@ -162,12 +169,14 @@ def covariate_effects(data: Data, *, key: str = record.DEFAULT, modality: str | 
     >>> sc_ldvae.get.covariate_effects(adata).columns.tolist()
     [('batch', 'batch0'), ('batch', 'batch1')]
     """
-    _, stored = fitted_of(data, key, modality)
-    return stacked({name: _effects_of(view) for name, view in stored.views.items()})
+    shown, stored = fitted_of(data, key, modality)
+    objects = {name: shown.mod[name] if name else shown for name in stored.views if not name or name in shown.mod}
+    symbols = symbols_of(objects, gene_symbols)
+    return stacked({name: _effects_of(view, symbols.get(name, {})) for name, view in stored.views.items()})
 
 
-def _effects_of(stored: record.Record) -> pd.DataFrame:
+def _effects_of(stored: record.Record, symbols: Mapping[str, str]) -> pd.DataFrame:
     covariates, levels = zip(*stored.design.columns, strict=True) if stored.design.columns else ((), ())
     columns = pd.MultiIndex.from_arrays([list(covariates), list(levels)], names=["covariate", "level"])
     effects = stored.shown_decoder.log_proportion.covariate_effects
-    return pd.DataFrame(np.array(effects), index=pd.Index(stored.genes), columns=columns)
+    return pd.DataFrame(np.array(effects), index=renamed(pd.Index(stored.genes), symbols), columns=columns)

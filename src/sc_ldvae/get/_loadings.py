@@ -29,6 +29,7 @@ def loadings(
     log2: bool = False,
     key: str = record.DEFAULT,
     modality: str | None = None,
+    gene_symbols: str | None = None,
 ) -> pd.DataFrame:
     """Loadings of the fitted genes.
 
@@ -53,6 +54,9 @@ def loadings(
         The `key_added` of the fit.
     modality
         Modality of a MuData; of a joint fit None for all of them.
+    gene_symbols
+        Column of `var` with the names to show, as in scanpy. A gene without one keeps its own; genes that share one
+        have their own behind it.
 
     Returns
     -------
@@ -64,8 +68,8 @@ def loadings(
     Raises
     ------
     ValueError
-        If there is no such fit or factor, if `rotation` or `per` is unknown, or if factors that are shares of one
-        (``latent_distribution='ln'``) are to be rotated.
+        If there is no such fit, factor or column, if `rotation` or `per` is unknown, or if factors that are shares of
+        one (``latent_distribution='ln'``) are to be rotated.
 
     See Also
     --------
@@ -91,7 +95,7 @@ def loadings(
     >>> sc_ldvae.get.loadings(mdata, key="joint").loc["prot"].shape
     (20, 3)
     """
-    return stacked(View.of(data, rotation, per, key, modality, log2=log2).loadings(factors))
+    return stacked(View.of(data, rotation, per, key, modality, log2=log2, gene_symbols=gene_symbols).loadings(factors))
 
 
 @door
@@ -104,6 +108,7 @@ def loadings_se(
     log2: bool = False,
     key: str = record.DEFAULT,
     modality: str | None = None,
+    gene_symbols: str | None = None,
 ) -> pd.DataFrame:
     """Standard errors of the loadings.
 
@@ -119,6 +124,9 @@ def loadings_se(
         The `key_added` of the fit.
     modality
         Modality of a MuData; of a joint fit None for all of them.
+    gene_symbols
+        Column of `var` with the names to show, as in scanpy. A gene without one keeps its own; genes that share one
+        have their own behind it.
 
     Returns
     -------
@@ -137,4 +145,4 @@ def loadings_se(
     >>> sc_ldvae.get.loadings_se(adata).shape
     (50, 3)
     """
-    return stacked(View.of(data, rotation, per, key, modality, log2=log2).errors(factors))
+    return stacked(View.of(data, rotation, per, key, modality, log2=log2, gene_symbols=gene_symbols).errors(factors))

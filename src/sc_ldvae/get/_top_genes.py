@@ -36,6 +36,7 @@ def top_genes(
     log2: bool = False,
     key: str = record.DEFAULT,
     modality: str | None = None,
+    gene_symbols: str | None = None,
 ) -> pd.DataFrame:
     """Genes with the largest and the smallest loadings of each factor.
 
@@ -60,6 +61,8 @@ def top_genes(
         The `key_added` of the fit.
     modality
         Modality of a MuData; of a joint fit None for all of them.
+    gene_symbols
+        Column of `var` with the names to show, as in :func:`loadings`.
 
     Returns
     -------
@@ -94,7 +97,7 @@ def top_genes(
     if by not in get_args(By):
         msg = f"by={by!r} is unknown. Choose 'bound' or 'loading'."
         raise ValueError(msg)
-    view = View.of(data, rotation, per, key, modality, log2=log2)
+    view = View.of(data, rotation, per, key, modality, log2=log2, gene_symbols=gene_symbols)
     chosen = factors_shown(view.stored, factors)
     frames, errors = view.loadings(chosen), view.errors(chosen) if view.has_errors else {}
     tables = [

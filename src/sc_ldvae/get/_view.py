@@ -13,10 +13,11 @@ import pandas as pd
 
 from sc_ldvae import record
 from sc_ldvae._products import product
+from sc_ldvae.get._symbols import renamed, symbols_of
 from sc_ldvae.inputs import factor_positions, fitted_of, fitted_places, rotation_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from anndata import AnnData
 
@@ -31,17 +32,18 @@ class _Genes:
     """The fitted genes that a modality has."""
 
     names: pd.Index
+    """As they are shown."""
     stored: record.Record
     rows: Positions
     """Of the decoder, for those."""
 
     @classmethod
-    def of(cls, adata: AnnData, stored: record.Record) -> _Genes:
+    def of(cls, adata: AnnData, stored: record.Record, symbols: Mapping[str, str]) -> _Genes:
         places = fitted_places(adata, stored, logging.INFO)
         fitted = np.zeros(adata.n_vars, dtype=bool)
         fitted[places[places >= 0]] = True
         names = adata.var_names[fitted]
-        return cls(names, stored, pd.Index(stored.genes).get_indexer(names))
+        return cls(renamed(names, symbols), stored, pd.Index(stored.genes).get_indexer(names))
 
 
 @dataclass(frozen=True)
@@ -55,10 +57,20 @@ class View:
     """Matrix from the shown latent to the one asked for, if they differ."""
     per: Per
     log2: bool
+    gene_symbols: str | None
+    """Column of var with the names by which genes are shown."""
 
     @classmethod
     def of(
-        cls, data: Data, rotation: assess.Method | None, per: Per, key: str, modality: str | None, *, log2: bool
+        cls,
+        data: Data,
+        rotation: assess.Method | None,
+        per: Per,
+        key: str,
+        modality: str | None,
+        *,
+        log2: bool,
+        gene_symbols: str | None = None,
     ) -> View:
         if per not in get_args(Per):
             msg = f"per={per!r} is unknown. Choose 'unit' or 'sd'."
@@ -69,7 +81,7 @@ class View:
             joint = _fitted_with(data, stored, key, modality)
             matrix = rotation_of(shown if joint is None else data, joint or stored, rotation, "rotation")
             turn = stored.first.turn_to(matrix)
-        return cls(shown, stored, turn, per, log2)
+        return cls(shown, stored, turn, per, log2, gene_symbols)
 
     def loadings(self, factors: Sequence[int | str] | None) -> dict[str, pd.DataFrame]:
         """Of each modality, fitted genes in the object x the chosen factors, in the unit asked for."""
@@ -127,13 +139,15 @@ class View:
     @cached_property
     def _genes(self) -> dict[str, _Genes]:
         if not isinstance(self.stored, record.JointRecord):
-            return {record.ALONE: _Genes.of(self.data, self.stored)}
+            symbols = symbols_of({record.ALONE: self.data}, self.gene_symbols)
+            return {record.ALONE: _Genes.of(self.data, self.stored, symbols[record.ALONE])}
         found = {name: view for name, view in self.stored.views.items() if name in self.data.mod}
         if not found:
             names = ", ".join(map(repr, self.stored.modalities))
             msg = f"data has none of the modalities of the fit: {names}. Were they renamed after it?"
             raise ValueError(msg)
-        return {name: _Genes.of(self.data.mod[name], view) for name, view in found.items()}
+        symbols = symbols_of({name: self.data.mod[name] for name in found}, self.gene_symbols)
+        return {name: _Genes.of(self.data.mod[name], view, symbols[name]) for name, view in found.items()}
 
 
 def latent_of(data: Data, rotation: assess.Method | None, key: str, modality: str | None) -> Floats:

@@ -31,6 +31,7 @@ def covariate_effects(
     kind: Kind = "bar",
     key: str = record.DEFAULT,
     modality: str | None = None,
+    gene_symbols: str | None = None,
     ncols: int = 5,
     ax: Ax | None = None,
     show: bool | None = None,
@@ -57,6 +58,8 @@ def covariate_effects(
         The `key_added` of the fit.
     modality
         Modality of a MuData.
+    gene_symbols
+        Column of `var` with the names to show, as in :func:`sc_ldvae.get.loadings`.
     ncols
         Panels per row.
     ax
@@ -92,7 +95,8 @@ def covariate_effects(
     if n_genes < 1:
         msg = f"n_genes must be at least 1, but is {n_genes}."
         raise ValueError(msg)
-    frame = _of_covariate(get.covariate_effects(pick_modality(data, modality), key=key), covariate, key)
+    effects = get.covariate_effects(pick_modality(data, modality), key=key, gene_symbols=gene_symbols)
+    frame = _of_covariate(effects, covariate, key)
     columns = [frame.columns.get_level_values(part) for part in ("covariate", "level")]
     n_levels = columns[0].value_counts()
     contents = [

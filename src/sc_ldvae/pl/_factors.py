@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from textwrap import wrap
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from sc_ldvae.inputs import fitted_of
 from sc_ldvae.pl._ends import COLORS, draw, explain
 from sc_ldvae.pl._figure import figure_of, finish, plot
 from sc_ldvae.pl._notes import notes
+from sc_ldvae.pl._places import Places
 from sc_ldvae.pl._text import as_it_is, letters, shown
 from sc_ldvae.pl._top_panels import shares_by_modality, top_panels
 from sc_ldvae.pl._wording import factor_titles, listed, vanished
@@ -55,6 +56,7 @@ def factors(
     rotation: Method | None = None,
     key: str = record.DEFAULT,
     modality: str | None = None,
+    gene_symbols: str | None = None,
     ncols: int | None = None,
     show: bool | None = None,
     save: str | Path | None = None,
@@ -95,6 +97,8 @@ def factors(
         The `key_added` of the fit. Results of the tools are those under their default names for this fit.
     modality
         Modality of a MuData; of a joint fit None for all of them.
+    gene_symbols
+        Column of `var` with the names to show, as in :func:`sc_ldvae.get.loadings`.
     ncols
         Tiles per row; by default 3, or fewer of a joint fit, whose tiles are wider.
     show
@@ -128,10 +132,20 @@ def factors(
     whose, stored = fitted_of(data, key, modality)
     names = listed(stored, factors)
     chosen = top_panels(
-        data, stored, names, n_genes, by=by, rotation=rotation, per="unit", log2=False, key=key, modality=modality
+        data,
+        stored,
+        names,
+        n_genes,
+        by=by,
+        rotation=rotation,
+        per="unit",
+        log2=False,
+        key=key,
+        modality=modality,
+        gene_symbols=gene_symbols,
     )
     latent = get.latent_of(data, rotation, key, modality)
-    cells = _Cells.of(whose, basis, latent)
+    cells = Places.of(whose, basis, latent)
     values = pd.DataFrame(latent, columns=stored.factor_names)[names].to_numpy()
     shares = {} if rotation else shares_by_modality(whose, stored, key, measured=True)
     titles = factor_titles(stored, rotation)
@@ -162,46 +176,7 @@ class _Tile(NamedTuple):
     """One for each modality."""
 
 
-class _Cells(NamedTuple):
-    """Where the cells are."""
-
-    positions: Floats
-    """n_obs x 2."""
-    labels: tuple[str, str]
-    """Of the axes."""
-
-    @classmethod
-    def of(cls, data: Data, basis: str | None, latent: Floats) -> _Cells:
-        found = _embeddings(data)
-        if basis is None:
-            basis = next((name for name in ("X_umap", "X_tsne") if name in found), None)
-        if basis is None:
-            # A single factor puts its cells on a line.
-            return cls(np.pad(latent, ((0, 0), (0, 1)))[:, :2], ("Factor 1", "Factor 2" if latent.shape[1] > 1 else ""))
-        if basis not in found:
-            msg = f"basis={basis!r} is not in obsm. Choose one of {', '.join(map(repr, found))}."
-            raise ValueError(msg)
-        holder = found[basis]
-        positions = np.asarray(holder.obsm[basis])
-        if positions.ndim < 2 or positions.shape[1] < 2:  # noqa: PLR2004  a plane has two dimensions
-            msg = f"basis={basis!r} has the shape {positions.shape}, but two columns are needed to place the cells."
-            raise ValueError(msg)
-        positions = positions[:, :2].astype(float)
-        if holder is not data:
-            # Cells without a place are not drawn.
-            places = np.full((data.n_obs, 2), np.nan)
-            places[data.obs_names.get_indexer(holder.obs_names)] = positions
-            positions = places
-        return cls(positions, (shown(basis.removeprefix("X_")), ""))
-
-
-def _embeddings(data: Data) -> dict[str, Any]:
-    """Who has each entry of obsm: the object itself, or one of its modalities."""
-    holders = [data, *getattr(data, "mod", {}).values()]
-    return {name: holder for holder in reversed(holders) for name in holder.obsm}
-
-
-def _draw(tiles: Sequence[_Tile], cells: _Cells, latent: Floats, ncols: int) -> list[Axes]:
+def _draw(tiles: Sequence[_Tile], cells: Places, latent: Floats, ncols: int) -> list[Axes]:
     bars_wide = [
         _BARS + _LETTER * letters(_genes(panels)) for panels in zip(*(tile.panels for tile in tiles), strict=True)
     ]
@@ -244,7 +219,7 @@ def _new_axes(n: int, ncols: int, size: tuple[float, float], n_bars: int) -> tup
     return list(tiles[:n, 0]), list(tiles[:n, 1:].flat)
 
 
-def _draw_maps(axes: Sequence[Axes], cells: _Cells, latent: Floats) -> PathCollection:
+def _draw_maps(axes: Sequence[Axes], cells: Places, latent: Floats) -> PathCollection:
     from matplotlib.colors import LinearSegmentedColormap
 
     # White points would not be seen.

@@ -36,6 +36,7 @@ def loadings(
     log2: bool = False,
     key: str = record.DEFAULT,
     modality: str | None = None,
+    gene_symbols: str | None = None,
     ncols: int = 5,
     ax: Ax | None = None,
     show: bool | None = None,
@@ -74,6 +75,8 @@ def loadings(
         The `key_added` of the fit.
     modality
         Modality of a MuData; of a joint fit None for all of them.
+    gene_symbols
+        Column of `var` with the names to show, as in :func:`sc_ldvae.get.loadings`.
     ncols
         Panels per row; of a joint fit all of one factor stand in one row, whatever their number.
     ax
@@ -110,7 +113,17 @@ def loadings(
     whose, stored = fitted_of(data, key, modality)
     names = listed(stored, factors)
     chosen = top_panels(
-        data, stored, names, n_genes, by=by, rotation=rotation, per=per, log2=log2, key=key, modality=modality
+        data,
+        stored,
+        names,
+        n_genes,
+        by=by,
+        rotation=rotation,
+        per=per,
+        log2=log2,
+        key=key,
+        modality=modality,
+        gene_symbols=gene_symbols,
     )
     if rotation is None:
         shares = shares_by_modality(whose, stored, key, measured=False)

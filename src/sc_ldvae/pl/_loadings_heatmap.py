@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -50,6 +50,7 @@ def loadings_heatmap(
     cmap: str | Colormap = "RdBu_r",
     key: str = record.DEFAULT,
     modality: str | None = None,
+    gene_symbols: str | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
     save: str | Path | None = None,
@@ -82,6 +83,8 @@ def loadings_heatmap(
         The `key_added` of the fit.
     modality
         Modality of a MuData.
+    gene_symbols
+        Column of `var` with the names to show, as in :func:`sc_ldvae.get.loadings`; `genes` are such names, too.
     ax
         Axes to draw on.
     show
@@ -117,11 +120,11 @@ def loadings_heatmap(
         raise ValueError(msg)
     stored, colors = record.read(pick_modality(data, modality), key), _color_map(cmap)
     factors = listed(stored, factors)
-    frame = get.loadings(data, factors, rotation=rotation, per=per, log2=log2, key=key, modality=modality)
+    asked: Any = {"rotation": rotation, "per": per, "log2": log2, "key": key, "modality": modality}
+    asked["gene_symbols"] = gene_symbols
+    frame = get.loadings(data, factors, **asked)
     if genes is None:
-        table = get.top_genes(
-            data, n_genes, factors=factors, rotation=rotation, per=per, log2=log2, key=key, modality=modality
-        )
+        table = get.top_genes(data, n_genes, factors=factors, **asked)
         frame = frame.loc[table.index.get_level_values("gene").unique()]
     else:
         frame = frame.loc[check_genes(frame.index, genes)]

@@ -46,6 +46,7 @@ def loadings_scatter(
     log2: bool = False,
     key: str = record.DEFAULT,
     modality: str | None = None,
+    gene_symbols: str | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
     save: str | Path | None = None,
@@ -70,6 +71,8 @@ def loadings_scatter(
         The `key_added` of the fit.
     modality
         Modality of a MuData.
+    gene_symbols
+        Column of `var` with the names to show, as in :func:`sc_ldvae.get.loadings`; `genes` are such names, too.
     ax
         Axes to draw on.
     show
@@ -101,7 +104,16 @@ def loadings_scatter(
         raise ValueError(msg)
     stored = record.read(pick_modality(data, modality), key)
     names = listed(stored, [x, y])
-    frame = get.loadings(data, names, rotation=rotation, per=per, log2=log2, key=key, modality=modality)
+    frame = get.loadings(
+        data,
+        names,
+        rotation=rotation,
+        per=per,
+        log2=log2,
+        key=key,
+        modality=modality,
+        gene_symbols=gene_symbols,
+    )
     points = frame.to_numpy(dtype=np.float64)
     if genes is None:
         named = np.argsort(-np.hypot(*points.T), kind="stable")[:n_genes]

@@ -35,9 +35,11 @@ def top_panels(
     log2: bool,
     key: str,
     modality: str | None,
+    gene_symbols: str | None,
 ) -> dict[str, list[Panel]]:
     """What to draw of each factor in each modality, by the name of the factor."""
     unit: Any = {"rotation": rotation, "per": per, "log2": log2, "key": key, "modality": modality}
+    unit["gene_symbols"] = gene_symbols
     frame = get.loadings(data, factors, **unit)
     table = get.top_genes(data, n_genes, factors=factors, by=by, **unit)
     titles = factor_titles(stored, rotation)
