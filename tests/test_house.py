@@ -21,6 +21,7 @@ SOURCE = Path(sc_ldvae.__file__).parent
 # From the top down; rooms on one line do not know each other.
 FLOORS = (
     ("__main__",),
+    ("cli",),
     ("pl", "tl", "io"),
     ("get",),
     ("inputs",),

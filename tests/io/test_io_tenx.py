@@ -98,7 +98,7 @@ def test_legacy_files_are_read_as_scanpy_reads(
 
 def test_a_legacy_file_of_two_genomes_asks_for_one(counts: AnnData, tmp_path: Path) -> None:
     path = write_legacy(tmp_path / "counts.h5", counts, "hg19", "mm10")
-    with pytest.raises(OSError, match=r"counts\.h5 holds .*'hg19', 'mm10'\. Choose one with genome= or --genome"):
+    with pytest.raises(OSError, match=r"counts\.h5 holds .*'hg19', 'mm10'\. Choose one with genome="):
         io.read_counts(path)
     assert io.read_counts(path, genome="mm10").var_names[2] == "mm10_A"
 

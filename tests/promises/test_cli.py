@@ -3,8 +3,10 @@ from __future__ import annotations
 import inspect
 import logging
 import os
+import pkgutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,15 +17,20 @@ import mudata
 import numpy as np
 import pandas as pd
 import pytest
+import scanpy as sc
+from scipy import sparse
 
 import sc_ldvae
-from sc_ldvae.__main__ import _parser, main
 from sc_ldvae._typing import Unset
+from sc_ldvae.cli import main
+from sc_ldvae.cli._parser import parser
+from sc_ldvae.cli._wording import in_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from anndata import AnnData
+    from mudata import MuData
 
 QUICK = ("--max-epochs", "2", "--n-latent", "2", "--no-progress")
 
@@ -85,6 +92,8 @@ def test_embedded_set(run: Callable[..., Outcome], tmp_path: Path) -> None:
     assert back.obsm["X_ldvae"].shape == (700, 4)
     assert back.uns["ldvae"]["n_epochs"] == 2
     explained = sc_ldvae.get.factors(back).attrs["total_explained_deviance"]
+    silent = int((back.X.sum(0) == 0).sum())
+    assert f"Fitted 765 genes; {silent} of them have no counts.\n" in outcome.stderr
     assert f"4 factors explain {100 * explained:.1f} % of the held-out deviance.\n" in outcome.stderr
 
     table = pd.read_csv(tmp_path / "out" / "pbmc_top_genes.csv", index_col=["factor", "gene"])
@@ -166,24 +175,29 @@ def test_counts_may_stay_on_disk(suffix: str, tmp_path: Path) -> None:
     assert result.uns["ldvae"]["checksum"] == adata.uns["ldvae"]["checksum"]
 
 
-@pytest.mark.parametrize("given", [["--backed"], ["counts.h5ad", "--backed", "--raw"], ["counts.h5", "--backed"]])
-def test_what_can_not_stay_on_disk_is_refused(given: list[str], caplog: pytest.LogCaptureFixture) -> None:
-    assert main(["fit", *given]) == 2
+@pytest.mark.parametrize("given", [[], ["counts.h5ad", "--raw"], ["counts.h5"]])
+def test_what_can_not_stay_on_disk_is_refused(
+    given: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("counts.h5ad", "counts.h5"):
+        (tmp_path / name).touch()
+    assert main(["fit", *given, "--backed"]) == 2
     assert "--backed was given, but only X and layers of a .h5ad or .zarr file" in caplog.text
 
 
 def test_defaults_are_those_of_tl() -> None:
-    options = vars(_parser().parse_args(["fit"]))
+    options = vars(parser().parse_args(["fit"]))
     parameters = inspect.signature(sc_ldvae.tl.ldvae).parameters
     expected = {name: parameter.default for name, parameter in parameters.items()}
-    # Of joint fits, which the command line does not know, and of calls.
-    for name in ("data", "copy", "random_state", "modalities", "hide_modality", "modality_weights"):
+    # Of calls, and what has to be said for each modality.
+    for name in ("data", "copy", "random_state", "modality_weights"):
         del expected[name]
-    for name in ("command", "counts", "backed", "output", "n_genes", "genome", "raw"):
+    for name in ("command", "counts", "backed", "output", "force", "n_genes", "n_top_genes", "genome", "raw"):
         del options[name]
     assert options.pop("rng") == 0
     assert isinstance(expected.pop("rng"), Unset)
-    assert options == {name: None if isinstance(value, Unset) else value for name, value in expected.items()}
+    assert options == expected
 
 
 def test_zarr_to_zarr(run: Callable[..., Outcome], counts: AnnData, tmp_path: Path) -> None:
@@ -207,7 +221,7 @@ def test_progress_bar_names_elbo_and_the_reason_of_the_stop(
     stderr = run("fit", file, "-o", tmp_path / "fitted.h5ad", "--max-epochs", "2", "--n-latent", "2").stderr
     for part in ("2/2", "ELBO -", "held-out -", "stopped: max_epochs=2 reached"):
         assert part in stderr
-    assert "ELBO" not in run("fit", file, "-o", tmp_path / "fitted.h5ad", *QUICK).stderr
+    assert "ELBO" not in run("fit", file, "-o", tmp_path / "again.h5ad", *QUICK).stderr
 
 
 def log_normalised(adata: AnnData, folder: Path) -> tuple[str | Path, ...]:
@@ -256,14 +270,31 @@ def mudata_without_modality(adata: AnnData, folder: Path) -> tuple[str | Path, .
         pytest.param(not_hdf5, "text.h5ad", id="not-hdf5"),
         pytest.param(not_10x, "counts.h5", id="not-10x"),
         pytest.param(log_normalised, "X holds", id="log-normalised"),
-        pytest.param(good_with("--batch-key", "lab"), "batch_key='lab' is not a column of obs", id="unknown-key"),
-        pytest.param(good_with("--n-latent", "30"), "n_latent must be", id="n-latent"),
-        pytest.param(good_with("--device", "quantum"), "device='quantum' can't be used", id="device"),
-        pytest.param(good_with("--modality", "rna"), "modality='rna' was given", id="modality-of-anndata"),
-        pytest.param(good_with("--lr", "1e30", "--max-epochs", "5"), "Try a smaller lr", id="diverges"),
+        pytest.param(good_with("--batch-key", "lab"), "--batch-key lab is not a column of obs", id="unknown-key"),
+        pytest.param(good_with("--n-latent", "30"), "--n-latent must be", id="n-latent"),
+        pytest.param(good_with("--device", "quantum"), "--device quantum can't be used", id="device"),
+        pytest.param(
+            good_with("--modality", "rna"), "--modality was given, but good.h5ad has none", id="modality-of-anndata"
+        ),
+        pytest.param(good_with("--lr", "1e30", "--max-epochs", "5"), "Try a smaller --lr", id="diverges"),
         pytest.param(good_with("--raw"), "--raw was given, but data is a AnnData without raw", id="no-raw"),
-        pytest.param(good_with("--genome", "mm10"), "genome='mm10' was given, but good.h5ad has none", id="no-genome"),
-        pytest.param(good_with("--n-genes", "0"), "n_genes must be at least 1", id="n-genes"),
+        pytest.param(good_with("--genome", "mm10"), "--genome mm10 was given, but good.h5ad has none", id="no-genome"),
+        pytest.param(good_with("--n-genes", "0"), "--n-genes must be at least 1", id="n-genes"),
+        pytest.param(good_with("--train-size", "0"), "--train-size must be above 0", id="train-size"),
+        pytest.param(good_with("--n-top-genes", "31"), "--n-top-genes must be between 1 and", id="too-many-genes"),
+        pytest.param(
+            good_with("--n-top-genes", "9", "--batch-key", "lab"), "--batch-key lab is not", id="key-of-selection"
+        ),
+        pytest.param(
+            good_with("--n-top-genes", "9", "--backed"), "--n-top-genes and --backed were both", id="backed-selection"
+        ),
+        pytest.param(
+            good_with("--modalities", "rna=nb"), "--modalities was given, but good.h5ad has none", id="no-modalities"
+        ),
+        pytest.param(
+            good_with("--modalities", "rna=nb", "prot"), "gives 'prot' no likelihood, but others", id="mixed-modalities"
+        ),
+        pytest.param(good_with("--modalities", "rna", "rna"), "names 'rna' twice", id="modality-twice"),
         pytest.param(
             mudata_without_modality, "data is a MuData, and this is asked of one", id="mudata-without-modality"
         ),
@@ -314,7 +345,7 @@ def test_the_sentence_points_to_raw(run: Callable[..., Outcome], with_raw: Path,
     outcome = run("fit", with_raw, "-o", tmp_path / "never.h5ad", *QUICK)
     assert outcome.code == 2
     assert "X holds" in outcome.stderr
-    assert "add --raw" in outcome.stderr
+    assert "raw holds counts: add --raw." in outcome.stderr
 
 
 def test_one_genome_of_a_file(run: Callable[..., Outcome], counts: AnnData, tmp_path: Path) -> None:
@@ -347,7 +378,7 @@ def test_no_memory_is_a_sentence(
 def test_log_normalised_counts_get_their_hint(run: Callable[..., Outcome], counts: AnnData, tmp_path: Path) -> None:
     stderr = run("fit", "-o", tmp_path / "never.h5ad", *log_normalised(counts.copy(), tmp_path)).stderr
     assert "look log-normalised" in stderr
-    assert "layer" in stderr
+    assert "e.g. --layer counts." in stderr
 
 
 @pytest.mark.parametrize("name", ["fitted.csv", "fitted", "fitted.h5mu"])
@@ -357,7 +388,7 @@ def test_output_is_refused_before_the_fit(
     monkeypatch.setattr(sc_ldvae.tl, "ldvae", lambda *_, **__: pytest.fail("fitted before the output was checked"))
     outcome = run("fit", file, "-o", tmp_path / "new" / name)
     assert outcome.code == 2
-    assert f"{name} must end in .h5ad or .zarr, for data is a AnnData" in outcome.stderr
+    assert f"{name} must end in .h5ad or .zarr, for the counts are those of an AnnData" in outcome.stderr
     assert not (tmp_path / "new").exists()
 
 
@@ -365,7 +396,7 @@ def test_mudata_needs_an_h5mu_output(run: Callable[..., Outcome], counts: AnnDat
     mudata.MuData({"rna": counts.copy()}).write_h5mu(tmp_path / "counts.h5mu")
     outcome = run("fit", tmp_path / "counts.h5mu", "--modality", "rna", "-o", tmp_path / "fitted.h5ad")
     assert outcome.code == 2
-    assert "fitted.h5ad must end in .h5mu, for data is a MuData" in outcome.stderr
+    assert "fitted.h5ad must end in .h5mu, for the counts are those of a MuData" in outcome.stderr
 
 
 @pytest.mark.parametrize(
@@ -376,6 +407,8 @@ def test_mudata_needs_an_h5mu_output(run: Callable[..., Outcome], counts: AnnDat
         pytest.param(["fit", "--n-latent", "many"], id="not-a-number"),
         pytest.param(["fit", "--gene-likelihood", "normal"], id="unknown-likelihood"),
         pytest.param(["fit", "--unknown"], id="unknown-option"),
+        pytest.param(["fit", "--modality", "rna", "--modalities", "rna=nb"], id="one-and-several-modalities"),
+        pytest.param(["fit", "--mask-var", "chosen", "--n-top-genes", "9"], id="two-selections"),
     ],
 )
 def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -394,6 +427,21 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert "fit counts" in text
 
 
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exited:
+        main(["--version"])
+    assert exited.value.code == 0
+    assert capsys.readouterr().out == f"sc-ldvae {sc_ldvae.__version__}\n"
+
+
+def test_the_script_is_called_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    ((name, target),) = project["scripts"].items()
+    monkeypatch.setattr(sys, "argv", [f"bin/{name}"])
+    assert parser().format_usage().startswith(f"usage: {name} ")
+    assert pkgutil.resolve_name(target) is main
+
+
 def test_it_runs_as_a_module() -> None:
     source = str(Path(sc_ldvae.__file__).parents[1])
     path = os.pathsep.join([source, *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -407,3 +455,317 @@ def test_it_runs_as_a_module() -> None:
     assert done.stdout.startswith("usage: python -m sc_ldvae fit")
     for option in ("--output", "--n-latent", "--batch-key", "--max-epochs", "--no-progress"):
         assert option in done.stdout
+
+
+# What is said at once.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        pytest.param(["absent.h5ad"], "There is no file absent.h5ad.", id="missing-file"),
+        pytest.param(["-o", "a_file/fitted.h5ad"], "--output a_file/fitted.h5ad can't be written", id="no-folder"),
+        pytest.param(["-o", "there.h5ad"], "--output: there.h5ad exists.", id="output-exists"),
+    ],
+)
+def test_files_are_checked_before_anything_heavy_loads(arguments: list[str], sentence: str, tmp_path: Path) -> None:
+    for name in ("a_file", "there.h5ad"):
+        (tmp_path / name).touch()
+    source = Path(sc_ldvae.__file__).parents[1]
+    code = (
+        f"import sys; sys.path.insert(0, {str(source)!r}); from sc_ldvae.cli import main; "
+        f"code = main(['fit', *{arguments!r}]); print(code, *sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    code, *loaded = done.stdout.split()
+    assert code == "2"
+    assert done.stderr.startswith(f"sc_ldvae: {sentence}")
+    assert done.stderr.count("\n") == 1
+    assert {"torch", "scanpy", "anndata", "pandas", "matplotlib"}.isdisjoint(loaded)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a_file", "there.h5ad"]
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root writes everywhere")
+def test_a_folder_without_permission_is_refused(run: Callable[..., Outcome], file: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "closed"
+    folder.mkdir(mode=0o500)
+    outcome = run("fit", file, "-o", folder / "new" / "fitted.h5ad", *QUICK)
+    assert outcome.code == 2
+    assert f"can't be written: {folder}: Permission denied. Name another folder." in outcome.stderr
+
+
+@pytest.fixture
+def never_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sc_ldvae.tl, "ldvae", lambda *_, **__: pytest.fail("it was fitted"))
+
+
+@pytest.mark.usefixtures("never_fitted")
+@pytest.mark.parametrize("name", ["fitted.h5ad", "fitted_loadings.png", "fitted_top_genes.csv"])
+def test_files_that_are_there_are_kept(
+    name: str, run: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the output has its default name."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_text("precious")
+    outcome = run("fit", *QUICK)
+    sentence = f"--output: {name} exists. Name another file, or add --force to replace it."
+    assert outcome == (2, f"sc_ldvae: {sentence}\n")
+    assert (tmp_path / name).read_text() == "precious"
+
+
+@pytest.mark.usefixtures("never_fitted")
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ((), "Name another file, or add --force to replace it."),
+        (("--force", "--backed"), "with --backed not all of it is written again"),
+        (("--force", "--raw"), "with --raw not all of it is written again"),
+    ],
+)
+def test_the_counts_are_not_written_over(
+    options: tuple[str, ...], sentence: str, run: Callable[..., Outcome], file: Path, tmp_path: Path
+) -> None:
+    before = file.read_bytes()
+    (tmp_path / "link.h5ad").symlink_to(file)
+    outcome = run("fit", file, "-o", tmp_path / "link.h5ad", *QUICK, *options)
+    assert outcome.code == 2
+    assert "link.h5ad is the file of the counts" in outcome.stderr
+    assert sentence in outcome.stderr
+    assert file.read_bytes() == before
+
+
+def test_the_fit_goes_into_the_file_of_the_counts_by_force(
+    run: Callable[..., Outcome], file: Path, counts: AnnData, tmp_path: Path
+) -> None:
+    (tmp_path / "counts_top_genes.csv").write_text("old")
+    assert run("fit", file, "-o", file, "--force", *QUICK).code == 0
+    back = ad.read_h5ad(file)
+    np.testing.assert_array_equal(back.X.toarray(), counts.X.toarray())
+    assert set(back.layers) - {None} == {"raw"}
+    assert back.obsm["X_ldvae"].shape == (80, 2)
+    assert pd.read_csv(tmp_path / "counts_top_genes.csv")["factor"].unique().tolist() == ["ldvae1", "ldvae2"]
+
+
+def test_a_write_that_fails_leaves_the_file_of_the_counts(
+    run: Callable[..., Outcome], file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def half(_: AnnData, path: Path) -> None:
+        Path(path).write_text("half of it")
+        raise OSError(28, "No space left on device")
+
+    before = file.read_bytes()
+    monkeypatch.setattr(ad.AnnData, "write", half)
+    outcome = run("fit", file, "-o", file, "--force", *QUICK)
+    assert outcome.code == 2
+    assert "No space left on device" in outcome.stderr
+    assert file.read_bytes() == before
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+@pytest.mark.usefixtures("never_fitted")
+@pytest.mark.parametrize("name", ["data.h5ad", "data.zarr"])
+def test_no_folder_is_replaced(name: str, run: Callable[..., Outcome], file: Path, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "precious").touch()
+    outcome = run("fit", file, "-o", tmp_path / name, "--force")
+    assert outcome.code == 2
+    assert f"{name} is a folder. Name another file." in outcome.stderr
+    assert (tmp_path / name / "precious").exists()
+
+
+@pytest.mark.parametrize("suffix", [".h5ad", ".zarr"])
+def test_a_result_is_replaced_by_one_without_counts(
+    suffix: str, run: Callable[..., Outcome], file: Path, counts: AnnData, tmp_path: Path
+) -> None:
+    output = tmp_path / f"fitted{suffix}"
+    counts.write_zarr(output) if suffix == ".zarr" else counts.write_h5ad(output)
+    outcome = run("fit", file, "--backed", "-o", output, "--force", *QUICK)
+    assert outcome.code == 0
+    assert "Fitted 30 genes.\n" in outcome.stderr
+    back = ad.read_zarr(output) if suffix == ".zarr" else ad.read_h5ad(output)
+    assert back.X is None
+    assert "X_ldvae" in back.obsm
+
+
+def test_interruption_is_one_line(
+    run: Callable[..., Outcome], file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sc_ldvae.tl, "ldvae", interrupted)
+    assert run("fit", file, "-o", tmp_path / "never.h5ad") == (130, "sc_ldvae: Interrupted.\n")
+
+
+# What sentences say.
+
+
+@pytest.mark.parametrize(
+    ("sentence", "expected"),
+    [
+        ("name the layer, e.g. layer='counts'.", "name the layer, e.g. --layer counts."),
+        ("Pass mask_var=None to fit all genes.", "Pass --mask-var none to fit all genes."),
+        ("fit more genes (mask_var).", "fit more genes (--mask-var)."),
+        ("Pass modality, one of 'rna'.", "Pass --modality, one of 'rna'."),
+        ("pass modality= instead", "pass --modality instead"),
+        ("such as modalities={'rna': 'nb'}.", "such as --modalities rna=nb."),
+        ("resume=True was given", "--resume was given"),
+        ("progress=False", "--no-progress"),
+        ("labels_key='cell type'", "--labels-key 'cell type'"),
+        ("checkpoint=/a/b.npz, lr=1e-3.", "--checkpoint /a/b.npz, --lr 1e-3."),
+        ("There is no file /data/batch_key/n_latent.h5ad.", "There is no file /data/batch_key/n_latent.h5ad."),
+        ("the layer, the modality and raw", "the layer, the modality and raw"),
+    ],
+)
+def test_sentences_speak_of_options(sentence: str, expected: str) -> None:
+    assert in_options(sentence, vars(parser().parse_args(["fit"]))) == expected
+
+
+# Which genes.
+
+
+def test_all_genes_in_spite_of_a_selection(run: Callable[..., Outcome], counts: AnnData, tmp_path: Path) -> None:
+    adata = counts.copy()
+    adata.var["highly_variable"] = adata.var["chosen"]
+    adata.write_h5ad(tmp_path / "selected.h5ad")
+    arguments = ("fit", tmp_path / "selected.h5ad", *QUICK)
+    assert "Fitted 20 genes;" in run(*arguments, "-o", tmp_path / "some.h5ad").stderr
+    assert "Fitted 30 genes;" in run(*arguments, "-o", tmp_path / "all.h5ad", "--mask-var", "none").stderr
+
+
+@pytest.fixture
+def rough(counts: AnnData) -> AnnData:
+    """Log-normalised values in X, counts in a layer, of two genes none."""
+    pytest.importorskip("skmisc")
+    adata = counts.copy()
+    adata.layers["raw"] = sparse.csr_matrix(adata.X.toarray() * (np.arange(30) > 1))
+    adata.X = adata.X.log1p()
+    return adata
+
+
+def test_the_most_variable_genes_are_those_of_scanpy(
+    run: Callable[..., Outcome], rough: AnnData, tmp_path: Path
+) -> None:
+    rough.write_h5ad(tmp_path / "counts.h5ad")
+    options = ("--n-top-genes", "12", "--layer", "raw", "--batch-key", "batch")
+    outcome = run("fit", tmp_path / "counts.h5ad", "-o", tmp_path / "fitted.h5ad", *QUICK, *options)
+    assert outcome.code == 0
+    sc.pp.highly_variable_genes(rough, flavor="seurat_v3", n_top_genes=12, layer="raw", batch_key="batch")
+    back = ad.read_h5ad(tmp_path / "fitted.h5ad")
+    assert back.uns["ldvae"]["genes"].tolist() == rough.var_names[rough.var["highly_variable"]].tolist()
+    assert "Fitted 12 genes; 0 of them have no counts.\n" in outcome.stderr
+
+
+def test_genes_without_counts_are_told(run: Callable[..., Outcome], rough: AnnData, tmp_path: Path) -> None:
+    rough.write_h5ad(tmp_path / "counts.h5ad")
+    outcome = run("fit", tmp_path / "counts.h5ad", "--layer", "raw", "-o", tmp_path / "fitted.h5ad", *QUICK)
+    assert "Fitted 30 genes; 2 of them have no counts.\n" in outcome.stderr
+
+
+@pytest.mark.usefixtures("never_fitted")
+def test_what_is_no_count_is_refused_before_the_selection(
+    run: Callable[..., Outcome], rough: AnnData, tmp_path: Path
+) -> None:
+    rough.write_h5ad(tmp_path / "log.h5ad")
+    outcome = run("fit", tmp_path / "log.h5ad", "-o", tmp_path / "never.h5ad", "--n-top-genes", "12")
+    assert outcome.code == 2
+    assert "They look log-normalised: name the layer that holds the raw counts, e.g. --layer counts." in outcome.stderr
+
+
+@pytest.mark.usefixtures("never_fitted")
+def test_a_selection_that_scanpy_can_not_make_is_a_sentence(
+    run: Callable[..., Outcome], rough: AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        msg = b"There are other near singularities as well. 0.1"
+        raise ValueError(msg)
+
+    monkeypatch.setattr(sc.pp, "highly_variable_genes", fail)
+    rough.write_h5ad(tmp_path / "counts.h5ad")
+    options = ("--n-top-genes", "12", "--layer", "raw")
+    outcome = run("fit", tmp_path / "counts.h5ad", "-o", tmp_path / "never.h5ad", *options)
+    assert outcome.code == 2
+    sentence = "--n-top-genes 12: scanpy can't tell how variable genes are (There are other near singularities"
+    assert sentence in outcome.stderr
+    assert "Leave out --batch-key" in outcome.stderr
+
+
+@pytest.mark.usefixtures("never_fitted")
+def test_a_selection_without_scikit_misc_says_what_to_install(
+    run: Callable[..., Outcome], file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "skmisc", None)
+    outcome = run("fit", file, "-o", tmp_path / "never.h5ad", "--n-top-genes", "12")
+    assert outcome.code == 2
+    assert "--n-top-genes needs scikit-misc" in outcome.stderr
+    assert "pip install scikit-misc" in outcome.stderr
+
+
+# Several modalities.
+
+
+@pytest.fixture
+def two(counts: AnnData, tmp_path: Path) -> MuData:
+    prot = sc_ldvae.datasets.simulate(80, 12, 2, gene_likelihood="nb_background")
+    prot.var_names = [f"protein{i}" for i in range(12)]
+    mdata = mudata.MuData({"rna": ad.AnnData(counts.X, counts.obs[[]], counts.var[[]]), "prot": prot})
+    mdata.write_h5mu(tmp_path / "two.h5mu")
+    return mdata
+
+
+def test_modalities_are_fitted_together(
+    run: Callable[..., Outcome], two: MuData, fit_quickly: Callable[..., MuData], tmp_path: Path
+) -> None:
+    options = ("--modalities", "rna=nb", "prot=nb_background", "--hide-modality", "0.5", "--n-genes", "3")
+    outcome = run("fit", tmp_path / "two.h5mu", "-o", tmp_path / "fitted.h5mu", *QUICK, *options)
+    assert outcome.code == 0
+    assert "Fitted 30 features of rna; 0 of them have no counts.\n" in outcome.stderr
+    assert "Fitted 12 features of prot; 0 of them have no counts.\n" in outcome.stderr
+    back = mudata.read_h5mu(tmp_path / "fitted.h5mu")
+    asked = {"modalities": {"rna": "nb", "prot": "nb_background"}, "hide_modality": 0.5}
+    expected = fit_quickly(two, 2, copy=True, **asked)
+    np.testing.assert_array_equal(back.obsm["X_ldvae"], expected.obsm["X_ldvae"])
+    np.testing.assert_array_equal(back["prot"].varm["ldvae_loadings"], expected["prot"].varm["ldvae_loadings"])
+    index = ["factor", "modality", "gene"]
+    table = pd.read_csv(tmp_path / "fitted_top_genes.csv", index_col=index)
+    pd.testing.assert_frame_equal(table, sc_ldvae.get.top_genes(back, 3), check_dtype=False, rtol=1e-5)
+    picture(tmp_path / "fitted_loadings.png")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--modalities", "rna=nb", "atac=nb"), "'atac' is not in the MuData. Name some of 'rna', 'prot'."),
+        (("--modalities", "rna=nb", "prot=normal"), "--gene-likelihood normal of 'prot' is unknown"),
+        (("--modalities", "rna", "prot", "--hide-modality", "1"), "--hide-modality must be at least 0 and below 1"),
+        (
+            ("--modalities", "rna=nb", "--gene-likelihood", "poisson"),
+            "--gene-likelihood and modalities were both given. Say in modalities which likelihood each has.",
+        ),
+        (("--modalities", "rna=nb", "--n-top-genes", "5"), "--n-top-genes and --modalities were both given"),
+    ],
+)
+def test_joint_fits_are_refused_with_a_sentence(
+    options: tuple[str, ...], sentence: str, run: Callable[..., Outcome], two: MuData, tmp_path: Path
+) -> None:
+    assert set(two.mod) == {"rna", "prot"}
+    outcome = run("fit", tmp_path / "two.h5mu", "-o", tmp_path / "never.h5mu", *QUICK, *options)
+    assert outcome.code == 2
+    assert sentence in outcome.stderr
+    assert not list(tmp_path.glob("never*"))
+
+
+def test_a_file_among_the_modalities_is_noticed(run: Callable[..., Outcome]) -> None:
+    outcome = run("fit", "--modalities", "rna=nb", "counts.h5mu")
+    assert outcome.code == 2
+    assert "If it is the file of the counts, name it before the options." in outcome.stderr
+
+
+def test_genes_of_one_modality_are_selected(run: Callable[..., Outcome], two: MuData, tmp_path: Path) -> None:
+    pytest.importorskip("skmisc")
+    options = ("--modality", "rna", "--n-top-genes", "8")
+    outcome = run("fit", tmp_path / "two.h5mu", "-o", tmp_path / "fitted.h5mu", *QUICK, *options)
+    assert outcome.code == 0
+    sc.pp.highly_variable_genes(two["rna"], flavor="seurat_v3", n_top_genes=8)
+    back = mudata.read_h5mu(tmp_path / "fitted.h5mu")["rna"]
+    assert back.uns["ldvae"]["genes"].tolist() == two["rna"].var_names[two["rna"].var["highly_variable"]].tolist()

@@ -68,7 +68,7 @@ def _check_genome(genome: str | None, genomes: list[str], path: Path, *, must_ch
         msg = f"genome={genome!r} is not in {path}. Genomes there: {known}."
         raise ValueError(msg)
     if genome is None and must_choose and len(genomes) > 1:
-        msg = f"{path} holds a matrix for each of several genomes: {known}. Choose one with genome= or --genome."
+        msg = f"{path} holds a matrix for each of several genomes: {known}. Choose one with genome=."
         raise OSError(msg)
 
 
