@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from sc_ldvae._said import said
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -45,7 +47,8 @@ def levels_of(column: pd.Series[Any], key: str, argument: str) -> tuple[NDArray[
     try:
         levels = pd.Categorical(values).remove_unused_categories()
     except (TypeError, ValueError, NotImplementedError) as error:
-        msg = f"{argument}: obs[{key!r}] holds {column.iloc[0]!r}, which can't be a level. Make it text or a category."
+        example = said(column.iloc[0])
+        msg = f"{argument}: obs[{key!r}] holds {example}, which can't be a level. Make it text or a category."
         raise ValueError(msg) from error
     names = [str(level) for level in levels.categories]
     if len(set(names)) < len(names):
@@ -81,7 +84,7 @@ def column_of(obs: pd.DataFrame, key: str, argument: str) -> pd.Series[Any]:
         If there is none, or more than one.
     """
     if key not in obs.columns:
-        msg = f"{argument}={key!r} is not a column of obs. Columns: {', '.join(map(repr, obs.columns)) or 'none'}."
+        msg = f"{argument}={key!r} is not a column of obs. Columns: {', '.join(map(said, obs.columns)) or 'none'}."
         raise ValueError(msg)
     times = int((obs.columns == key).sum())
     if times > 1:
