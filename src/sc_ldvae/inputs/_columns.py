@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from sc_ldvae._said import said
 from sc_ldvae.assess import Column
 from sc_ldvae.record import column_of, levels_of
 
@@ -29,7 +30,7 @@ def columns_of(obs: pd.DataFrame, keys: Sequence[str] | None, but: Collection[st
     else:
         columns = [column for key in obs if key not in but for column in _usable(obs, key)]
     if not columns:
-        msg = f"keys={keys!r} leaves no column of obs to associate with. Columns: {', '.join(map(repr, obs))}."
+        msg = f"keys={keys!r} leaves no column of obs to associate with. Columns: {', '.join(map(said, obs))}."
         raise ValueError(msg)
     return columns
 

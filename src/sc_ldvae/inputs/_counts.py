@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sc_ldvae._lazy import frame_of
+from sc_ldvae._said import said
 from sc_ldvae._typing import UNSET
 from sc_ldvae.counts import NotCountsError, check_no_empty_cell
 from sc_ldvae.inputs._modality import obs_of
@@ -39,7 +40,7 @@ def check_genes(adata: AnnData) -> None:
     """Refuse objects whose genes can't be told apart."""
     if not adata.var_names.is_unique:
         repeated = adata.var_names[adata.var_names.duplicated()][0]
-        msg = f"var_names are not unique (for example {repeated!r}). Call adata.var_names_make_unique() first."
+        msg = f"var_names are not unique (for example {said(repeated)}). Call adata.var_names_make_unique() first."
         raise ValueError(msg)
 
 
@@ -53,7 +54,7 @@ def gene_mask(adata: AnnData, mask_var: Mask | Sequence[bool] | str | Unset | No
         return np.ones(adata.n_vars, dtype=bool)
     if isinstance(mask_var, str):
         if mask_var not in var:
-            msg = f"mask_var={mask_var!r} is not a column of var. Columns: {', '.join(map(repr, var)) or 'none'}."
+            msg = f"mask_var={mask_var!r} is not a column of var. Columns: {', '.join(map(said, var)) or 'none'}."
             raise ValueError(msg)
         name = f"mask_var: var[{mask_var!r}]"
     values = var[mask_var] if isinstance(mask_var, str) else mask_var
@@ -74,7 +75,7 @@ def counts_of(adata: AnnData, layer: str | None, genes: Positions, *, may_be_emp
     """
     if layer is not None and layer not in adata.layers:
         # From anndata 0.13 on, X is the layer None.
-        known = ", ".join(repr(name) for name in list(adata.layers.keys()) if name is not None)
+        known = ", ".join(said(name) for name in list(adata.layers.keys()) if name is not None)
         msg = f"layer={layer!r} is not in layers. Layers: {known or 'none'}."
         raise ValueError(msg)
     check_view(adata)

@@ -11,6 +11,7 @@ from anndata import AnnData, Raw
 from sc_ldvae import record
 from sc_ldvae._lazy import frame_of
 from sc_ldvae._quiet import quiet
+from sc_ldvae._said import said
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,11 +36,11 @@ def pick_modality(data: Data, modality: str | None) -> AnnData:
         return data
     modalities = _modalities(data)
     if modality is None:
-        names = ", ".join(map(repr, modalities))
+        names = ", ".join(map(said, modalities))
         msg = f"data is a MuData, and this is asked of one of its modalities. Pass modality, one of {names}."
         raise ValueError(msg)
     if modality not in modalities:
-        msg = f"modality={modality!r} is not in the MuData. Name one of {', '.join(map(repr, modalities))}."
+        msg = f"modality={modality!r} is not in the MuData. Name one of {', '.join(map(said, modalities))}."
         raise ValueError(msg)
     adata = modalities[modality]
     if not isinstance(adata, AnnData):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from sc_ldvae._said import said
 from sc_ldvae.counts import Cells, InMemory
 from sc_ldvae.inputs._annotations import Annotations
 from sc_ldvae.inputs._joint import named
@@ -94,9 +95,10 @@ def _check_some(mdata: MuData, stored: JointRecord, places: NDArray[np.int64]) -
     none = (places < 0).all(1)
     if none.any():
         names = ", ".join(map(repr, stored.modalities))
+        example = said(mdata.obs_names[none][0])
         msg = (
-            f"{none.sum()} of {len(none)} cells (for example {mdata.obs_names[none][0]!r}) have none of the modalities "
-            f"of the fit: {names}. Take them out."
+            f"{none.sum()} of {len(none)} cells (for example {example}) have none of the modalities of the fit: "
+            f"{names}. Take them out."
         )
         raise ValueError(msg)
 
