@@ -12,7 +12,7 @@ from sc_ldvae._typing import UNSET
 from sc_ldvae.counts import NotCountsError, check_no_empty_cell
 from sc_ldvae.inputs._modality import obs_of
 from sc_ldvae.inputs._truth import truth_of
-from sc_ldvae.record import check_view
+from sc_ldvae.record import ObsError, check_view
 from sc_ldvae.stores import source_of
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _FEWEST_CELLS = 2
 # Cells that tell whether all are counts.
 _LOOK = 1000
+_RAW = "adata.raw holds counts: pass adata.raw.to_adata()."
 
 
 def check_object(adata: AnnData) -> None:
@@ -82,7 +83,8 @@ def counts_of(adata: AnnData, layer: str | None, genes: Positions, *, may_be_emp
     name = "X" if layer is None else f"layers[{layer!r}]"
     matrix = adata.X if layer is None else adata.layers[layer]
     if matrix is None:
-        msg = "X is empty. Name the layer that holds the counts, e.g. layer='counts'."
+        to_do = _RAW if _raw_holds_counts(adata) else "Name the layer that holds the counts, e.g. layer='counts'."
+        msg = f"X is empty. {to_do}"
         raise ValueError(msg)
     everything = np.array_equal(genes, np.arange(adata.n_vars))
     try:
@@ -90,7 +92,7 @@ def counts_of(adata: AnnData, layer: str | None, genes: Positions, *, may_be_emp
     except NotCountsError as error:
         error.cell, error.gene = str(adata.obs_names[int(error.cell)]), str(adata.var_names[genes[int(error.gene)]])
         if _raw_holds_counts(adata):
-            error.to_do = "adata.raw holds counts: pass adata.raw.to_adata()."
+            error.to_do = _RAW
         raise
     if not may_be_empty:
         check_no_empty_cell(source.totals, adata.obs_names, source.n_vars, name)
@@ -111,9 +113,12 @@ def split(adata: AnnData, train_size: float | str, rng: np.random.Generator) -> 
         obs = obs_of(adata)
         if train_size not in obs:
             msg = f"train_size={train_size!r} must name a boolean column of obs (True: train) or be a number up to 1."
-            raise ValueError(msg)
+            raise ObsError(msg)
         name = f"train_size: obs[{train_size!r}]"
-        held_out = ~truth_of(obs[train_size], name, adata.n_obs, "cells", "True: train.")
+        try:
+            held_out = ~truth_of(obs[train_size], name, adata.n_obs, "cells", "True: train.")
+        except ValueError as error:
+            raise ObsError(str(error)) from error
     else:
         if not 0 < train_size <= 1:
             msg = f"train_size must be above 0 and at most 1, but is {train_size}."

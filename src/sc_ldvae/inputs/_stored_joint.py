@@ -13,7 +13,7 @@ from sc_ldvae.counts import Cells, InMemory
 from sc_ldvae.inputs._annotations import Annotations
 from sc_ldvae.inputs._joint import named
 from sc_ldvae.inputs._layer import Layer, layer_of
-from sc_ldvae.inputs._modality import obs_of
+from sc_ldvae.inputs._modality import obs_of, told_whose
 from sc_ldvae.inputs._mudata import check_mudata, modality_of
 from sc_ldvae.inputs._numbers import device_of
 from sc_ldvae.inputs._stored import MissingGenes, Scorable, check_missing_genes, fitted_counts, sized
@@ -47,7 +47,8 @@ def for_joint_encoder(mdata: MuData, stored: JointRecord, layer: Layer, missing_
 def for_joint_likelihood(mdata: MuData, stored: JointRecord, layer: Layer) -> Scorable:
     """The same with all that the likelihood depends on."""
     first = stored.first
-    known = Annotations(obs_of(mdata), first.design, first.labels, None).arrays()
+    with told_whose(mdata, mdata):
+        known = Annotations(obs_of(mdata), first.design, first.labels, None).arrays()
     return _scorable(mdata, stored, layer, "error", known)
 
 

@@ -101,7 +101,8 @@ def associate(
     record.state_of(adata, stored)
     latent = record.shown_latent(adata, stored)[:, stored.left]
     obs = inputs.obs_of(adata) if keys is None or modality is None else inputs.obs_for(data, modality)
-    columns = inputs.columns_of(obs, keys, but=record.columns_in(adata) | inputs.pulled(adata))
+    with inputs.told_whose(data, adata, and_all=keys is not None):
+        columns = inputs.columns_of(obs, keys, but=record.columns_in(adata) | inputs.pulled(adata))
     for column in columns:
         _tell_of_unknown(column)
     parts = [{"factor": stored.names_left, **assess.association(column, latent)} for column in columns]
