@@ -37,7 +37,7 @@ FLOORS = (
     ("likelihoods",),
     ("kernels",),
     ("_arguments", "_products", "_tables"),
-    ("_bounds", "_forks", "_lazy", "_memory", "_quiet", "_restored", "_typing"),
+    ("_bounds", "_forks", "_lazy", "_memory", "_quiet", "_restored", "_said", "_typing"),
 )
 HEIGHT = {room: len(FLOORS) - i for i, rooms in enumerate(FLOORS) for room in rooms}
 # Packages that a room does without: itself, and with all that it imports.

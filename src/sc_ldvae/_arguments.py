@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from sc_ldvae._said import of_python, said
 from sc_ldvae._typing import Unset
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ class Kind(NamedTuple):
 def door(function: _Function) -> _Function:
     """Let a public function be called with nothing but what its annotations say.
 
-    NumPy's numbers become Python's, and anything that holds several names becomes a list: whether it was an array, an
-    index, a set or a generator is no matter inside.
+    NumPy's numbers and texts become Python's, in lists and dicts too, and anything that holds several names becomes a
+    list: whether it was an array, an index, a set or a generator is no matter inside.
 
     Examples
     --------
@@ -109,7 +110,7 @@ def _checked(name: str, value: Any, kinds: list[Kind]) -> Any:
         if kind.accepts(value):
             return kind.converted(value)
     try:
-        shown = repr(value)
+        shown = said(value)
     # Whatever a stranger's object, or a number of 5,000 digits, makes of that.
     except Exception:  # noqa: BLE001
         shown = f"of type {type(value).__name__}"
@@ -149,8 +150,8 @@ def _is_text_by_text(value: Any) -> bool:
     return isinstance(value, Mapping) and all(_is_text(one) for pair in value.items() for one in pair)
 
 
-def _of_python(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
+def _dict_of_python(value: Any) -> Any:
+    return of_python(dict(value))
 
 
 def _several(words: str, of: Callable[[Any], bool]) -> Kind:
@@ -163,7 +164,7 @@ def _several(words: str, of: Callable[[Any], bool]) -> Kind:
             # Such as an array of no dimension.
             return False
 
-    return Kind(words, accepts, list)
+    return Kind(words, accepts, lambda value: of_python(list(value)))
 
 
 def _is_text(value: Any) -> bool:
@@ -181,7 +182,7 @@ def _is_seed(value: Any) -> bool:
 
 _TEXT = Kind("text", _is_text, str)
 # What the function itself looks at more closely.
-_ANYTHING = Kind("", lambda _: True)
+_ANYTHING = Kind("", lambda _: True, of_python)
 # A few choices: which, the function says itself.
 _CHOICES = (
     "By",
@@ -220,10 +221,10 @@ _KINDS: dict[str, Kind] = {
     "Unset": Kind("", lambda value: isinstance(value, Unset)),
     "bool": Kind("True or False", lambda value: isinstance(value, bool | np.bool_), bool),
     "int": Kind("a whole number", _is_whole, int),
-    "float": Kind("a number", _is_number, _of_python),
+    "float": Kind("a number", _is_number, of_python),
     "Path": Kind("a path", lambda value: isinstance(value, PathLike)),
     "PathLike[str]": Kind("a path", lambda value: isinstance(value, PathLike)),
-    "Seed": Kind("a whole number from 0 on, a numpy.random.Generator or None", _is_seed, _of_python),
+    "Seed": Kind("a whole number from 0 on, a numpy.random.Generator or None", _is_seed, of_python),
     "Sequence[str]": _several("a list of text", _is_text),
     "Sequence[int | str]": _several("a list of whole numbers and text", lambda one: _is_whole(one) or _is_text(one)),
     "Iterable[int]": _several("a list of whole numbers", _is_whole),
@@ -232,8 +233,8 @@ _KINDS: dict[str, Kind] = {
     "Mapping[str, str]": Kind(
         "a dict of text by text", _is_text_by_text, lambda value: {str(key): str(one) for key, one in value.items()}
     ),
-    "inputs.PerModality": Kind("a dict by modality", lambda value: isinstance(value, Mapping), dict),
-    "inputs.Covariates": Kind("a dict (numbers to 1e308)", _is_dict),
+    "inputs.PerModality": Kind("a dict by modality", lambda value: isinstance(value, Mapping), _dict_of_python),
+    "inputs.Covariates": Kind("a dict (numbers to 1e308)", _is_dict, _dict_of_python),
 }
 # Names of several alternatives.
 _UNIONS = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import sys
 import traceback
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 SOURCE = str(Path(sc_ldvae.__file__).parent)
 REFUSALS = (ValueError, TypeError, FloatingPointError, OSError, MemoryError)
+NUMPYS = re.compile(r"\bnp\.(str_|bytes_|bool|True_|False_|u?int|float)")
 N_CASES = os.environ.get("SC_LDVAE_FUZZ")
 FRAMES, MAPPINGS = ("obs", "var"), ("uns", "obsm", "varm", "obsp", "varp", "layers")
 
@@ -126,6 +128,7 @@ def _check_sentence(error: BaseException, words: set[str]) -> None:
     assert last.filename.startswith(SOURCE), f"a library's own {type(error).__name__}: {error}"
     text = str(error)
     assert text.rstrip().endswith((".", "?", ")")), f"no sentence: {text}"
+    assert not NUMPYS.search(text), f"a value as NumPy writes it: {text}"
     assert any(word in text for word in words), f"names neither argument nor entry: {text}"
 
 

@@ -119,15 +119,45 @@ def test_text_says_what_is_known(assessed: AnnData) -> None:
         found = f"{best.name} (rho {best['statistic']:.2f})"
         if best["kind"] == "categorical":
             found = f"{best.name} (η² {best['statistic']:.2f}): high in {best['highest']}, low in {best['lowest']}"
-        expected.append([f"{100 * explained[name]:.1f} % of deviance, stability {stability[name]:.2f}", found])
+        known = [f"{100 * explained[name]:.1f} % of deviance, stability {stability[name]:.2f}"]
+        expected.append(known + [found] * bool(best["strength"] ** 2 >= 0.1))
+    assert {len(lines) for lines in expected} == {1, 2}
     assert notes_of(pl.factors(assessed, show=False)) == expected
 
 
-def test_closest_of_some_columns(assessed: AnnData) -> None:
-    table = get.associations(assessed).xs("batch", level="key")
-    for keys in (["batch"], "batch"):
-        for note, row in zip(notes_of(pl.factors(assessed, keys=keys, show=False)), table.itertuples(), strict=True):
-            assert note[1] == f"batch (η² {row.statistic:.2f}): high in {row.highest}, low in {row.lowest}"
+@pytest.fixture
+def halved(assessed: AnnData) -> AnnData:
+    """With a column that each factor follows more or less, and one that none does."""
+    adata = assessed.copy()
+    adata.obs["half"] = np.where(adata.obsm["X_ldvae"].sum(1) > 0, "upper", "lower")
+    adata.obs["parity"] = np.where(np.arange(adata.n_obs) % 2, "odd", "even")
+    tl.associate(adata, ["half", "parity"])
+    return adata
+
+
+def test_closest_of_some_columns(halved: AnnData) -> None:
+    table = get.associations(halved).xs("half", level="key")
+    named = table["statistic"] >= 0.1
+    assert named.any()
+    for keys in (["half"], "half"):
+        for note, row in zip(notes_of(pl.factors(halved, keys=keys, show=False)), table.itertuples(), strict=True):
+            found = [f"half (η² {row.statistic:.2f}): high in {row.highest}, low in {row.lowest}"]
+            assert note[1:] == found * bool(row.statistic >= 0.1)
+
+
+def test_a_column_that_the_factor_does_not_follow_is_not_named(halved: AnnData) -> None:
+    assert all(len(note) == 1 for note in notes_of(pl.factors(halved, keys="parity", show=False)))
+
+
+@pytest.mark.parametrize(("statistic", "named"), [(-0.4, True), (0.4, True), (-0.3, False), (0.3, False)])
+def test_correlations_are_named_by_their_square(halved: AnnData, statistic: float, named: bool) -> None:
+    table = dict(halved.uns["ldvae_associations"])
+    n = len(table["key"])
+    changed = {"kind": np.array(["continuous"] * n), "statistic": np.full(n, statistic)}
+    halved.uns["ldvae_associations"] = {name: one for name, one in table.items() if name != "checksum"} | changed
+    notes = notes_of(pl.factors(halved, show=False))
+    assert [len(note) == 2 for note in notes] == [named] * 3
+    assert not named or all(note[1].endswith(f"(rho {statistic:.2f})") for note in notes)
 
 
 def test_unknown_pieces_are_left_out(fitted: AnnData) -> None:
@@ -137,7 +167,7 @@ def test_unknown_pieces_are_left_out(fitted: AnnData) -> None:
 
 def test_dollars_in_names_are_no_formulas(assessed: AnnData) -> None:
     adata = assessed.copy()
-    adata.obs["batch"] = adata.obs["batch"].cat.rename_categories(lambda name: f"$\\{name}$")
+    adata.obs["batch"] = np.where(adata.obsm["X_ldvae"][:, 0] > 0, "$\\batch0$", "$\\batch1$")
     tl.associate(adata, ["batch"])
     figure = pl.factors(adata, 1, show=False)
     figure.canvas.draw()

@@ -625,3 +625,24 @@ def test_ctrl_c_while_writing_is_undone(
     with pytest.raises(KeyboardInterrupt):
         fit_quickly(maybe_fitted, 2, rng=8)
     assert_same(maybe_fitted, before)
+
+
+@pytest.mark.parametrize("gone", [True, False], ids=["no-X", "logs-in-X"])
+def test_counts_in_raw_are_named(
+    gone: bool, adata: AnnData, fit_quickly: Callable[..., None], unchanged: Callable[..., Any]
+) -> None:
+    adata.raw = adata.copy()
+    adata.X = None if gone else np.log1p(adata.X)
+    with (
+        unchanged(adata),
+        pytest.raises(ValueError, match=r"adata\.raw holds counts: pass adata\.raw\.to_adata\(\)\.$"),
+    ):
+        fit_quickly(adata, 2, mask_var=None)
+    fit_quickly(adata.raw.to_adata(), 2, mask_var=None)
+
+
+def test_raw_without_counts_is_not_named(adata: AnnData, fit_quickly: Callable[..., None]) -> None:
+    adata.X = np.log1p(adata.X)
+    adata.raw = adata.copy()
+    with pytest.raises(ValueError, match="log-normalised: name the layer"):
+        fit_quickly(adata, 2, mask_var=None)

@@ -41,18 +41,22 @@ def adata(fitted: ad.AnnData) -> ad.AnnData:
 
 @pytest.fixture
 def associated(adata: ad.AnnData) -> ad.AnnData:
-    tl.associate(adata)
+    tl.associate(adata, ["third", "text", "flag", "age", "dose", "ldvae_library"])
     return adata
 
 
 def stored(adata: ad.AnnData, name: str = "ldvae_associations") -> pd.DataFrame:
-    return pd.DataFrame(adata.uns[name]).set_index(["factor", "key"])
+    return pd.DataFrame(dict(adata.uns[name])).set_index(["factor", "key"])
 
 
 def test_columns_are_chosen_by_kind_and_number_of_levels(
     adata: ad.AnnData, fit_quickly: Callable[..., ad.AnnData]
 ) -> None:
     fit_quickly(adata, key_added="other")
+    # What the fits and scores by them left in obs is not what is known of the cells.
+    for score in (tl.elbo, tl.reconstruction_error, tl.marginal_log_likelihood):
+        for key in ("ldvae", "other"):
+            score(adata, n_samples=2, key=key, key_added=f"{score.__name__} by {key}", progress=False)
     adata.obs["many"] = [f"level {i % 51}" for i in range(adata.n_obs)]
     tl.associate(adata)
     kinds = stored(adata).loc["ldvae1", "kind"].to_dict()
@@ -60,16 +64,76 @@ def test_columns_are_chosen_by_kind_and_number_of_levels(
         "true_library": "continuous",
         "batch": "categorical",
         "covariate1": "continuous",
-        "ldvae_library": "continuous",
-        "other_library": "continuous",
         "third": "categorical",
         "text": "categorical",
         "flag": "categorical",
         "age": "continuous",
         "dose": "continuous",
     }
-    tl.associate(adata, ["many", "ldvae_held_out"])
-    assert stored(adata).loc["ldvae1", "kind"].to_dict() == dict.fromkeys(["many", "ldvae_held_out"], "categorical")
+    # Whoever names them gets them.
+    named = {"many": "categorical", "ldvae_held_out": "categorical", "elbo by other": "continuous"}
+    tl.associate(adata, list(named))
+    assert stored(adata).loc["ldvae1", "kind"].to_dict() == named
+
+
+def test_scores_are_known_after_a_file(adata: ad.AnnData, tmp_path: Path) -> None:
+    del adata.obs["day"]
+    tl.elbo(adata, n_samples=2, key_added="score", progress=False)
+    adata.write_h5ad(tmp_path / "scored.h5ad")
+    again = ad.read_h5ad(tmp_path / "scored.h5ad")
+    tl.associate(again)
+    assert "score" not in stored(again).loc["ldvae1"].index
+
+
+def test_a_fit_that_is_called_like_the_note_of_scores_is_kept(
+    adata: ad.AnnData, fit_quickly: Callable[..., ad.AnnData]
+) -> None:
+    fit_quickly(adata, key_added="ldvae_scores")
+    tl.elbo(adata, n_samples=2, key_added="score", progress=False)
+    tl.associate(adata, ["batch"], key="ldvae_scores")
+
+
+@pytest.mark.parametrize("level", ["unlabelled", "Unlabeled", "unknown", "Unassigned", "NOT_assigned", "nan", "NA", ""])
+def test_levels_that_say_nothing_count_and_are_told(
+    adata: ad.AnnData, level: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    known = adata.obs["third"].astype(str).to_numpy()
+    some = np.arange(adata.n_obs) % 4 == 0
+    adata.obs["type"] = pd.Categorical(np.where(some, level, known))
+    adata.obs["whole"] = known
+    tl.associate(adata, ["type", "whole", "age"])
+    table = stored(adata).loc["ldvae1"]
+    assert table["unknown_share"].to_dict() == {"type": 0.25, "whole": 0.0, "age": 0.0}
+    assert get.associations(adata)["unknown_share"]["ldvae1"]["type"] == 0.25
+    (said,) = caplog.messages
+    assert said.startswith(f"obs['type']: {level!r} (25.0 % of the cells) counts as a level.")
+    # What it says to do: the factor follows the levels that are known closely, which those cells had hidden.
+    obs = adata.obs
+    assert said.endswith(f"To leave these cells out, obs['type'] = obs['type'].mask(obs['type'].isin([{level!r}])).")
+    obs["type"] = obs["type"].mask(obs["type"].isin([level]))
+    caplog.clear()
+    tl.associate(adata, ["type"])
+    assert not caplog.messages
+    assert stored(adata).loc[("ldvae1", "type"), "statistic"] > table.loc["type", "statistic"] + 0.05
+
+
+@pytest.mark.parametrize("level", ["none", "unknown cell type A", "Nanog", "N", "naive"])
+def test_other_levels_are_not_called_unknown(adata: ad.AnnData, level: str, caplog: pytest.LogCaptureFixture) -> None:
+    adata.obs["type"] = np.where(np.arange(adata.n_obs) % 4 == 0, level, "b")
+    tl.associate(adata, ["type"])
+    assert not caplog.messages
+    assert (stored(adata)["unknown_share"] == 0).all()
+
+
+def test_results_of_older_versions_do_not_tell_of_unknown_levels(associated: ad.AnnData) -> None:
+    table = dict(associated.uns["ldvae_associations"])
+    now = get.associations(associated)
+    for name in ("unknown_share", "checksum"):
+        del table[name]
+    associated.uns["ldvae_associations"] = table
+    before = get.associations(associated)
+    assert before["unknown_share"].isna().all()
+    pd.testing.assert_frame_equal(before.drop(columns="unknown_share"), now.drop(columns="unknown_share"))
 
 
 @pytest.mark.parametrize("key", ["third", "text", "flag"])
@@ -130,7 +194,7 @@ def test_missing_values_are_left_out_whatever_the_type(adata: ad.AnnData, values
 
 def test_frame_has_the_strongest_first(associated: ad.AnnData) -> None:
     frame = get.associations(associated)
-    assert frame.columns.tolist() == ["kind", "statistic", "strength", "highest", "lowest"]
+    assert frame.columns.tolist() == ["kind", "statistic", "strength", "highest", "lowest", "unknown_share"]
     assert frame.index.names == ["factor", "key"]
     table = stored(associated)
     statistic = table["statistic"].loc[frame.index]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,14 @@ from sc_ldvae._products import inner
 
 if TYPE_CHECKING:
     from sc_ldvae._typing import Floats, Mask
+
+
+# What people and tools write where they do not know the level of a cell, in small letters and without signs.
+# 'none' is not among them: it says that there is nothing, as of a treatment.
+_UNKNOWN = frozenset(
+    {"", "?", "na", "n/a", "<na>", "nan", "null", "missing", "unknown", "undetermined", "unclassified", "unannotated"}
+    | {"unlabelled", "unlabeled", "unassigned", "not assigned", "not available", "not applicable"}
+)
 
 
 @dataclass(frozen=True)
@@ -27,16 +36,26 @@ class Column:
     levels: tuple[str, ...] | None
     """None for a continuous column."""
 
+    @property
+    def unknown_levels(self) -> list[str]:
+        """Those of the levels that say that the level of a cell is not known."""
+        return [level for level in self.levels or () if re.sub(r"[\s_-]+", " ", level.lower()).strip() in _UNKNOWN]
+
+    @property
+    def unknown_share(self) -> float:
+        """Share of the known cells that have one of those."""
+        unknown = [position for position, level in enumerate(self.levels or ()) if level in self.unknown_levels]
+        return float(np.isin(self.entries, unknown).mean()) if unknown else 0.0
+
 
 def association(column: Column, latent: Floats) -> dict[str, object]:
     """Each factor's association with a column, out of the latent of all cells, n_obs x n_latent."""
-    latent = latent[column.known]
+    latent, told = latent[column.known], {"key": column.key, "unknown_share": column.unknown_share}
     if column.levels is None:
         statistic = _spearman(latent, column.entries)
-        return {"key": column.key, "kind": "continuous", "statistic": statistic, "highest": "", "lowest": ""}
+        return told | {"kind": "continuous", "statistic": statistic, "highest": "", "lowest": ""}
     means, names = _means(latent, column.entries), np.array(column.levels)
-    return {
-        "key": column.key,
+    return told | {
         "kind": "categorical",
         "statistic": _eta_squared(latent, means, column.entries),
         "highest": names[means.argmax(axis=0)],

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 
+from sc_ldvae._said import said
 from sc_ldvae.counts._hints import advice
 from sc_ldvae.counts._structure import sound
 
@@ -93,7 +94,7 @@ def check_no_empty_cell(totals: NDArray[np.floating], names: Sequence[str] | pd.
     if len(empty):
         msg = (
             f"{len(empty)} of {len(totals)} cells have no counts in {name} over the {n_vars} genes of the fit "
-            f"(for example {names[empty[0]]!r}). Remove them, e.g. with "
+            f"(for example {said(names[empty[0]])}). Remove them, e.g. with "
             "sc.pp.filter_cells(adata, min_counts=1), or fit more genes (mask_var)."
         )
         raise ValueError(msg)

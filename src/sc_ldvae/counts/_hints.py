@@ -39,7 +39,8 @@ def advice(matrix: csr_matrix, what: str, name: str) -> str:
 
 
 def _of_decimals(matrix: csr_matrix, rounding: str) -> str:
-    off = float(np.abs(matrix.data - np.rint(matrix.data)).max())
+    away = np.abs(matrix.data - np.rint(matrix.data))
+    off = float(away.max())
     if off < _NEARLY:
         return (
             f"They are within {off:.1g} of integers, as counts are that were computed back from other values: "
@@ -49,7 +50,12 @@ def _of_decimals(matrix: csr_matrix, rounding: str) -> str:
         return f"They look log-normalised: {_LAYER}"
     if _has_ratios_of_counts(matrix, None):
         return f"They look normalised: {_LAYER}"
-    return f"If they are counts that were corrected or estimated, {rounding}, or {_LAYER}"
+    # How much rounding changes. Values that a correction for ambient RNA did not reach are integers.
+    whole, typical = float((away == 0).mean()), float(away[away > 0].mean())
+    return (
+        f"Of the values beside zero {100 * whole:.0f} % are integers, and the others {typical:.2g} away from one on "
+        f"average. If they are counts that were corrected or estimated, {rounding}, or {_LAYER}"
+    )
 
 
 def _has_ratios_of_counts(matrix: csr_matrix, log_base: float | None) -> bool:

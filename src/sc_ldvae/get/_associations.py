@@ -47,8 +47,9 @@ def associations(
     -------
     One row per factor and column of `obs`, indexed by both (`factor`, `key`), with `kind` (``'categorical'``,
     ``'continuous'``), `statistic` (eta squared, or Spearman's correlation), `strength` (square root of eta squared, or
-    the correlation without its sign: on one scale, 0 to 1), and `highest` and `lowest` (levels with the largest and the
-    smallest mean of the factor).
+    the correlation without its sign: on one scale, 0 to 1), `highest` and `lowest` (levels with the largest and the
+    smallest mean of the factor), and `unknown_share` (share of the cells in levels such as ``'unlabelled'``, which
+    count as levels; missing in results that an older version wrote).
 
     Raises
     ------
@@ -62,11 +63,12 @@ def associations(
     >>> sc_ldvae.tl.ldvae(adata, n_latent=3, max_epochs=2, progress=False)
     >>> sc_ldvae.tl.associate(adata)
     >>> sc_ldvae.get.associations(adata, [1]).columns.tolist()
-    ['kind', 'statistic', 'strength', 'highest', 'lowest']
+    ['kind', 'statistic', 'strength', 'highest', 'lowest', 'unknown_share']
     """
     shown, stored = fitted_of(data, key, modality)
     columns = ("key", "kind", "statistic", "highest", "lowest")
-    frame = stored_table(shown, stored, key_added or f"{key}_associations", "associate", columns, factors)
+    later = {"unknown_share": np.nan}
+    frame = stored_table(shown, stored, key_added or f"{key}_associations", "associate", columns, factors, later)
     size = frame["statistic"].abs()
     strength = size.where(frame["kind"] == "continuous", np.sqrt(size))
     frame.insert(columns.index("highest") + 1, "strength", strength)

@@ -10,7 +10,7 @@ from sc_ldvae import record
 from sc_ldvae._arguments import door
 from sc_ldvae._memory import check_memory
 from sc_ldvae.get._per_modality import stacked
-from sc_ldvae.inputs import fitted_of, gene_positions_by_modality, obs_of
+from sc_ldvae.inputs import fitted_of, gene_positions_by_modality, obs_of, told_whose
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,7 +74,8 @@ def feature_correlation(
     n_genes = sum(map(len, chosen.values()))
     check_memory(3 * 8 * n_genes**2, f"The correlation of {n_genes} genes", "Ask for some genes only (genes).")
     # Effects of levels enter linearly: the mean design is the mean over the batches.
-    designs = stored.first.design.matrices(obs_of(shown), stored.first.covariate_settings(batch, None))
+    with told_whose(data, shown):
+        designs = stored.first.design.matrices(obs_of(shown), stored.first.covariate_settings(batch, None))
     design, state = sum(designs[1:], start=designs[0]) / len(designs), record.state_of(shown, stored)
     cells = [LogProportions.of(view, state, design) for view in views.values()]
     names = stacked({name: pd.DataFrame(index=view.genes[chosen[name]]) for name, view in views.items()}).index

@@ -10,7 +10,7 @@ import pandas as pd
 from sc_ldvae import record
 from sc_ldvae._arguments import door
 from sc_ldvae._memory import check_memory
-from sc_ldvae.inputs import gene_positions, obs_of, pick_modality
+from sc_ldvae.inputs import gene_positions, obs_of, pick_modality, told_whose
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,7 +69,9 @@ def likelihood_parameters(
     adata = pick_modality(data, modality)
     stored, obs = record.read(adata, key), obs_of(adata)
     chosen = gene_positions(stored, genes)
-    state, design, groups = record.state_of(adata, stored), stored.design.matrix(obs), stored.groups(obs)
+    state = record.state_of(adata, stored)
+    with told_whose(data, adata):
+        design, groups = stored.design.matrix(obs), stored.groups(obs)
     counts, shape = CountDistribution.of_genes(stored.decoder, chosen), (len(state), len(chosen))
     names = counts.parameter_names
     check_memory(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,7 @@ from sc_ldvae import record
 from sc_ldvae.inputs import factors_shown
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sc_ldvae._typing import Data
 
@@ -23,8 +24,11 @@ def stored_table(
     tool: str,
     columns: Sequence[str],
     factors: Sequence[int | str] | None,
+    later: Mapping[str, float] = MappingProxyType({}),
 ) -> pd.DataFrame:
     """The rows of ``data.uns[name]`` that belong to `factors`: `factor`, whose categories are in order, and `columns`.
+
+    Of columns that came `later`, results of older versions have the value that is given.
 
     Raises
     ------
@@ -33,6 +37,7 @@ def stored_table(
     """
     result = record.read_result(data, name, tool, ("factor", *columns), stored)
     frame = pd.DataFrame({column: np.atleast_1d(result[column]) for column in ("factor", *columns)})
+    frame = frame.assign(**{column: result.get(column, otherwise) for column, otherwise in later.items()})
     chosen = factors_shown(stored, factors)
     absent = [factor for factor in chosen if factor not in set(frame["factor"])]
     if factors is not None and absent:

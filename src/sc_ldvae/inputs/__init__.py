@@ -10,7 +10,17 @@ from sc_ldvae.inputs._files import checkpoint_of, new_file
 from sc_ldvae.inputs._groups import grouped, tests_of
 from sc_ldvae.inputs._joint import Modalities, PerModality
 from sc_ldvae.inputs._layer import Layer, layer_of
-from sc_ldvae.inputs._modality import changed, copied, fitted_of, is_mudata, obs_for, obs_of, pick_modality, pulled
+from sc_ldvae.inputs._modality import (
+    changed,
+    copied,
+    fitted_of,
+    is_mudata,
+    obs_for,
+    obs_of,
+    pick_modality,
+    pulled,
+    told_whose,
+)
 from sc_ldvae.inputs._mudata import check_free, check_mudata, is_view, modality_of
 from sc_ldvae.inputs._names import (
     check_any,
@@ -113,5 +123,6 @@ __all__ = [
     "tests_of",
     "to_decode",
     "to_score",
+    "told_whose",
     "torch_seed",
 ]

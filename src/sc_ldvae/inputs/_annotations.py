@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sc_ldvae.inputs._modality import obs_of
-from sc_ldvae.record import Asked, Categorical, Continuous, Design, numbers
+from sc_ldvae.record import Asked, Categorical, Continuous, Design, ObsError, numbers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -116,7 +116,7 @@ def size_factors(obs: pd.DataFrame, key: str) -> Floats:
         msg = (
             f"size_factor_key: obs[{key!r}] is not above zero in {(values <= 0).sum()} cells, but size factors must be."
         )
-        raise ValueError(msg)
+        raise ObsError(msg)
     return values
 
 
@@ -135,4 +135,4 @@ def _check_sizes(obs: pd.DataFrame, column: Categorical, argument: str) -> None:
             f"{argument}: {level!r} of obs[{column.key!r}] has one cell, too few to fit its effect. "
             "Remove the cell, or merge the level with another."
         )
-        raise ValueError(msg)
+        raise ObsError(msg)

@@ -11,7 +11,7 @@ from sc_ldvae._options import ModelOptions
 from sc_ldvae._typing import UNSET
 from sc_ldvae.inputs._counts import check_object, gene_mask
 from sc_ldvae.inputs._joint import joint_request_of, modalities_of
-from sc_ldvae.inputs._modality import pick_modality
+from sc_ldvae.inputs._modality import pick_modality, told_whose
 from sc_ldvae.inputs._mudata import check_free, check_mudata, is_view
 from sc_ldvae.inputs._request import request_of
 
@@ -90,7 +90,8 @@ class AskedOfOne:
         self.annotations: Annotations
         columns = replace(self.options.columns, size_factor_key=self.given.size_factor_key)
         options = self.options._replace(columns=columns, layer=self.given.layer)
-        request, self.annotations = request_of(self.cells, self.mask, options)
+        with told_whose(self.data, self.cells):
+            request, self.annotations = request_of(self.cells, self.mask, options)
         return request
 
     def write(self, result: Data, keys: record.Keys, new: record.JointFit, others: Mapping[str, Any]) -> None:

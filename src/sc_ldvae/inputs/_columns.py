@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from sc_ldvae._said import said
 from sc_ldvae.assess import Column
-from sc_ldvae.record import column_of, levels_of
+from sc_ldvae.record import ObsError, column_of, levels_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Hashable, Sequence
@@ -29,8 +30,8 @@ def columns_of(obs: pd.DataFrame, keys: Sequence[str] | None, but: Collection[st
     else:
         columns = [column for key in obs if key not in but for column in _usable(obs, key)]
     if not columns:
-        msg = f"keys={keys!r} leaves no column of obs to associate with. Columns: {', '.join(map(repr, obs))}."
-        raise ValueError(msg)
+        msg = f"keys={keys!r} leaves no column of obs to associate with. Columns: {', '.join(map(said, obs))}."
+        raise ObsError(msg)
     return columns
 
 
@@ -38,12 +39,12 @@ def _asked(obs: pd.DataFrame, key: str) -> Column:
     found = column_of(obs, key, "keys")
     if not _has_kind(found):
         msg = f"keys: obs[{key!r}] is {found.dtype}, neither categorical nor numeric. Convert it, or leave it out."
-        raise ValueError(msg)
+        raise ObsError(msg)
     column = _column(found, key)
     problem = _problem(column)
     if problem:
         msg = f"keys: obs[{key!r}] {problem}: there is nothing to associate with. Leave it out."
-        raise ValueError(msg)
+        raise ObsError(msg)
     return column
 
 

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sc_ldvae._lazy import frame_of
+from sc_ldvae._said import said
 from sc_ldvae._typing import UNSET
 from sc_ldvae.counts import NotCountsError, check_no_empty_cell
 from sc_ldvae.inputs._modality import obs_of
 from sc_ldvae.inputs._truth import truth_of
-from sc_ldvae.record import check_view
+from sc_ldvae.record import ObsError, check_view
 from sc_ldvae.stores import source_of
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _FEWEST_CELLS = 2
 # Cells that tell whether all are counts.
 _LOOK = 1000
+_RAW = "adata.raw holds counts: pass adata.raw.to_adata()."
 
 
 def check_object(adata: AnnData) -> None:
@@ -39,7 +41,7 @@ def check_genes(adata: AnnData) -> None:
     """Refuse objects whose genes can't be told apart."""
     if not adata.var_names.is_unique:
         repeated = adata.var_names[adata.var_names.duplicated()][0]
-        msg = f"var_names are not unique (for example {repeated!r}). Call adata.var_names_make_unique() first."
+        msg = f"var_names are not unique (for example {said(repeated)}). Call adata.var_names_make_unique() first."
         raise ValueError(msg)
 
 
@@ -53,7 +55,7 @@ def gene_mask(adata: AnnData, mask_var: Mask | Sequence[bool] | str | Unset | No
         return np.ones(adata.n_vars, dtype=bool)
     if isinstance(mask_var, str):
         if mask_var not in var:
-            msg = f"mask_var={mask_var!r} is not a column of var. Columns: {', '.join(map(repr, var)) or 'none'}."
+            msg = f"mask_var={mask_var!r} is not a column of var. Columns: {', '.join(map(said, var)) or 'none'}."
             raise ValueError(msg)
         name = f"mask_var: var[{mask_var!r}]"
     values = var[mask_var] if isinstance(mask_var, str) else mask_var
@@ -74,14 +76,15 @@ def counts_of(adata: AnnData, layer: str | None, genes: Positions, *, may_be_emp
     """
     if layer is not None and layer not in adata.layers:
         # From anndata 0.13 on, X is the layer None.
-        known = ", ".join(repr(name) for name in list(adata.layers.keys()) if name is not None)
+        known = ", ".join(said(name) for name in list(adata.layers.keys()) if name is not None)
         msg = f"layer={layer!r} is not in layers. Layers: {known or 'none'}."
         raise ValueError(msg)
     check_view(adata)
     name = "X" if layer is None else f"layers[{layer!r}]"
     matrix = adata.X if layer is None else adata.layers[layer]
     if matrix is None:
-        msg = "X is empty. Name the layer that holds the counts, e.g. layer='counts'."
+        to_do = _RAW if _raw_holds_counts(adata) else "Name the layer that holds the counts, e.g. layer='counts'."
+        msg = f"X is empty. {to_do}"
         raise ValueError(msg)
     everything = np.array_equal(genes, np.arange(adata.n_vars))
     try:
@@ -89,7 +92,7 @@ def counts_of(adata: AnnData, layer: str | None, genes: Positions, *, may_be_emp
     except NotCountsError as error:
         error.cell, error.gene = str(adata.obs_names[int(error.cell)]), str(adata.var_names[genes[int(error.gene)]])
         if _raw_holds_counts(adata):
-            error.to_do = "adata.raw holds counts: pass adata.raw.to_adata()."
+            error.to_do = _RAW
         raise
     if not may_be_empty:
         check_no_empty_cell(source.totals, adata.obs_names, source.n_vars, name)
@@ -110,9 +113,12 @@ def split(adata: AnnData, train_size: float | str, rng: np.random.Generator) -> 
         obs = obs_of(adata)
         if train_size not in obs:
             msg = f"train_size={train_size!r} must name a boolean column of obs (True: train) or be a number up to 1."
-            raise ValueError(msg)
+            raise ObsError(msg)
         name = f"train_size: obs[{train_size!r}]"
-        held_out = ~truth_of(obs[train_size], name, adata.n_obs, "cells", "True: train.")
+        try:
+            held_out = ~truth_of(obs[train_size], name, adata.n_obs, "cells", "True: train.")
+        except ValueError as error:
+            raise ObsError(str(error)) from error
     else:
         if not 0 < train_size <= 1:
             msg = f"train_size must be above 0 and at most 1, but is {train_size}."

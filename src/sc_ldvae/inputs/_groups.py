@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
-from sc_ldvae.inputs._modality import obs_for
+from sc_ldvae.inputs._modality import obs_for, pick_modality, told_whose
 from sc_ldvae.inputs._names import check_once
 from sc_ldvae.record import column_of, levels_of
 
@@ -22,7 +22,8 @@ _FEWEST_CELLS = 2
 def grouped(data: Data, modality: str | None, groupby: str) -> tuple[np.ndarray, list[str]]:
     """Group of each cell, -1 without one, and the names of the groups; of a modality also by what its MuData knows."""
     obs = obs_for(data, modality)
-    return levels_of(column_of(obs, groupby, "groupby"), groupby, "groupby")
+    with told_whose(data, data if modality is None else pick_modality(data, modality), and_all=True):
+        return levels_of(column_of(obs, groupby, "groupby"), groupby, "groupby")
 
 
 def tests_of(

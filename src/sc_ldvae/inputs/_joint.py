@@ -13,7 +13,7 @@ from sc_ldvae._typing import UNSET
 from sc_ldvae.counts import Cells, NotCountsError
 from sc_ldvae.inputs._annotations import Annotations, annotations_of, size_factors
 from sc_ldvae.inputs._counts import check_genes, counts_of, gene_mask
-from sc_ldvae.inputs._modality import obs_of
+from sc_ldvae.inputs._modality import obs_of, told_whose
 from sc_ldvae.inputs._mudata import modality_of
 from sc_ldvae.inputs._names import examples
 from sc_ldvae.inputs._numbers import device_of
@@ -137,7 +137,8 @@ def joint_request_of(
         raise ValueError(msg)
     check_schedule(asked.schedule)
     check_model(asked.model, max(int(one.mask.sum()) for one in modalities))
-    annotations = annotations_of(mdata, replace(asked.columns, size_factor_key=None))
+    with told_whose(mdata, mdata):
+        annotations = annotations_of(mdata, replace(asked.columns, size_factor_key=None))
     of_each = []
     for one in modalities:
         with named(one.name):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -11,9 +12,10 @@ from anndata import AnnData, Raw
 from sc_ldvae import record
 from sc_ldvae._lazy import frame_of
 from sc_ldvae._quiet import quiet
+from sc_ldvae._said import said
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from sc_ldvae._typing import Data
 
@@ -35,11 +37,11 @@ def pick_modality(data: Data, modality: str | None) -> AnnData:
         return data
     modalities = _modalities(data)
     if modality is None:
-        names = ", ".join(map(repr, modalities))
+        names = ", ".join(map(said, modalities))
         msg = f"data is a MuData, and this is asked of one of its modalities. Pass modality, one of {names}."
         raise ValueError(msg)
     if modality not in modalities:
-        msg = f"modality={modality!r} is not in the MuData. Name one of {', '.join(map(repr, modalities))}."
+        msg = f"modality={modality!r} is not in the MuData. Name one of {', '.join(map(said, modalities))}."
         raise ValueError(msg)
     adata = modalities[modality]
     if not isinstance(adata, AnnData):
@@ -65,6 +67,31 @@ def _modalities(data: object) -> Mapping[str, object]:
 def obs_of(adata: Data) -> pd.DataFrame:
     """The annotation of the cells, in memory."""
     return frame_of(adata.obs)
+
+
+@contextmanager
+def told_whose(data: Data, whose: Data, *, and_all: bool = False) -> Iterator[None]:
+    """Sentences about obs say whose they mean, where there are several: the MuData's, or that of a modality in it.
+
+    Parameters
+    ----------
+    data
+        What was passed.
+    whose
+        The AnnData in it whose obs is read; anything else that is made of a MuData has the MuData's.
+    and_all
+        What only the MuData has is read beside it.
+    """
+    try:
+        yield
+    except record.ObsError as error:
+        if not is_mudata(data):
+            raise
+        own = next((f"modality {said(name)}" for name, adata in _modalities(data).items() if adata is whose), "")
+        told = (f"{own} and its MuData" if and_all else own) if own else "the MuData"
+        msg = f"In {told}: {error}"
+        # Whoever called this within such a context of his own has nothing to add.
+        raise ValueError(msg) from error
 
 
 def pulled(data: Data) -> set[str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from anndata import AnnData
 
+from sc_ldvae._said import said
 from sc_ldvae.inputs._modality import is_mudata
 from sc_ldvae.inputs._names import examples
 from sc_ldvae.record import fits_in, joint_fits_in
@@ -41,7 +42,7 @@ def check_mudata(data: Data, argument: str) -> MuData:
         raise ValueError(msg)
     if not mdata.obs_names.is_unique:
         repeated = mdata.obs_names[mdata.obs_names.duplicated()][0]
-        msg = f"obs_names of the MuData are not unique (for example {repeated!r}). Give each cell its own name."
+        msg = f"obs_names of the MuData are not unique (for example {said(repeated)}). Give each cell its own name."
         raise ValueError(msg)
     return mdata
 
@@ -55,15 +56,15 @@ def modality_of(mdata: MuData, name: str) -> tuple[AnnData, NDArray[np.int64]]:
         If there is no such modality, or if its cells can't be found by their names.
     """
     if name not in mdata.mod:
-        msg = f"modalities: {name!r} is not in the MuData. Name some of {', '.join(map(repr, mdata.mod))}."
+        msg = f"modalities: {name!r} is not in the MuData. Name some of {', '.join(map(said, mdata.mod))}."
         raise ValueError(msg)
     adata = mdata.mod[name]
     if not isinstance(adata, AnnData):
         msg = f"modalities: {name!r} is a {type(adata).__name__}, but must be an AnnData."
         raise TypeError(msg)
     if not adata.obs_names.is_unique:
-        repeated = adata.obs_names[adata.obs_names.duplicated()][0]
-        msg = f"obs_names of modality {name!r} are not unique (for example {repeated!r}). Give each cell its own name."
+        repeated = said(adata.obs_names[adata.obs_names.duplicated()][0])
+        msg = f"obs_names of modality {name!r} are not unique (for example {repeated}). Give each cell its own name."
         raise ValueError(msg)
     strangers = adata.obs_names[mdata.obs_names.get_indexer(adata.obs_names) < 0]
     if len(strangers):

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from sc_ldvae._said import said
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -122,14 +124,14 @@ def fitted_places(adata: AnnData, stored: Record, level: int = logging.WARNING) 
 
 def examples(names: np.ndarray) -> str:
     """The first few."""
-    return ", ".join(map(repr, names[:_EXAMPLES].tolist())) + (", ..." if len(names) > _EXAMPLES else "")
+    return ", ".join(map(said, names[:_EXAMPLES].tolist())) + (", ..." if len(names) > _EXAMPLES else "")
 
 
 def check_once(names: pd.Index[str], argument: str) -> None:
     """Refuse names that are given twice."""
     repeated = names[names.duplicated()]
     if len(repeated):
-        msg = f"{argument} holds {repeated[0]!r} more than once. Name each once."
+        msg = f"{argument} holds {said(repeated[0])} more than once. Name each once."
         raise ValueError(msg)
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from sc_ldvae._said import said
+
 if TYPE_CHECKING:
     from sc_ldvae._typing import Floats
 
@@ -37,7 +39,8 @@ def targets_of(net: object, genes: pd.Index, tmin: int, *, independent: bool) ->
     ]
     uniform = n_targets.index[np.ptp(weights, axis=0) == 0]
     if len(uniform):
-        msg = f"net gives all fitted genes the same weight in the source {uniform[0]!r}: nothing to compare. Remove it."
+        source = said(uniform[0])
+        msg = f"net gives all fitted genes the same weight in the source {source}: nothing to compare. Remove it."
         raise ValueError(msg)
     if independent and np.linalg.matrix_rank(weights - weights.mean(axis=0)) < len(n_targets):
         msg = (
@@ -56,7 +59,7 @@ def _checked(net: object) -> pd.DataFrame:
     absent = [column for column in ("source", "target") if column not in net]
     if absent:
         msg = (
-            f"net has no column {absent[0]!r}. Columns: {', '.join(map(repr, net)) or 'none'}. "
+            f"net has no column {absent[0]!r}. Columns: {', '.join(map(said, net)) or 'none'}. "
             f"Rename one: net.rename(columns={{...: {absent[0]!r}}})."
         )
         raise ValueError(msg)
@@ -68,7 +71,9 @@ def _checked(net: object) -> pd.DataFrame:
     twice = checked.duplicated(["source", "target"])
     if twice.any():
         source, target = checked.loc[twice, ["source", "target"]].iloc[0]
-        msg = f"net gives different weights to the target {target!r} of the source {source!r}. Keep one of them."
+        msg = (
+            f"net gives different weights to the target {said(target)} of the source {said(source)}. Keep one of them."
+        )
         raise ValueError(msg)
     return checked
 
@@ -80,10 +85,12 @@ def _numbers(net: pd.DataFrame) -> Floats:
     bad = ~np.isfinite(numbers)
     if bad.any():
         example = net["weight"].to_numpy()[bad][0]
-        msg = f"net has weights that are not finite numbers (for example {example!r}). Remove them, or give numbers."
+        msg = (
+            f"net has weights that are not finite numbers (for example {said(example)}). Remove them, or give numbers."
+        )
         raise ValueError(msg)
     return numbers
 
 
 def _mismatch(strangers: pd.Series, genes: pd.Index) -> str:
-    return f" (not {strangers.iloc[0]!r}; a fitted gene is {str(genes[0])!r})" if len(strangers) else ""
+    return f" (not {said(strangers.iloc[0])}; a fitted gene is {str(genes[0])!r})" if len(strangers) else ""

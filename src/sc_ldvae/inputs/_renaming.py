@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sc_ldvae._lazy import frame_of
+from sc_ldvae._said import said
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,7 +29,7 @@ def new_names_of(adata: AnnData, names: Mapping[str, str] | str) -> dict[str, st
 def _column(adata: AnnData, key: str) -> list[str]:
     var = frame_of(adata.var)
     if key not in var.columns:
-        msg = f"names={key!r} is not a column of var. Columns: {', '.join(map(repr, var.columns)) or 'none'}."
+        msg = f"names={key!r} is not a column of var. Columns: {', '.join(map(said, var.columns)) or 'none'}."
         raise ValueError(msg)
     n_missing = int(var[key].isna().sum())
     if n_missing:
@@ -40,8 +41,6 @@ def _column(adata: AnnData, key: str) -> list[str]:
     column: list[Any] = var[key].tolist()
     other = [name for name in column if not isinstance(name, str)]
     if other:
-        msg = (
-            f"names={key!r}: var[{key!r}] holds {other[0]!r}, but names of genes are text. Make it text: .astype(str)."
-        )
+        msg = f"names={key!r}: var[{key!r}] holds {said(other[0])}, but names of genes are text. Make it text: .astype(str)."
         raise ValueError(msg)
     return column

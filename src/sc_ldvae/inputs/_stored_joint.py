@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from sc_ldvae._said import said
 from sc_ldvae.counts import Cells, InMemory
 from sc_ldvae.inputs._annotations import Annotations
 from sc_ldvae.inputs._joint import named
 from sc_ldvae.inputs._layer import Layer, layer_of
-from sc_ldvae.inputs._modality import obs_of
+from sc_ldvae.inputs._modality import obs_of, told_whose
 from sc_ldvae.inputs._mudata import check_mudata, modality_of
 from sc_ldvae.inputs._numbers import device_of
 from sc_ldvae.inputs._stored import MissingGenes, Scorable, check_missing_genes, fitted_counts, sized
@@ -46,7 +47,8 @@ def for_joint_encoder(mdata: MuData, stored: JointRecord, layer: Layer, missing_
 def for_joint_likelihood(mdata: MuData, stored: JointRecord, layer: Layer) -> Scorable:
     """The same with all that the likelihood depends on."""
     first = stored.first
-    known = Annotations(obs_of(mdata), first.design, first.labels, None).arrays()
+    with told_whose(mdata, mdata):
+        known = Annotations(obs_of(mdata), first.design, first.labels, None).arrays()
     return _scorable(mdata, stored, layer, "error", known)
 
 
@@ -94,9 +96,10 @@ def _check_some(mdata: MuData, stored: JointRecord, places: NDArray[np.int64]) -
     none = (places < 0).all(1)
     if none.any():
         names = ", ".join(map(repr, stored.modalities))
+        example = said(mdata.obs_names[none][0])
         msg = (
-            f"{none.sum()} of {len(none)} cells (for example {mdata.obs_names[none][0]!r}) have none of the modalities "
-            f"of the fit: {names}. Take them out."
+            f"{none.sum()} of {len(none)} cells (for example {example}) have none of the modalities of the fit: "
+            f"{names}. Take them out."
         )
         raise ValueError(msg)
 

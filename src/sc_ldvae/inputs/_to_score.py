@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sc_ldvae.inputs._layer import Layer, layer_of
-from sc_ldvae.inputs._modality import fitted_of
+from sc_ldvae.inputs._modality import fitted_of, told_whose
 from sc_ldvae.inputs._numbers import check_key, check_whole
 from sc_ldvae.inputs._stored import for_likelihood
 from sc_ldvae.inputs._stored_joint import for_joint_likelihood
@@ -36,4 +36,5 @@ def to_score(
     found, stored = fitted_of(data, key, modality)
     if not isinstance(stored, Record):
         return found, for_joint_likelihood(found, stored, layer)
-    return found, for_likelihood(found, stored, layer_of(layer))
+    with told_whose(data, found):
+        return found, for_likelihood(found, stored, layer_of(layer))

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from sc_ldvae._said import said
+
 if TYPE_CHECKING:
     from sc_ldvae._typing import Mask
 
@@ -36,6 +38,6 @@ def truth_of(values: Any, name: str, n: int, of: str, advice: str) -> Mask:  # n
         raise ValueError(msg.strip())
     if not pd.api.types.is_bool_dtype(column.dtype) and not all(isinstance(one, bool) for one in column):
         first = column.tolist()[0]
-        msg = f"{name} must be boolean, but holds {first!r} ({column.dtype}). Make it True or False. {advice}"
+        msg = f"{name} must be boolean, but holds {said(first)} ({column.dtype}). Make it True or False. {advice}"
         raise ValueError(msg.strip())
     return column.to_numpy(dtype=bool)

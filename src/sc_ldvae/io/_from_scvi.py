@@ -8,6 +8,7 @@ import numpy as np
 
 from sc_ldvae import inputs, record
 from sc_ldvae._arguments import door
+from sc_ldvae._said import said
 from sc_ldvae._typing import UNSET, Unset
 from sc_ldvae.io._trained_scvi import TrainedScvi
 
@@ -120,11 +121,11 @@ def _columns(adata: AnnData, genes: pd.Index) -> NDArray[np.intp]:
     """Position among `genes` of each of var_names, -1 for others."""
     if not genes.is_unique:
         repeated = genes[genes.duplicated()][0]
-        msg = f"model has several genes of the name {repeated!r}, so they can't be found in data."
+        msg = f"model has several genes of the name {said(repeated)}, so they can't be found in data."
         raise ValueError(msg)
     missing = genes.difference(adata.var_names, sort=False).tolist()
     if missing:
-        names = ", ".join(map(repr, missing[:_EXAMPLES])) + (", ..." if len(missing) > _EXAMPLES else "")
+        names = ", ".join(map(said, missing[:_EXAMPLES])) + (", ..." if len(missing) > _EXAMPLES else "")
         what = f"data lacks {len(missing)} of the {len(genes)} genes of the model ({names})"
         msg = f"{what}. Pass the data that it was trained on."
         raise ValueError(msg)

@@ -12,6 +12,7 @@ import numpy as np
 from sc_ldvae._arguments import door
 from sc_ldvae._lazy import frame_of
 from sc_ldvae._quiet import quiet
+from sc_ldvae._said import said
 from sc_ldvae.io._reading import reading
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def _lazy(store: Any) -> AnnData:  # noqa: ANN401  a path, or a group of zarr
         raise ImportError(msg) from error
     if not isinstance(store, str | PathLike):
         if not hasattr(store, "attrs"):
-            msg = f"paths names {store!r}, which is neither a file nor a group of zarr. Give the names of files."
+            msg = f"paths names {said(store)}, which is neither a file nor a group of zarr. Give the names of files."
             raise TypeError(msg)
         return read_lazy(store)
     path = Path(store)
@@ -134,12 +135,12 @@ def _places(genes: Any, part: AnnData, name: str, first: str) -> np.ndarray:  # 
     for index, where in ((genes, first), (part.var_names, name)):
         if not index.is_unique:
             repeated = index[index.duplicated()][0]
-            msg = f"paths: var_names of {where} are not unique (for example {repeated!r}). Make them unique first."
+            msg = f"paths: var_names of {where} are not unique (for example {said(repeated)}). Make them unique first."
             raise ValueError(msg)
     for index, other, where, beside in ((genes, part.var_names, name, first), (part.var_names, genes, first, name)):
         missing = index.difference(other)
         if len(missing):
-            shown = ", ".join(map(repr, missing[:_SHOWN])) + (", ..." if len(missing) > _SHOWN else "")
+            shown = ", ".join(map(said, missing[:_SHOWN])) + (", ..." if len(missing) > _SHOWN else "")
             msg = f"paths: {len(missing)} genes of {beside} are not in {where} ({shown}). Give files of the same genes."
             raise ValueError(msg)
     return part.var_names.get_indexer(genes)

@@ -10,6 +10,7 @@ from anndata import AnnData
 from anndata.utils import make_index_unique
 from scipy.sparse import csr_matrix
 
+from sc_ldvae._said import said
 from sc_ldvae.io._reading import reading
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def _genomes_of_features(matrix: h5py.Group) -> list[str]:
 
 
 def _check_genome(genome: str | None, genomes: list[str], path: Path, *, must_choose: bool) -> None:
-    known = ", ".join(map(repr, genomes)) or "none"
+    known = ", ".join(map(said, genomes)) or "none"
     if genome is not None and genome not in genomes:
         msg = f"genome={genome!r} is not in {path}. Genomes there: {known}."
         raise ValueError(msg)
@@ -121,7 +122,7 @@ def _counted(var: Columns, genome: str | None, path: Path) -> np.ndarray:
     kinds = var["feature_types"]
     counted = kinds == _COUNTED
     if not counted.any():
-        others = ", ".join(map(repr, sorted(set(kinds))))
+        others = ", ".join(map(said, sorted(set(kinds))))
         msg = f"{path} holds no counts of genes ({_COUNTED!r}), but {others or 'nothing'}."
         raise OSError(msg)
     return np.flatnonzero(counted if genome is None else counted & (var["genome"] == genome))

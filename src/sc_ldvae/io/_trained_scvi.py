@@ -14,6 +14,7 @@ from anndata import AnnData
 
 from sc_ldvae import record
 from sc_ldvae._options import ModelOptions
+from sc_ldvae._said import said
 from sc_ldvae.io._scvi import HISTORY, LIKELIHOODS, beside, linear_scvi_class, undisturbed
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ class TrainedScvi:
             raise ValueError(msg)
         if module.gene_likelihood not in LIKELIHOODS:
             known = ", ".join(map(repr, LIKELIHOODS))
-            msg = f"model has gene_likelihood={module.gene_likelihood!r}, but must have one of {known}."
+            msg = f"model has gene_likelihood={said(module.gene_likelihood)}, but must have one of {known}."
             raise ValueError(msg)
 
     def _field(self, name: str) -> Mapping[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, get_args
 
 from sc_ldvae._options import Dispersion, LatentDistribution
+from sc_ldvae._said import said
 from sc_ldvae.nn._log_probs import LOG_PROBS
 
 if TYPE_CHECKING:
@@ -32,5 +33,5 @@ def check_choices(dispersion: str, gene_likelihood: str, latent_distribution: st
         ("latent_distribution", latent_distribution, get_args(LatentDistribution)),
     ):
         if value not in choices:
-            msg = f"{name}={value!r} is unknown. Choose one of {', '.join(map(repr, choices))}."
+            msg = f"{name}={said(value)} is unknown. Choose one of {', '.join(map(repr, choices))}."
             raise ValueError(msg)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sc_ldvae import get, record
+from sc_ldvae._said import said
 from sc_ldvae.inputs import pick_modality
 from sc_ldvae.pl._ends import Panel, check_kind, draw
 from sc_ldvae.pl._figure import finish, plot
@@ -119,7 +120,7 @@ def _of_covariate(frame: pd.DataFrame, covariate: str | None, key: str) -> pd.Da
         return frame
     known = frame.columns.get_level_values("covariate")
     if covariate not in known:
-        msg = f"covariate={covariate!r} is none of the fit's: {', '.join(map(repr, known.unique()))}."
+        msg = f"covariate={covariate!r} is none of the fit's: {', '.join(map(said, known.unique()))}."
         raise ValueError(msg)
     return frame.loc[:, known == covariate]
 

@@ -68,11 +68,11 @@ def factors(
     and the like after :func:`sc_ldvae.tl.explained_deviance`, else as the fit measured it; its score, after
     :func:`sc_ldvae.tl.stability`; and, after :func:`sc_ldvae.tl.associate`, the column of `obs` that it follows most
     closely, with eta squared or Spearman's correlation (rho) and the levels in which the factor is highest and lowest.
+    None is named whose eta or rho squared is below 0.1: nine tenths of the factor are something else.
 
     All tiles have the same colours and scales. Colours are symmetric around zero and end at the 99th percentile of the
-    absolute values shown. Cells with values far from zero lie on top.
-
-    Of a joint fit, a tile has genes of each modality, under what the factor explains of its deviance.
+    absolute values shown. Cells with values far from zero lie on top. Of a joint fit, a tile has genes of each
+    modality, under what the factor explains of its deviance.
 
     Parameters
     ----------
@@ -81,9 +81,8 @@ def factors(
     factors
         Factors by number from 1 or by name; all that have not vanished if None.
     basis
-        Entry of `obsm` whose first two columns place the cells, such as ``'X_umap'``. By default ``'X_umap'``, if there
-        is none ``'X_tsne'``, and if there is none either the first two factors. Of a joint fit, an entry of the MuData,
-        or else of the first of its modalities that has it, whose cells are shown.
+        Entry of `obsm` whose first two columns place the cells; by default ``'X_umap'``, ``'X_tsne'``, or the first two
+        factors. Of a joint fit, of the MuData, or else of its first modality that has it, whose cells are shown.
     n_genes
         Number of genes per factor and direction, of a joint fit in each modality.
     by

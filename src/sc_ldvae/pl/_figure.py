@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import numpy as np
 
 from sc_ldvae._arguments import door
+from sc_ldvae._said import said
 from sc_ldvae.pl._save import check_save, write
 from sc_ldvae.pl._text import literal
 
@@ -89,7 +90,7 @@ def _check_axes(axis: Any) -> None:  # noqa: ANN401  it is yet to be checked
     from matplotlib.axes import Axes
 
     if not isinstance(axis, Axes):
-        msg = f"ax holds {axis!r}, a {type(axis).__name__}, but must be matplotlib Axes or a list or array of them."
+        msg = f"ax holds {said(axis)}, a {type(axis).__name__}, but must be matplotlib Axes or a list or array of them."
         raise TypeError(msg)
     if axis.get_figure() is None:
         msg = "ax holds axes that were taken out of their figure. Give axes of a figure."

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from sc_ldvae.assess import Method
 
 
+# Share of a factor's variance (for a number, of its ranks) below which a column does not say what the factor is: nine
+# tenths of it are something else, and the closest of many columns may come near a tenth by chance.
+_WORTH_NAMING = 0.1
+
+
 def notes(
     whose: Data,
     names: list[str],
@@ -61,7 +66,7 @@ def _measures(
 def _followed(
     whose: Data, names: list[str], keys: Sequence[str] | str | None, rotation: Method | None, key: str
 ) -> dict[str, str]:
-    """What each factor goes with, if that was asked."""
+    """What each factor goes with, if that was asked, and if it is close enough to be named."""
     if rotation is not None and keys is not None:
         msg = (
             f"keys={keys!r}: associations are of factors without rotation={rotation!r}. Leave one of them out, or "
@@ -79,6 +84,7 @@ def _followed(
             raise ValueError(msg)
         frame = frame[frame["key"].isin(keys)]
     # The first is the strongest.
+    frame = frame[frame["strength"] ** 2 >= _WORTH_NAMING]
     rows = frame.drop_duplicates("factor").set_index("factor").to_dict("index")
     return {str(name): _sentence(row) for name, row in rows.items()}
 

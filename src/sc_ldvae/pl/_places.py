@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from sc_ldvae._said import said
 from sc_ldvae.pl._text import shown
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class Places(NamedTuple):
             # A single factor puts its cells on a line.
             return cls(np.pad(latent, ((0, 0), (0, 1)))[:, :2], ("Factor 1", "Factor 2" if latent.shape[1] > 1 else ""))
         if basis not in found:
-            msg = f"basis={basis!r} is not in obsm. Choose one of {', '.join(map(repr, found))}."
+            msg = f"basis={basis!r} is not in obsm. Choose one of {', '.join(map(said, found))}."
             raise ValueError(msg)
         holder = found[basis]
         positions = np.asarray(holder.obsm[basis])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from sc_ldvae._options import Levels
-from sc_ldvae.record._obs import check_present, levels_of, numbers, whole_column
+from sc_ldvae.record._obs import ObsError, check_present, levels_of, numbers, whole_column
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,7 +60,7 @@ class Categorical:
                 f"{argument}: obs[{key!r}] has {len(levels)} levels, as many as there are cells. "
                 "Name a column that groups cells."
             )
-            raise ValueError(msg)
+            raise ObsError(msg)
         return cls(key, levels)
 
     def codes(self, obs: pd.DataFrame) -> NDArray[np.int64]:
@@ -79,7 +79,7 @@ class Categorical:
                 f"obs[{self.key!r}] has the level {unseen[0]!r}, which the fit has not seen: its effect is unknown. "
                 f"Levels of the fit: {', '.join(map(repr, self.levels))}."
             )
-            raise ValueError(msg)
+            raise ObsError(msg)
         return np.array([self.levels.index(level) for level in levels], dtype=np.int64)[codes]
 
     def settings(self, obs: pd.DataFrame, level: Setting) -> list[NDArray[np.float64]]:
@@ -123,10 +123,10 @@ class Continuous:
         # What differs by rounding alone does not differ.
         if np.ptp(values / (largest or 1)) <= _ROUNDING:
             msg = f"{argument}: obs[{key!r}] is {values[0]:.4g} in every cell: there is no effect to fit. Leave it out."
-            raise ValueError(msg)
+            raise ObsError(msg)
         if largest > _LARGEST:
             msg = f"{argument}: obs[{key!r}] holds {largest:.4g}, too large to compute with. Take another unit."
-            raise ValueError(msg)
+            raise ObsError(msg)
         return cls(key, float(values.mean()), float(values.std()))
 
     def values(self, obs: pd.DataFrame) -> NDArray[np.float64]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sc_ldvae._said import said
 from sc_ldvae.record._any_record import AnyRecord
 from sc_ldvae.record._entry import Sizes, checked, double, text, whole
 from sc_ldvae.record._keys import DEFAULT, Keys
@@ -121,7 +122,7 @@ def read_joint(mdata: MuData, key: str = DEFAULT) -> JointRecord:
     """
     fits = joint_fits_in(mdata)
     if key not in fits:
-        found = ", ".join(map(repr, fits)) or "none"
+        found = ", ".join(map(said, fits)) or "none"
         msg = (
             f"uns[{key!r}] of the MuData holds no joint fit. Fit one with sc_ldvae.tl.ldvae(modalities=), name it with "
             f"key=, or name the modality that was fitted alone (modality=). Joint fits here: {found}."

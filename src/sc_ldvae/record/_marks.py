@@ -8,9 +8,11 @@ import numpy as np
 import pandas as pd
 
 from sc_ldvae._lazy import frame_of
+from sc_ldvae._said import said
 from sc_ldvae.record._obs import column_of
 from sc_ldvae.record._plain import plain
 from sc_ldvae.record._read import fits_in
+from sc_ldvae.record._scores import scores_in
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -65,7 +67,7 @@ def held_out(adata: Data, stored: Record | JointRecord) -> Mask:
     missing = pd.isna(column)
     truth = [True if gone else _TRUTH.get(value) for value, gone in zip(column.tolist(), missing, strict=True)]
     if None in truth:
-        msg = f"obs[{key!r}] says which cells were held out, but holds {column[truth.index(None)]!r}. Put it back."
+        msg = f"obs[{key!r}] says which cells were held out, but holds {said(column[truth.index(None)])}. Put it back."
         raise ValueError(msg)
     return np.array(truth, dtype=bool)
 
@@ -76,14 +78,15 @@ def fit_column(stored: Record | JointRecord, n_obs: int) -> pd.Categorical[str]:
 
 
 def columns_in(adata: Data) -> set[str]:
-    """Columns of obs in which fits keep what is about themselves, and not about the cells."""
-    kept = ("held_out", "fit")
-    return {
+    """Columns of obs that fits and scores by them have left there: they are not what is known of the cells."""
+    fits, kept = fits_in(adata), ("library", "held_out", "fit")
+    of_fits = {
         str(plain(content["keys"][name], name))
-        for content in fits_in(adata).values()
+        for content in fits.values()
         for name in kept
         if name in content.get("keys", {})
     }
+    return of_fits.union(*(scores_in(adata, key) for key in fits))
 
 
 def fits(adata: Data, stored: Record | JointRecord) -> NDArray[np.object_]:

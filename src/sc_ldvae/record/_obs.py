@@ -7,8 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from sc_ldvae._said import said
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+class ObsError(ValueError):
+    """A column of obs is not what is needed. Whose obs it is, somebody adds who knows."""
 
 
 def numbers(obs: pd.DataFrame, key: str, argument: str) -> NDArray[np.float64]:
@@ -16,18 +22,18 @@ def numbers(obs: pd.DataFrame, key: str, argument: str) -> NDArray[np.float64]:
 
     Raises
     ------
-    ValueError
+    ObsError
         If it is not such a column; the sentence names `argument`.
     """
     column = whole_column(obs, key, argument)
     kinds = pd.api.types
     if not kinds.is_numeric_dtype(column) or kinds.is_bool_dtype(column) or kinds.is_complex_dtype(column):
         msg = f"{argument}: obs[{key!r}] has the type {column.dtype}, but must hold numbers."
-        raise ValueError(msg)
+        raise ObsError(msg)
     values = column.to_numpy(dtype=np.float64)
     if not np.isfinite(values).all():
         msg = f"{argument}: obs[{key!r}] is infinite in {(~np.isfinite(values)).sum()} cells."
-        raise ValueError(msg)
+        raise ObsError(msg)
     return values
 
 
@@ -36,7 +42,7 @@ def levels_of(column: pd.Series[Any], key: str, argument: str) -> tuple[NDArray[
 
     Raises
     ------
-    ValueError
+    ObsError
         If they are no levels, or if some can't be told apart by their names.
     """
     values: Any = column.array
@@ -45,13 +51,14 @@ def levels_of(column: pd.Series[Any], key: str, argument: str) -> tuple[NDArray[
     try:
         levels = pd.Categorical(values).remove_unused_categories()
     except (TypeError, ValueError, NotImplementedError) as error:
-        msg = f"{argument}: obs[{key!r}] holds {column.iloc[0]!r}, which can't be a level. Make it text or a category."
-        raise ValueError(msg) from error
+        example = said(column.iloc[0])
+        msg = f"{argument}: obs[{key!r}] holds {example}, which can't be a level. Make it text or a category."
+        raise ObsError(msg) from error
     names = [str(level) for level in levels.categories]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         msg = f"{argument}: obs[{key!r}] has different levels that read {twice!r} as text. Rename one of them."
-        raise ValueError(msg)
+        raise ObsError(msg)
     return levels.codes.astype(np.int64), names
 
 
@@ -69,7 +76,7 @@ def check_present(obs: pd.DataFrame, key: str) -> None:
     """Refuse cells of which nobody says what the fit knows of each."""
     if key not in obs.columns:
         msg = f"The fit knows each cell's {key!r}, but obs has no such column. Add it, as the fit knows it."
-        raise ValueError(msg)
+        raise ObsError(msg)
 
 
 def column_of(obs: pd.DataFrame, key: str, argument: str) -> pd.Series[Any]:
@@ -77,16 +84,16 @@ def column_of(obs: pd.DataFrame, key: str, argument: str) -> pd.Series[Any]:
 
     Raises
     ------
-    ValueError
+    ObsError
         If there is none, or more than one.
     """
     if key not in obs.columns:
-        msg = f"{argument}={key!r} is not a column of obs. Columns: {', '.join(map(repr, obs.columns)) or 'none'}."
-        raise ValueError(msg)
+        msg = f"{argument}={key!r} is not a column of obs. Columns: {', '.join(map(said, obs.columns)) or 'none'}."
+        raise ObsError(msg)
     times = int((obs.columns == key).sum())
     if times > 1:
         msg = f"{argument}: obs holds {key!r} {times} times. Give each column its own name."
-        raise ValueError(msg)
+        raise ObsError(msg)
     return obs[key]
 
 
@@ -96,5 +103,5 @@ def whole_column(obs: pd.DataFrame, key: str, argument: str) -> pd.Series[Any]:
     n_missing = int(column.isna().sum())
     if n_missing:
         msg = f"{argument}: obs[{key!r}] is missing in {n_missing} cells. Fill these values or leave those cells out."
-        raise ValueError(msg)
+        raise ObsError(msg)
     return column

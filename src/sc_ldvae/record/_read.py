@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sc_ldvae._said import said
 from sc_ldvae.record._keys import DEFAULT, Keys
 from sc_ldvae.record._record import Record
 from sc_ldvae.record._sealed import SCHEMA_VERSION, checked
@@ -38,7 +39,7 @@ def read(adata: AnnData, key: str = DEFAULT) -> Record:
     """
     fits = fits_in(adata)
     if key not in fits:
-        found = ", ".join(map(repr, fits)) or "none"
+        found = ", ".join(map(said, fits)) or "none"
         msg = f"uns[{key!r}] holds no fit. Fit one with sc_ldvae.tl.ldvae, or name it with key=. Fits here: {found}."
         raise ValueError(msg)
     content = intact(key, fits[key], checked)

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from sc_ldvae._options import ModelOptions, Schedule
+from sc_ldvae._said import said
 from sc_ldvae.likelihoods import LIKELIHOODS
 from sc_ldvae.record._any_record import AnyRecord
 from sc_ldvae.record._blocks import blocks_of, table_of
@@ -61,7 +62,7 @@ class Record(AnyRecord):
         """
         if not names.is_unique:
             repeated = names[names.duplicated()][0]
-            msg = f"var_names are not unique (for example {repeated!r}). Call adata.var_names_make_unique() first."
+            msg = f"var_names are not unique (for example {said(repeated)}). Call adata.var_names_make_unique() first."
             raise ValueError(msg)
         return names.get_indexer(pd.Index(self.genes))
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from sc_ldvae._lazy import array_of
 from sc_ldvae._products import product
+from sc_ldvae._said import said
 from sc_ldvae.record import _marks as marks
 from sc_ldvae.record._record import Record
 
@@ -67,15 +68,16 @@ def state_of(adata: Data, stored: Record | JointRecord) -> State:
     numbers = [latent, variance] if library.ndim > 1 else [latent, variance, library]
     unknown = ~np.isfinite(np.column_stack(numbers)).all(1) | pd.isna(fits)
     if unknown.any():
+        example = said(adata.obs_names[unknown][0])
         msg = (
-            f"{unknown.sum()} of {len(unknown)} cells have no latent (for example {adata.obs_names[unknown][0]!r}), as "
-            "when objects are concatenated. Map them with sc_ldvae.tl.project first."
+            f"{unknown.sum()} of {len(unknown)} cells have no latent (for example {example}), as when objects are "
+            "concatenated. Map them with sc_ldvae.tl.project first."
         )
         raise ValueError(msg)
     strangers = fits != stored.fingerprint
     if strangers.any():
         msg = (
-            f"{strangers.sum()} of {len(strangers)} cells (for example {adata.obs_names[strangers][0]!r}) have a "
+            f"{strangers.sum()} of {len(strangers)} cells (for example {said(adata.obs_names[strangers][0])}) have a "
             f"latent of another fit than uns[{keys.uns!r}], as obs[{keys.fit!r}] says: objects that were fitted one by "
             "one share no factors. Map the cells of one onto the fit of the other with sc_ldvae.tl.project, or fit all."
         )

@@ -62,13 +62,6 @@ def write_joint(mdata: MuData, of_all: Entries, of_modalities: Mapping[str, Entr
             write_to_file(mdata.mod[name], entries)
 
 
-def write_scores(adata: Data, key: str | None, values: Floats) -> float:
-    """Their mean; with a key, ``obs[key]`` gets them."""
-    if key is not None:
-        write(adata, {"obs": {key: values}})
-    return float(values.mean())
-
-
 def _all_or_nothing(work: Callable[[Undo], None]) -> None:
     """Let `work` change objects; what it notes to be done undoes that, last things first, if it fails."""
     undo: Undo = []

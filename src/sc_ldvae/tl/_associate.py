@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +13,10 @@ from sc_ldvae._arguments import door
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from sc_ldvae import assess
     from sc_ldvae._typing import Data
+
+_log = logging.getLogger("sc_ldvae")
 
 
 @door
@@ -36,8 +40,8 @@ def associate(
         Fitted AnnData, or MuData with a fitted `modality` or a joint fit.
     keys
         Columns of `obs`; of a modality also those that only the MuData has. By default all of `obs` that are not
-        constant and either numeric or categorical, boolean or text with 2 to 50 levels, fewer than cells. Marks of
-        held-out cells are left out.
+        constant and either numeric or categorical, boolean or text with 2 to 50 levels, fewer than cells. What fits
+        left there is left out (library, marks of cells, scores by :func:`sc_ldvae.tl.elbo` and the like).
     key
         The `key_added` of the fit.
     modality
@@ -57,9 +61,12 @@ def associate(
         Eta squared (0 to 1), or Spearman's correlation (-1 to 1, ties by average rank); 0 for a constant factor.
     `highest`, `lowest`
         Levels with the largest and the smallest mean of the factor; empty for a continuous column.
+    `unknown_share`
+        Share of the cells whose level says that it is not known, such as ``'unlabelled'``, ``'unknown'`` or ``'nan'``.
 
-    Cells in which a column is missing are left out for that column. Where levels do not matter at all, eta squared is
-    about (levels - 1) / (cells - 1), not 0.
+    Cells in which a column is missing are left out for that column. Those whose level is called ``'unlabelled'`` or the
+    like are not: they count as a level of their own, which can hide that the others differ, and the log says so. Where
+    levels do not matter at all, eta squared is about (levels - 1) / (cells - 1), not 0.
 
     Raises
     ------
@@ -94,7 +101,10 @@ def associate(
     record.state_of(adata, stored)
     latent = record.shown_latent(adata, stored)[:, stored.left]
     obs = inputs.obs_of(adata) if keys is None or modality is None else inputs.obs_for(data, modality)
-    columns = inputs.columns_of(obs, keys, but=record.columns_in(adata) | inputs.pulled(adata))
+    with inputs.told_whose(data, adata, and_all=keys is not None):
+        columns = inputs.columns_of(obs, keys, but=record.columns_in(adata) | inputs.pulled(adata))
+    for column in columns:
+        _tell_of_unknown(column)
     parts = [{"factor": stored.names_left, **assess.association(column, latent)} for column in columns]
     table = {
         name: np.concatenate([np.broadcast_to(np.asarray(part[name]), len(stored.left)) for part in parts])
@@ -106,3 +116,15 @@ def associate(
         record.write_result(adata, name, table, stored)
 
     return inputs.changed(data, modality, write, copy=copy)
+
+
+def _tell_of_unknown(column: assess.Column) -> None:
+    """Say that a level that is none counts as one: no cell is left out unless somebody asks for it."""
+    levels = column.unknown_levels
+    if levels:
+        own = f"obs[{column.key!r}]"
+        _log.warning(
+            "%s: %s (%.1f %% of the cells) counts as a level. To leave these cells out, %s = %s.mask(%s.isin(%r)).",
+            *(own, ", ".join(map(repr, levels)), 100 * column.unknown_share),
+            *(own, own, own, levels),
+        )

@@ -154,7 +154,9 @@ def differential_expression(
         pseudocount = _PSEUDOCOUNT_WITHOUT_LIBRARY
     elif pseudocount is None:
         pseudocount = _PSEUDOCOUNT / float(np.median(state.library))
-    designs, compared = _designs(cells, stored, batch_correction=batch_correction), decode.Compared(codes[known], tests)
+    with inputs.told_whose(data, adata):
+        designs = _designs(cells, stored, batch_correction=batch_correction)
+    compared = decode.Compared(codes[known], tests)
     with tqdm(total=len(genes) * len(designs), unit="gene", disable=not progress) as bar:
         comparison = decode.mean_comparison(
             stored, state, designs, compared, genes, bar, delta=delta, pseudocount=pseudocount

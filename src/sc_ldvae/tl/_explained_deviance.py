@@ -130,7 +130,8 @@ def explained_deviance(
         result = _of_modalities(found, stored, groupby, cells, thinned, layer, rng, progress=progress)
     else:
         groups = None if groupby is None else inputs.grouped(data, modality, groupby)
-        result = _of_one(found, stored, groupby, groups, cells, thinned, layer, rng, progress=progress)
+        with inputs.told_whose(data, found):
+            result = _of_one(found, stored, groupby, groups, cells, thinned, layer, rng, progress=progress)
     result["params"] = params
     name = f"{key}_explained_deviance" if key_added is None else key_added
 

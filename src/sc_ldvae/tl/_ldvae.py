@@ -276,7 +276,8 @@ def ldvae(
     inputs.check_n_latent(n_latent, asked.n_genes)
     asked.check_free(record.Keys.named(key_added))
     generator = inputs.generator_of(rng, random_state)
-    held_out = inputs.split(asked.cells, train_size, generator)
+    with inputs.told_whose(asked.data, asked.cells):
+        held_out = inputs.split(asked.cells, train_size, generator)
     request = asked.request()
     rank, n_ranks = fit.place()
     rounds = fit.rounds_of(schedule, int((~held_out).sum()), n_ranks)

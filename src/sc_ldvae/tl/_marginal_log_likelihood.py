@@ -44,7 +44,7 @@ def marginal_log_likelihood(
     rng
         Seed or generator of the draws.
     key_added
-        Column of `obs` that gets the value of each cell; none by default.
+        Column of `obs` that gets the value of each cell; none by default. ``uns['<key>_scores']`` notes its name.
     progress
         Show a progress bar.
 
@@ -73,4 +73,4 @@ def marginal_log_likelihood(
 
     adata, scorable = inputs.to_score(data, n_samples, key, modality, layer, key_added)
     values = fit.marginals_of_cells(scorable.model, scorable.cells, n_samples, inputs.torch_seed(rng), shown=progress)
-    return record.write_scores(adata, key_added, values)
+    return record.write_scores(adata, key_added, values, key)

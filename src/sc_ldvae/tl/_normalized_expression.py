@@ -131,7 +131,8 @@ def normalized_expression(
     obs = inputs.obs_of(adata)
 
     def designs(cells: slice) -> Sequence[Floats]:
-        return stored.design.matrices(obs.iloc[cells], settings)
+        with inputs.told_whose(data, adata):
+            return stored.design.matrices(obs.iloc[cells], settings)
 
     scale = state.library if library == "own" else np.full(len(state), library, dtype=np.float32)
     values_of_factors, generator = inputs.factor_values(stored, factors), np.random.default_rng(rng)

@@ -115,7 +115,8 @@ def posterior_predictive(
     adata, stored, state = inputs.to_decode(data, key, modality, as_layer=as_layer)
     obs, settings = inputs.obs_of(adata), stored.covariate_settings(batch, covariates)
     columns = inputs.gene_columns(adata, stored, genes, as_layer=as_layer)
-    design, groups = _design(obs, stored, settings), _groups(obs, stored, settings)
+    with inputs.told_whose(data, adata):
+        design, groups = _design(obs, stored, settings), _groups(obs, stored, settings)
     cells = decode.Posteriors(state, design, groups, stored.composition)
     counts, rng = decode.CountDistribution.of_genes(stored.decoder, columns.genes), np.random.default_rng(rng)
     with tqdm(total=adata.n_obs * n_samples, unit="draw", disable=not progress) as bar:

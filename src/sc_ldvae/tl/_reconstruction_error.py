@@ -41,7 +41,7 @@ def reconstruction_error(
     rng
         Seed or generator of the draws.
     key_added
-        Column of `obs` that gets the value of each cell; none by default.
+        Column of `obs` that gets the value of each cell; none by default. ``uns['<key>_scores']`` notes its name.
     progress
         Show a progress bar.
 
@@ -66,4 +66,4 @@ def reconstruction_error(
 
     adata, scorable = inputs.to_score(data, n_samples, key, modality, layer, key_added)
     values = fit.errors_of_cells(scorable.model, scorable.cells, n_samples, inputs.torch_seed(rng), shown=progress)
-    return record.write_scores(adata, key_added, values)
+    return record.write_scores(adata, key_added, values, key)
