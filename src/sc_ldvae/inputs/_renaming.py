@@ -41,6 +41,7 @@ def _column(adata: AnnData, key: str) -> list[str]:
     column: list[Any] = var[key].tolist()
     other = [name for name in column if not isinstance(name, str)]
     if other:
-        msg = f"names={key!r}: var[{key!r}] holds {said(other[0])}, but names of genes are text. Make it text: .astype(str)."
+        one = said(other[0])
+        msg = f"names={key!r}: var[{key!r}] holds {one}, but names of genes are text. Make it text: .astype(str)."
         raise ValueError(msg)
     return column
