@@ -10,7 +10,7 @@ import pytest
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_rgb
 
-from sc_ldvae import get, pl, record
+from sc_ldvae import get, pl, record, tl
 from sc_ldvae.record._joint import sealed_joint
 from sc_ldvae.record._sealed import sealed
 
@@ -136,15 +136,20 @@ def test_tiles_have_genes_of_each_modality(ncols: int | None, columns: int, join
 
 
 def test_titles_and_notes_do_not_meet(joint_assessed: MuData) -> None:
-    figure = pl.factors(joint_assessed, show=False)
+    mdata = joint_assessed.copy()
+    for k, name in enumerate(NAMES):
+        # What a factor hardly follows is not named.
+        mdata.obs[f"sign of {name}"] = np.where(mdata.obsm["X_ldvae"][:, k] > 0, "above", "below")
+    tl.associate(mdata)
+    figure = pl.factors(mdata, show=False)
     figure.canvas.draw()
-    measured = get.explained_deviance(joint_assessed)
+    measured = get.explained_deviance(mdata)
     for k, name in enumerate(NAMES):
         cells, *bars = figure.axes[4 * k : 4 * k + 4]
         (note,) = cells.texts
         stability, followed = note.get_text().split("\n")
-        assert stability == f"stability {get.stability(joint_assessed).loc[name, 'score']:.2f}"
-        assert followed.startswith(get.associations(joint_assessed).loc[name].index[0])
+        assert stability == f"stability {get.stability(mdata).loc[name, 'score']:.2f}"
+        assert followed.startswith(get.associations(mdata).loc[name].index[0])
         for axis, modality in zip(bars, MODALITIES, strict=True):
             assert axis.get_title() == f"{modality}: {100 * measured.loc[name, modality]:z.1f} % of deviance"
             assert axis.title.get_window_extent().y1 <= note.get_window_extent().y0
