@@ -160,6 +160,7 @@ REFUSALS: dict[str, tuple[Callable[[AnnData], object], Callable[[AnnData], objec
     "basis": (nothing, lambda a: pl.factors(a, basis=np.str_("gone")), "'X_other'"),
     "axes": (nothing, lambda a: pl.loadings(a, ax=[np.array([np.str_("x"), None], dtype=object)]), "'x'"),
     "colours": (nothing, lambda a: pl.loadings_heatmap(a, cmap=np.int64(3)), "is 3"),
+    "save": (nothing, lambda a: pl.loadings(a, save=np.int64(3)), "save=3"),
     "net-columns": (nothing, lambda a: tl.enrichment(a, net().rename(columns={"source": np.str_("x")})), "'x'"),
     "net-weight": (nothing, lambda a: tl.enrichment(a, net(weight=[np.float64(np.inf)] * 60)), "inf"),
     "net-text": (nothing, lambda a: tl.enrichment(a, net(weight=pd.Series([np.str_("w")] * 60, dtype=object))), "'w'"),

@@ -8,6 +8,8 @@ from shutil import copyfile
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from sc_ldvae._said import said
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -28,7 +30,7 @@ def check_save(save: object) -> None:
         return
     if not isinstance(save, str | os.PathLike) or not isinstance(os.fspath(save), str):
         msg = (
-            f"save={save!r} is a {type(save).__name__}, but must be the name of the file to write, such as "
+            f"save={said(save)} is a {type(save).__name__}, but must be the name of the file to write, such as "
             "save='plot.png'. There is no default name."
         )
         raise TypeError(msg)
