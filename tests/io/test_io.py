@@ -97,3 +97,10 @@ def test_unknown_suffixes_are_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text("cell,gene\n")
     with pytest.raises(ValueError, match=rf"^{name} has an unknown suffix\. Give a \.h5ad, \.zarr, \.h5mu or"):
         io.read_counts(tmp_path / name)
+
+
+def test_a_folder_that_is_no_store_is_refused_without_a_warning(tmp_path: Path) -> None:
+    """anndata's, of metadata that are not consolidated, is an error in these tests."""
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(OSError, match=r"can't be read as a .*file"):
+        io.open(tmp_path)

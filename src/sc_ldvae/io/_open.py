@@ -87,12 +87,14 @@ def _lazy(store: Any) -> AnnData:  # noqa: ANN401  a path, or a group of zarr
         if not hasattr(store, "attrs"):
             msg = f"paths names {said(store)}, which is neither a file nor a group of zarr. Give the names of files."
             raise TypeError(msg)
-        return read_lazy(store)
+        with quiet():
+            return read_lazy(store)
     path = Path(store)
     if not path.exists():
         msg = f"There is no file {path}."
         raise FileNotFoundError(msg)
-    with reading(path):
+    # Of metadata that are not consolidated, which cost nothing on a disk.
+    with reading(path), quiet():
         return read_lazy(str(path))
 
 
