@@ -44,7 +44,8 @@ class Column:
     @property
     def unknown_share(self) -> float:
         """Share of the known cells that have one of those."""
-        unknown = [position for position, level in enumerate(self.levels or ()) if level in self.unknown_levels]
+        names = set(self.unknown_levels)
+        unknown = [position for position, level in enumerate(self.levels or ()) if level in names]
         return float(np.isin(self.entries, unknown).mean()) if unknown else 0.0
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from sc_ldvae._arguments import door
-from sc_ldvae.get._symbols import symbols_of
+from sc_ldvae.get._symbols import renamed, symbols_of
 from sc_ldvae.inputs import pick_modality
 from sc_ldvae.record import ALONE, read_comparison
 
@@ -62,7 +62,7 @@ def differential_expression(
     adata = pick_modality(data, modality)
     symbols = symbols_of({ALONE: adata}, gene_symbols)[ALONE]
     frames = {
-        name: frame.assign(names=frame["names"].map(lambda gene: symbols.get(gene, gene)))
+        name: frame.assign(names=renamed(pd.Index(frame["names"]), symbols))
         for name, frame in read_comparison(adata, key, group).items()
     }
     if group is not None:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from sc_ldvae import record
 from sc_ldvae._arguments import door
-from sc_ldvae.get._per_modality import stacked
+from sc_ldvae.get._per_modality import objects_of, stacked
 from sc_ldvae.get._symbols import renamed, symbols_of
 from sc_ldvae.inputs import fitted_of
 
@@ -170,8 +170,7 @@ def covariate_effects(
     [('batch', 'batch0'), ('batch', 'batch1')]
     """
     shown, stored = fitted_of(data, key, modality)
-    objects = {name: shown.mod[name] if name else shown for name in stored.views if not name or name in shown.mod}
-    symbols = symbols_of(objects, gene_symbols)
+    symbols = symbols_of(objects_of(shown, stored), gene_symbols)
     return stacked({name: _effects_of(view, symbols.get(name, {})) for name, view in stored.views.items()})
 
 

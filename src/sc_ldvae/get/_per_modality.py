@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from sc_ldvae.record import ALONE
+from sc_ldvae.record import ALONE, JointRecord
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from anndata import AnnData
+
     from sc_ldvae._typing import Floats
-    from sc_ldvae.record import JointRecord
+    from sc_ldvae.record import Record
+
+
+def objects_of(shown: Any, stored: Record | JointRecord) -> dict[str, AnnData]:  # noqa: ANN401  either of two
+    """Who holds the genes of each modality of a fit; what has left a MuData is left out."""
+    if not isinstance(stored, JointRecord):
+        return {ALONE: shown}
+    return {name: shown.mod[name] for name in stored.views if name in shown.mod}
 
 
 def stacked(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from sc_ldvae import record
 from sc_ldvae._products import product
+from sc_ldvae.get._per_modality import objects_of
 from sc_ldvae.get._symbols import renamed, symbols_of
 from sc_ldvae.inputs import factor_positions, fitted_of, fitted_places, rotation_of
 
@@ -138,16 +139,13 @@ class View:
 
     @cached_property
     def _genes(self) -> dict[str, _Genes]:
-        if not isinstance(self.stored, record.JointRecord):
-            symbols = symbols_of({record.ALONE: self.data}, self.gene_symbols)
-            return {record.ALONE: _Genes.of(self.data, self.stored, symbols[record.ALONE])}
-        found = {name: view for name, view in self.stored.views.items() if name in self.data.mod}
-        if not found:
-            names = ", ".join(map(repr, self.stored.modalities))
+        objects, views = objects_of(self.data, self.stored), self.stored.views
+        if not objects:
+            names = ", ".join(map(repr, views))
             msg = f"data has none of the modalities of the fit: {names}. Were they renamed after it?"
             raise ValueError(msg)
-        symbols = symbols_of({name: self.data.mod[name] for name in found}, self.gene_symbols)
-        return {name: _Genes.of(self.data.mod[name], view, symbols[name]) for name, view in found.items()}
+        symbols = symbols_of(objects, self.gene_symbols)
+        return {name: _Genes.of(adata, views[name], symbols[name]) for name, adata in objects.items()}
 
 
 def latent_of(data: Data, rotation: assess.Method | None, key: str, modality: str | None) -> Floats:

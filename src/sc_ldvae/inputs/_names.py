@@ -70,16 +70,8 @@ def gene_positions(stored: Record, genes: Sequence[str] | str | None) -> Positio
     ValueError
         If a gene was not fitted, or is named twice.
     """
-    if genes is None:
-        return np.arange(len(stored.genes))
-    wanted = [genes] if isinstance(genes, str) else list(genes)
-    known = {gene: i for i, gene in enumerate(stored.genes.tolist())}
-    unknown = [gene for gene in wanted if gene not in known]
-    if unknown:
-        msg = f"genes holds {unknown[0]!r}, which is not among the {len(known)} genes of the fit."
-        raise ValueError(msg)
-    check_once(pd.Index(wanted, dtype=object), "genes")
-    return np.array([known[gene] for gene in wanted], dtype=np.intp)
+    (positions,) = gene_positions_by_modality(stored.views, genes).values()
+    return positions
 
 
 def gene_positions_by_modality(views: Mapping[str, Record], genes: Sequence[str] | str | None) -> dict[str, Positions]:
@@ -90,17 +82,19 @@ def gene_positions_by_modality(views: Mapping[str, Record], genes: Sequence[str]
     ValueError
         If a gene was fitted in none of them, or is named twice.
     """
-    if genes is None or len(views) == 1:
-        return {name: gene_positions(view, genes) for name, view in views.items()}
+    if genes is None:
+        return {name: np.arange(len(view.genes)) for name, view in views.items()}
     wanted = [genes] if isinstance(genes, str) else list(genes)
-    known = {name: set(view.genes.tolist()) for name, view in views.items()}
+    known = {name: {gene: i for i, gene in enumerate(view.genes.tolist())} for name, view in views.items()}
     unknown = [gene for gene in wanted if not any(gene in own for own in known.values())]
     if unknown:
-        msg = f"genes holds {unknown[0]!r}, which is not among the genes of the fit in any of its modalities."
+        several = len(known) > 1
+        number = "" if several else f"{sum(map(len, known.values()))} "
+        where = f"{number}genes of the fit{' in any of its modalities' if several else ''}"
+        msg = f"genes holds {unknown[0]!r}, which is not among the {where}."
         raise ValueError(msg)
-    return {
-        name: gene_positions(view, [gene for gene in wanted if gene in known[name]]) for name, view in views.items()
-    }
+    check_once(pd.Index(wanted, dtype=object), "genes")
+    return {name: np.array([own[gene] for gene in wanted if gene in own], dtype=np.intp) for name, own in known.items()}
 
 
 def fitted_places(adata: AnnData, stored: Record, level: int = logging.WARNING) -> Positions:

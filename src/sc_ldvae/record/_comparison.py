@@ -51,8 +51,8 @@ def read_comparison(adata: AnnData, name: str, group: str | None = None) -> dict
     ValueError
         If there is no such result or group, or if the result is not what was written.
     """
-    stored = adata.uns.get(name)
-    if not isinstance(stored, Mapping) or not {"names", *_COLUMNS} <= set(stored):
+    stored = comparisons_in(adata).get(name)
+    if stored is None:
         msg = (
             f"uns[{name!r}] holds no comparison by sc_ldvae.tl.differential_expression. Make one, or name it with key=."
         )

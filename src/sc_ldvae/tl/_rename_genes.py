@@ -62,7 +62,4 @@ def rename_genes(
     def write(adata: AnnData) -> None:
         record.write_renamed(adata, new)
 
-    if copy:
-        data = inputs.copied(data)
-    write(inputs.pick_modality(data, modality))
-    return data if copy else None
+    return inputs.changed(data, modality, write, copy=copy)
