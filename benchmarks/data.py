@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
 _MIN_CELLS = 3
 # Values of the largest dense array that the simulation holds.
 _CHUNK = 10_000_000
@@ -140,8 +142,12 @@ def _blocks(n_obs: int, n_vars: int) -> Iterator[csr_matrix]:
 
 def _split(n_obs: int) -> pd.DataFrame:
     """Which nine tenths of the cells are for training."""
-    held_out = np.random.default_rng(0).permutation(n_obs)[: n_obs // 10]
-    return pd.DataFrame({"train": ~np.isin(np.arange(n_obs), held_out)}, index=[f"cell{i}" for i in range(n_obs)])
+    return pd.DataFrame({"train": ~held_out(n_obs)}, index=[f"cell{i}" for i in range(n_obs)])
+
+
+def held_out(n_obs: int) -> NDArray[np.bool_]:
+    """The tenth of the cells that every measurement keeps back."""
+    return np.isin(np.arange(n_obs), np.random.default_rng(0).permutation(n_obs)[: n_obs // 10])
 
 
 def _path(out: Path, name: str) -> Path:

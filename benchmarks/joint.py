@@ -20,6 +20,7 @@ from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 import sc_ldvae
 from benchmarks import tables
+from benchmarks.data import held_out
 from benchmarks.downstream import cluster_agreement
 
 if TYPE_CHECKING:
@@ -39,7 +40,12 @@ METHODS = {
     "totalvi": "totalVI",
     "pca": f"neighbours on {_N_COMPONENTS} components of RNA",
 }
-_OWN = ("ldvae", "ldvae_20", "ldvae_none")
+# Number of factors and prior of our own fits.
+_OWN: dict[str, tuple[int, str | None]] = {
+    "ldvae": (_N_LATENT, "adaptive"),
+    "ldvae_20": (20, "adaptive"),
+    "ldvae_none": (_N_LATENT, None),
+}
 
 
 class Found(NamedTuple):
@@ -114,22 +120,13 @@ def run(path: str, method: str, threads: int, seed: int = 0) -> dict[str, float]
     return scores
 
 
-def held_out(n_obs: int) -> NDArray[np.bool_]:
-    """The tenth of the cells whose proteins are hidden."""
-    hidden = np.zeros(n_obs, dtype=bool)
-    hidden[np.random.default_rng(0).permutation(n_obs)[: n_obs // 10]] = True
-    return hidden
-
-
 def _fit(shown: md.MuData, hidden: NDArray[np.bool_], method: str, seed: int) -> Found:
     if method in _OWN:
-        return _ldvae(shown, hidden, method, seed)
+        return _ldvae(shown, hidden, seed, *_OWN[method])
     return {"mofa": _mofa, "totalvi": _totalvi, "pca": _pca}[method](shown, hidden, seed)
 
 
-def _ldvae(shown: md.MuData, hidden: NDArray[np.bool_], method: str, seed: int) -> Found:
-    n_latent = 20 if method == "ldvae_20" else _N_LATENT
-    prior = None if method == "ldvae_none" else "adaptive"
+def _ldvae(shown: md.MuData, hidden: NDArray[np.bool_], seed: int, n_latent: int, prior: str | None) -> Found:
     start = time.perf_counter()
     sc_ldvae.tl.ldvae(shown, n_latent, modalities=MODALITIES, loadings_prior=prior, rng=seed, progress=False)
     seconds = time.perf_counter() - start

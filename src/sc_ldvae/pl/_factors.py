@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from textwrap import wrap
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -130,19 +130,8 @@ def factors(
         raise ValueError(msg)
     whose, stored = fitted_of(data, key, modality)
     names = listed(stored, factors)
-    chosen = top_panels(
-        data,
-        stored,
-        names,
-        n_genes,
-        by=by,
-        rotation=rotation,
-        per="unit",
-        log2=False,
-        key=key,
-        modality=modality,
-        gene_symbols=gene_symbols,
-    )
+    where: Any = {"key": key, "modality": modality, "gene_symbols": gene_symbols}
+    chosen = top_panels(data, stored, names, n_genes, by=by, rotation=rotation, per="unit", log2=False, **where)
     latent = get.latent_of(data, rotation, key, modality)
     cells = Places.of(whose, basis, latent)
     values = pd.DataFrame(latent, columns=stored.factor_names)[names].to_numpy()

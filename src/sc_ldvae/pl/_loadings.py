@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sc_ldvae import record
 from sc_ldvae.inputs import fitted_of
@@ -112,19 +112,8 @@ def loadings(
     check_kind(kind)
     whose, stored = fitted_of(data, key, modality)
     names = listed(stored, factors)
-    chosen = top_panels(
-        data,
-        stored,
-        names,
-        n_genes,
-        by=by,
-        rotation=rotation,
-        per=per,
-        log2=log2,
-        key=key,
-        modality=modality,
-        gene_symbols=gene_symbols,
-    )
+    where: Any = {"key": key, "modality": modality, "gene_symbols": gene_symbols}
+    chosen = top_panels(data, stored, names, n_genes, by=by, rotation=rotation, per=per, log2=log2, **where)
     if rotation is None:
         shares = shares_by_modality(whose, stored, key, measured=False)
         chosen = {name: [_entitled(panel, shares[panel.modality][name]) for panel in chosen[name]] for name in names}

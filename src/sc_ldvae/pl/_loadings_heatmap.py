@@ -120,11 +120,11 @@ def loadings_heatmap(
         raise ValueError(msg)
     stored, colors = record.read(pick_modality(data, modality), key), _color_map(cmap)
     factors = listed(stored, factors)
-    asked: Any = {"rotation": rotation, "per": per, "log2": log2, "key": key, "modality": modality}
-    asked["gene_symbols"] = gene_symbols
-    frame = get.loadings(data, factors, **asked)
+    where: Any = {"key": key, "modality": modality, "gene_symbols": gene_symbols}
+    unit: Any = {"rotation": rotation, "per": per, "log2": log2, **where}
+    frame = get.loadings(data, factors, **unit)
     if genes is None:
-        table = get.top_genes(data, n_genes, factors=factors, **asked)
+        table = get.top_genes(data, n_genes, factors=factors, **unit)
         frame = frame.loc[table.index.get_level_values("gene").unique()]
     else:
         frame = frame.loc[check_genes(frame.index, genes)]

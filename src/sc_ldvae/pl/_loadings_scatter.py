@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -104,16 +104,8 @@ def loadings_scatter(
         raise ValueError(msg)
     stored = record.read(pick_modality(data, modality), key)
     names = listed(stored, [x, y])
-    frame = get.loadings(
-        data,
-        names,
-        rotation=rotation,
-        per=per,
-        log2=log2,
-        key=key,
-        modality=modality,
-        gene_symbols=gene_symbols,
-    )
+    where: Any = {"key": key, "modality": modality, "gene_symbols": gene_symbols}
+    frame = get.loadings(data, names, rotation=rotation, per=per, log2=log2, **where)
     points = frame.to_numpy(dtype=np.float64)
     if genes is None:
         named = np.argsort(-np.hypot(*points.T), kind="stable")[:n_genes]

@@ -33,13 +33,10 @@ def top_panels(
     rotation: Method | None,
     per: Per,
     log2: bool,
-    key: str,
-    modality: str | None,
-    gene_symbols: str | None,
+    **where: Any,  # noqa: ANN401  key, modality and gene_symbols, as get.loadings has them
 ) -> dict[str, list[Panel]]:
     """What to draw of each factor in each modality, by the name of the factor."""
-    unit: Any = {"rotation": rotation, "per": per, "log2": log2, "key": key, "modality": modality}
-    unit["gene_symbols"] = gene_symbols
+    unit: Any = {"rotation": rotation, "per": per, "log2": log2, **where}
     frame = get.loadings(data, factors, **unit)
     table = get.top_genes(data, n_genes, factors=factors, by=by, **unit)
     titles = factor_titles(stored, rotation)
