@@ -147,8 +147,8 @@ def _regress(
     coefficients[:, -1] = np.log(np.asarray(counts.sum(0)).ravel() / library.sum())
     parts = likelihood.start(counts.tocsr(), library)
     eta = known.offset[:, None] + coefficients[:, -1].astype(np.float32)
-    # Genes that still move.
-    left, still = np.arange(counts.shape[1]), np.zeros(counts.shape[1], dtype=bool)
+    # Genes that are not there yet, and whether their parts are.
+    left, still = np.arange(counts.shape[1]), np.full(counts.shape[1], not parts)
     for _ in range(_STEPS):
         gradient, precision = _moments(likelihood, counts.tocsr(), eta, parts, chunks)
         gradient -= known.precision * coefficients[left]
@@ -161,11 +161,11 @@ def _regress(
         share = np.minimum(1, _LONGEST / np.maximum(farthest, _SMALL))
         coefficients[left] += share[:, None] * step
         eta += share * moves
-        before = parts
         if not still.all():
-            parts = likelihood.updated(counts.tocsr(), np.exp(eta), parts)
-        moved = [np.abs(parts[name] - before[name]) > _SMALL_OF_PARTS for name in parts]
-        still = ~np.any(moved, axis=0) if moved else np.ones(len(left), dtype=bool)
+            updated = likelihood.updated(counts.tocsr(), np.exp(eta), parts)
+            moved = {name: np.where(still, 0, updated[name] - parts[name]) for name in parts}
+            parts = {name: parts[name] + moved[name] for name in parts}
+            still = np.all([np.abs(move) <= _SMALL_OF_PARTS for move in moved.values()], axis=0)
         far = (farthest > _SMALL) | ~still
         if not far.any():
             break

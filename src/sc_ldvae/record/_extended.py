@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sc_ldvae.record._joint import VIEWS, joint_fits_in, read_joint, sealed_joint
-from sc_ldvae.record._moved import entries_of_genes
 from sc_ldvae.record._others import OTHERS, of_others
 from sc_ldvae.record._record import Record
 from sc_ldvae.record._sealed import sealed
@@ -71,5 +70,4 @@ def write_others(
 
 
 def _entries(adata: AnnData, extended: Record) -> dict[str, dict[str, Any]]:
-    keys = extended.keys
-    return {"varm": entries_of_genes(adata, extended, keys), "uns": {keys.uns: extended.content}}
+    return {"varm": extended.varm_for(adata.var_names), "uns": {extended.keys.uns: extended.content}}

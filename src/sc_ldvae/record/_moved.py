@@ -164,7 +164,7 @@ def _entries(
     marks = {} if held_out is None else {keys.held_out: held_out}
     return {
         "obsm": {keys.latent: _shown(state, stored.rotation), keys.variance: state.variance},
-        "varm": entries_of_genes(adata, stored, keys),
+        "varm": replace(stored, keys=keys).varm_for(adata.var_names),
         "obs": library_column(replace(stored, keys=keys), state.library)
         | marks
         | {keys.fit: fit_column(stored, len(state))},
@@ -183,12 +183,3 @@ def _columns_for(of_all: pd.DataFrame, of_modality: pd.DataFrame, stored: Record
     columns = (stored.design.batch, *stored.design.categorical, *stored.design.continuous, stored.labels)
     known = [column.key for column in columns if column is not None]
     return {key: of_all[key].array for key in known if key in of_all and key not in of_modality}
-
-
-def entries_of_genes(adata: AnnData, known: Record, keys: Keys) -> dict[str, Floats]:
-    """Loadings, and their standard errors where they are known, for varm: zero for genes of which they are not."""
-    entries = {keys.loadings: known.at_genes(adata.var_names, known.shown_decoder.known.loadings)}
-    if known.known_covariance is not None:
-        errors = np.sqrt(np.diagonal(known.known_covariance, axis1=1, axis2=2))
-        entries[keys.loadings_se] = known.at_genes(adata.var_names, errors)
-    return entries

@@ -257,6 +257,14 @@ class Record(AnyRecord):
         rows[positions[positions >= 0]] = values[positions >= 0]
         return rows
 
+    def varm_for(self, names: pd.Index) -> dict[str, NDArray[np.float32]]:
+        """Entries of varm for genes of these names: loadings, and where they are known their standard errors."""
+        loadings, covariance = self.shown_decoder.known.loadings, self.known_covariance
+        entries = {self.keys.loadings: self.at_genes(names, loadings)}
+        if covariance is not None:
+            entries[self.keys.loadings_se] = self.at_genes(names, np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)))
+        return entries
+
     def content_for(self, keys: Keys) -> dict[str, Any]:
         """The content in the current format for other keys or another object, sharing nothing with this one."""
         now = {"schema_version": SCHEMA_VERSION, "keys": keys.to_dict(), "blocks": table_of(self.blocks)}
