@@ -37,8 +37,8 @@ def extend(session: Session) -> None:
     notes = (
         f"{_N_FITTED} variable genes are fitted. Seconds: of tl.extend for all others, the median of three calls after "
         "one for warming up. Correlations over loadings, genes weighted by their information (1 / standard error^2), "
-        "factors of one fit as linear combinations of the other's: of a random tenth of the fitted genes, left out of a "
-        "second fit and added by tl.extend; and of the genes that both have fitted, which is what two fits agree in."
+        "factors of one fit as linear combinations of the other's: of a random tenth of the fitted genes, left out of "
+        "a second fit and added by tl.extend; and of the genes that both have fitted, which is what two fits agree in."
     )
     tables.write(session, "extend", "Genes outside of a fit", pd.DataFrame(rows).drop(columns="process_seconds"), notes)
 
