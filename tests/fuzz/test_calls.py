@@ -141,6 +141,7 @@ RIGHT: dict[str, tuple[Any, ...]] = {
     "rng": (0, 5, 2**64, np.random.default_rng(1), -1, None),
     "factors": CHOSEN,
     "genes": GENES,
+    "obs_columns": ("batch", ["age", "sex"], ["gone"], ["batch", "batch"], [], ["lists"]),
     "keys": (["batch"], ["age", "sex"], ["gone"], [], "batch", ["dates"], ["lists"], None),
     "groupby": ("batch", "sex", "age", "gone", "lists", "dates", "constant", "own", None),
     "groups": ("all", ["one"], ["f"], ["gone"], [], ["one", "one"], np.array(["one"]), [1]),

@@ -27,6 +27,7 @@ ROOMS = {
         "factors",
         "feature_correlation",
         "history",
+        "latent",
         "latent_library_size",
         "likelihood_parameters",
         "loadings",
@@ -55,6 +56,7 @@ ROOMS = {
     ],
     "pl": [
         "covariate_effects",
+        "embedding",
         "explained_deviance",
         "factors",
         "history",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sc_ldvae.pl._covariate_effects import covariate_effects
+from sc_ldvae.pl._embedding import embedding
 from sc_ldvae.pl._explained_deviance import explained_deviance
 from sc_ldvae.pl._factors import factors
 from sc_ldvae.pl._history import history
@@ -16,6 +17,7 @@ from sc_ldvae.pl._stability import stability
 
 __all__ = [
     "covariate_effects",
+    "embedding",
     "explained_deviance",
     "factors",
     "history",

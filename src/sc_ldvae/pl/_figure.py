@@ -111,6 +111,12 @@ def lay_out(axes: Sequence[Axes]) -> None:
     figure_of(axes[0]).draw_without_rendering()
 
 
+def add_note(axis: Axes, note: str) -> None:
+    """A line under all panels of a new figure, if there is anything to say."""
+    if note:
+        figure_of(axis).supxlabel(note, fontsize=7)
+
+
 def finish(axes: Sequence[Axes], *, show: bool | None, save: str | Path | None) -> list[Axes] | None:
     """Save and show as asked; `show=None` follows scanpy's ``settings.autoshow``. The axes where nothing is shown."""
     from matplotlib import pyplot as plt
