@@ -186,7 +186,7 @@ RIGHT: dict[str, tuple[Any, ...]] = {
     "n_latent": ((1, 2), [2], [], [0], [99], range(1, 3), 2, 1),
     "per": ("unit", "sd", "odd"),
     "by": ("bound", "loading", "odd"),
-    "kind": ("bar", "dot", "odd"),
+    "kind": ("bar", "dot", "violin", "matrix", "odd"),
     "order": ("factor", "clustered", "odd"),
     "cmap": ("viridis", "odd"),
     "n_genes": (1, 3, 0, -1, 1000),

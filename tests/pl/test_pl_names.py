@@ -41,6 +41,8 @@ ASKED: dict[str, dict[str, Any]] = {
     "loadings_heatmap": {"n_genes": 20},
     "loadings_scatter": {"n_genes": 20},
     "covariate_effects": {"n_genes": 15},
+    "embedding": {"basis": r"X_$\sqrt{$"},
+    "latent": {"groupby": "$b$ $c$"},
     "factors": {"basis": r"X_$\sqrt{$", "keys": [r"$\over$"]},
 }
 each_plot = pytest.mark.parametrize("name", pl.__all__)

@@ -60,6 +60,7 @@ ROOMS = {
         "explained_deviance",
         "factors",
         "history",
+        "latent",
         "loadings",
         "loadings_heatmap",
         "loadings_scatter",

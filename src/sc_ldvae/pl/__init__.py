@@ -7,6 +7,7 @@ from sc_ldvae.pl._embedding import embedding
 from sc_ldvae.pl._explained_deviance import explained_deviance
 from sc_ldvae.pl._factors import factors
 from sc_ldvae.pl._history import history
+from sc_ldvae.pl._latent import latent
 from sc_ldvae.pl._loadings import loadings
 from sc_ldvae.pl._loadings_heatmap import loadings_heatmap
 from sc_ldvae.pl._loadings_scatter import loadings_scatter
@@ -21,6 +22,7 @@ __all__ = [
     "explained_deviance",
     "factors",
     "history",
+    "latent",
     "loadings",
     "loadings_heatmap",
     "loadings_scatter",
