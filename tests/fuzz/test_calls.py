@@ -190,6 +190,7 @@ RIGHT: dict[str, tuple[Any, ...]] = {
     "order": ("factor", "clustered", "odd"),
     "cmap": ("viridis", "odd"),
     "n_genes": (1, 3, 0, -1, 1000),
+    "n_sources": (1, 3, 0, -1, 1000),
     "ncols": (1, 5, 0, -1),
     "x": (1, "ldvae2", 9, 0),
     "y": (2, "ldvae1", 1, 9),

@@ -28,8 +28,9 @@ each_plot = pytest.mark.parametrize("name", pl.__all__)
 
 
 @pytest.fixture(scope="module")
-def everything(assessed: AnnData) -> AnnData:
+def everything(assessed: AnnData, write_enrichment: Callable[..., None]) -> AnnData:
     adata = assessed.copy()
+    write_enrichment(adata, ["one", "two"])
     tl.posterior_predictive(adata, key_added="posterior_predictive", progress=False)
     return adata
 

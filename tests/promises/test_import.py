@@ -55,8 +55,10 @@ ROOMS = {
         "log_zinb",
     ],
     "pl": [
+        "associations",
         "covariate_effects",
         "embedding",
+        "enrichment",
         "explained_deviance",
         "factors",
         "history",

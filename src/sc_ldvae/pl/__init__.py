@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from sc_ldvae.pl._associations import associations
 from sc_ldvae.pl._covariate_effects import covariate_effects
 from sc_ldvae.pl._embedding import embedding
+from sc_ldvae.pl._enrichment import enrichment
 from sc_ldvae.pl._explained_deviance import explained_deviance
 from sc_ldvae.pl._factors import factors
 from sc_ldvae.pl._history import history
@@ -17,8 +19,10 @@ from sc_ldvae.pl._posterior_predictive import posterior_predictive
 from sc_ldvae.pl._stability import stability
 
 __all__ = [
+    "associations",
     "covariate_effects",
     "embedding",
+    "enrichment",
     "explained_deviance",
     "factors",
     "history",

@@ -78,6 +78,13 @@ def heat_map(
     return axis
 
 
+def by_factor(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows with the factor of their most extreme entry, from the largest to the smallest of it."""
+    values = frame.to_numpy()
+    own = np.abs(values).argmax(1)
+    return frame.iloc[np.lexsort([-values[np.arange(len(own)), own], own])]
+
+
 def _row_height(n: int) -> float:
     return _ROW if n <= _MOST_HIGH_ROWS else _LOW_ROW
 

@@ -12,7 +12,7 @@ from sc_ldvae.pl._figure import add_note, finish, panels, plot
 from sc_ldvae.pl._heat_map import heat_map
 from sc_ldvae.pl._text import letters, shown
 from sc_ldvae.pl._violins import draw_violins
-from sc_ldvae.pl._wording import factor_titles, listed, vanished
+from sc_ldvae.pl._wording import factor_numbers, factor_titles, listed, vanished
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -112,18 +112,18 @@ def latent(
     _check_groups(groups, groupby)
     sizes = np.bincount(codes[codes >= 0])
     rows = [f"{shown(group)} ({size})" for group, size in zip(groups, sizes, strict=True)]
-    titles = [factor_titles(stored, None)[name] for name in chosen]
     if kind == "matrix":
         label = "mean of the group\n(standard deviations)"
-        numbers = [title.removeprefix("Factor ") for title in titles]
-        axes = [heat_map(_means(values, codes, rows), numbers, "RdBu_r", label=label, rows="groups", ax=ax)]
+        means, numbers = _means(values, codes, rows), factor_numbers(stored, chosen)
+        axes = [heat_map(means, numbers, "RdBu_r", label=label, rows="groups", ax=ax)]
         axes[0].set_xlabel("factor", fontsize=8)
     else:
         wide = _WIDTH + _WIDTH_PER_LETTER * letters(rows) / min(ncols, len(chosen))
         axes = panels(len(chosen), ax, ncols=ncols, width=wide, height=_AROUND + _HEIGHT_PER_GROUP * len(rows))
         draw_violins(axes, values.to_numpy(), codes, rows)
-        for axis, title in zip(axes, titles, strict=True):
-            axis.set_title(title, fontsize=9)
+        titles = factor_titles(stored, None)
+        for axis, name in zip(axes, chosen, strict=True):
+            axis.set_title(titles[name], fontsize=9)
             axis.set_xlabel("value of the factor", fontsize=8)
     for axis in axes:
         axis.set_ylabel(shown(groupby), fontsize=8)

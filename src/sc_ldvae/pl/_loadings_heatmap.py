@@ -9,8 +9,8 @@ import numpy as np
 from sc_ldvae import get, record
 from sc_ldvae.inputs import pick_modality
 from sc_ldvae.pl._figure import finish, plot
-from sc_ldvae.pl._heat_map import heat_map
-from sc_ldvae.pl._wording import check_genes, factor_titles, listed, unit_of
+from sc_ldvae.pl._heat_map import by_factor, heat_map
+from sc_ldvae.pl._wording import check_genes, factor_numbers, listed, unit_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -117,10 +117,9 @@ def loadings_heatmap(
         frame = frame.loc[table.index.get_level_values("gene").unique()]
     else:
         frame = frame.loc[check_genes(frame.index, genes)]
-    frame = _by_factor(frame) if order == "factor" else _clustered(frame)
-    titles = factor_titles(stored, rotation)
-    numbers = [titles[name].removeprefix("Factor ").split()[0] for name in frame.columns]
-    axis = heat_map(frame, numbers, colors, label=f"loading ({unit_of(per, log2=log2)})", rows="genes", ax=ax)
+    frame = by_factor(frame) if order == "factor" else _clustered(frame)
+    numbers, label = factor_numbers(stored, map(str, frame.columns)), f"loading ({unit_of(per, log2=log2)})"
+    axis = heat_map(frame, numbers, colors, label=label, rows="genes", ax=ax)
     axis.set_xlabel("factor" if rotation is None else f"factor ({rotation})", fontsize=8)
     return None if finish([axis], show=show, save=save) is None else axis
 
@@ -134,12 +133,6 @@ def _color_map(cmap: str | Colormap) -> Colormap:
         msg = f"cmap must be a Colormap of matplotlib or the name of one, but is {cmap!r}."
         raise ValueError(msg)
     return mpl.colormaps[cmap]
-
-
-def _by_factor(frame: pd.DataFrame) -> pd.DataFrame:
-    values = frame.to_numpy()
-    own = np.abs(values).argmax(1)
-    return frame.iloc[np.lexsort([-values[np.arange(len(own)), own], own])]
 
 
 def _clustered(frame: pd.DataFrame) -> pd.DataFrame:
