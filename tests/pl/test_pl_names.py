@@ -39,7 +39,7 @@ ODD = [
 ASKED: dict[str, dict[str, Any]] = {
     "loadings": {"n_genes": 15},
     "loadings_heatmap": {"n_genes": 20},
-    "loadings_scatter": {"n_genes": 20},
+    "loadings_scatter": {"n_genes": 10},
     "covariate_effects": {"n_genes": 15},
     "embedding": {"basis": r"X_$\sqrt{$"},
     "latent": {"groupby": "$b$ $c$"},
