@@ -101,10 +101,10 @@ def pulled(data: Data) -> set[str]:
 
 
 def obs_for(data: Data, modality: str | None) -> pd.DataFrame:
-    """The annotation of the cells of an AnnData, or of a modality: of this, beside it what only the MuData has."""
+    """The annotation of the cells: of the object itself, or of a modality, beside it what only the MuData has."""
+    if modality is None:
+        return obs_of(data)
     own = obs_of(pick_modality(data, modality))
-    if modality is None or not is_mudata(data):
-        return own
     of_all = obs_of(data)
     more = [name for name in of_all if name not in own]
     if not more or not of_all.index.is_unique:

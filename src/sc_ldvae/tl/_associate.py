@@ -100,7 +100,7 @@ def associate(
     # Refuses cells without a latent. What it gives is the model's: the object's own may have been rotated since.
     record.state_of(adata, stored)
     latent = record.shown_latent(adata, stored)[:, stored.left]
-    obs = inputs.obs_of(adata) if keys is None or modality is None else inputs.obs_for(data, modality)
+    obs = inputs.obs_of(adata) if keys is None else inputs.obs_for(data, modality)
     with inputs.told_whose(data, adata, and_all=keys is not None):
         columns = inputs.columns_of(obs, keys, but=record.columns_in(adata) | inputs.pulled(adata))
     for column in columns:
