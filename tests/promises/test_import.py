@@ -171,6 +171,12 @@ def test_api_page_lists_it(room: str, name: str) -> None:
     assert re.search(rf"^ +{room}\.{name}$", page, flags=re.MULTILINE)
 
 
+@pytest.mark.parametrize("name", ROOMS["pl"])
+def test_gallery_shows_it(name: str) -> None:
+    gallery = (Path(__file__).parents[2] / "notebooks" / "gallery.ipynb").read_text()
+    assert f"sc_ldvae.pl.{name}(" in gallery
+
+
 @each_function
 def test_docstring_has_its_sections(room: str, name: str) -> None:
     documented = function(room, name)
