@@ -65,6 +65,16 @@ def test_areas_are_shares(assessed: AnnData) -> None:
     assert largest.get_markersize() ** 2 == pytest.approx(150)
 
 
+def test_dots_of_the_legend_are_beside_its_text(assessed: AnnData) -> None:
+    with plt.rc_context({"legend.handlelength": 0.5, "legend.handletextpad": 0.4}):  # as sc.set_figure_params has them
+        axis = pl.associations(assessed, show=False)
+    axis.figure.canvas.draw()
+    (legend,) = axis.figure.legends
+    for dot, text in zip(legend.legend_handles, legend.get_texts(), strict=True):
+        middle = (dot.get_window_extent().x0 + dot.get_window_extent().x1) / 2  # the handle is a line with one dot
+        assert middle + dot.get_markersize() * axis.figure.dpi / 72 / 2 < text.get_window_extent().x0
+
+
 def test_colours_say_what_the_column_is(assessed: AnnData) -> None:
     axis = pl.associations(assessed, show=False)
     for (key, number), color in entries_of(axis, map(to_hex, dots_of(axis).get_facecolors())).items():
