@@ -126,7 +126,7 @@ def legend_below(axis: Axes, handles: Sequence[Artist], entry: float = 1.1) -> N
     figure = figure_of(axis)
     width, height = figure.get_size_inches()
     ncols = int(np.clip(width / entry, 1, len(handles)))
-    # `sc.set_figure_params` sets these lengths to what is too short for dots of these sizes: they would lie on the text.
+    # `sc.set_figure_params` sets these lengths, too short for dots of these sizes, which would lie on the text.
     lengths = {"handlelength": 2.0, "handletextpad": 0.8}
     figure.legend(handles=list(handles), loc="outside lower center", ncols=ncols, frameon=False, fontsize=7, **lengths)
     figure.set_size_inches(width, height + _LEGEND_ROW * -(-len(handles) // ncols))
