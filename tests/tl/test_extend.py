@@ -139,7 +139,7 @@ def test_a_loading_is_the_mode_of_the_posterior(extended: AnnData) -> None:
     ]
     errors = np.sqrt(np.diag(np.linalg.inv(curvature)))[:n_left]
     # To a small part of its error.
-    np.testing.assert_allclose(others["loadings"][gene, left], best.x[:n_left], atol=0.05 * errors.min())
+    np.testing.assert_allclose(others["loadings"][gene, left], best.x[:n_left], atol=0.1 * errors.min())
     np.testing.assert_allclose(others["covariate_effects"][gene], best.x[n_left : n_left + 3], atol=0.01)
     found = extended.varm["ldvae_loadings_se"][extended.var_names == others["genes"][gene]]
     np.testing.assert_allclose(found[0, left], errors, rtol=0.03)

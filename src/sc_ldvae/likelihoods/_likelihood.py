@@ -6,12 +6,13 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
+import numpy as np
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
-    from scipy.sparse import csr_matrix
+    from scipy.sparse import csc_matrix, csr_matrix
 
     from sc_ldvae._typing import Floats, Mask
 
@@ -46,6 +47,17 @@ class Contrasts(NamedTuple):
     """n_latent x n_genes."""
     without: Mask
     """Which factors each set holds, n_sets x n_latent."""
+
+
+class Derivatives(NamedTuple):
+    """What a regression of genes asks of the likelihood."""
+
+    slope: Floats
+    """Of each count's log-likelihood by its log expression, n_genes x n_cells."""
+    information: Floats
+    """Minus the second derivative, n_genes x n_cells."""
+    updated: Mapping[str, Floats]
+    """Better values of the parts, n_genes each."""
 
 
 class Likelihood(ABC):
@@ -102,6 +114,22 @@ class Likelihood(ABC):
         They start from those of `linear`.
         """
         return dict(linear)
+
+    def derivatives(self, counts: csc_matrix, log_expression: Floats, linear: Mapping[str, Floats]) -> Derivatives:
+        """The same and the information, where all that is known of genes is in one place.
+
+        Parameters
+        ----------
+        counts
+            n_cells x n_genes.
+        log_expression
+            n_genes x n_cells.
+        linear
+            Parts, n_genes each.
+        """
+        by_cell, expression = counts.tocsr(), np.exp(log_expression.T)
+        slope, information = (of(by_cell, expression, linear).T for of in (self.slope, self.information))
+        return Derivatives(slope, information, self.updated(by_cell, expression, linear))
 
     @abstractmethod
     def information(self, counts: csr_matrix, expression: Floats, linear: Mapping[str, Floats]) -> Floats:
