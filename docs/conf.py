@@ -88,9 +88,7 @@ def write_svg(translator: HTML5Translator, node: Element) -> NoReturn:
     raise SkipNode
 
 
-def returns_as_they_are(
-    app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
-) -> None:
+def returns_as_they_are(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
     """Hide "Returns" from napoleon, which reads each of its paragraphs as a type with a description.
 
     Ours are prose and lists of entries. So the section becomes a field of its own, behind two empty lines, which end
