@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from benchmarks import fit, large, scale, step
 from benchmarks.calibration import calibration
 from benchmarks.data import DATA_SETS
+from benchmarks.extend import extend
 from benchmarks.first_call import first_call
 from benchmarks.gpu import gpu
 from benchmarks.integration import integration
@@ -76,6 +77,9 @@ COMMANDS = {
     ),
     "calibration": Command(
         lambda session, _: calibration(session), "intervals of loadings and numbers of factors against simulations"
+    ),
+    "extend": Command(
+        lambda session, _: extend(session), "loadings of genes outside of a fit: seconds, and against a fit of them"
     ),
     "smoke": Command(lambda session, _: smoke(session), "everything on tiny data"),
 }

@@ -54,6 +54,7 @@ def smoke(session: Session) -> None:
     path = str(file)
     session.call("benchmarks.stability:predict", path=path, half=0, threads=threads, n_seeds=2)
     session.call("benchmarks.stability:scored", path=path, n_latent=3, prior="adaptive", threads=threads, n_seeds=2)
+    session.call("benchmarks.extend:run", path=path, repeats=1, threads=threads)
     tiny = {"n_obs": 200, "n_vars": 60, "n_latent": 2}
     session.call("benchmarks.selection:fitted", path=path, n_latent=3, prior="adaptive", seed=0, threads=threads)
     session.call(

@@ -199,6 +199,7 @@ _CHOICES = (
     "Mode",
     "Per",
     "Scored",
+    "Shown",
     "Subsample",
     "assess.Method",
     "inputs.MissingGenes",

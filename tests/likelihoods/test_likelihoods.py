@@ -55,7 +55,7 @@ def test_names_are_the_same_everywhere() -> None:
 
 
 @each
-def test_information_is_minus_the_second_derivative_of_the_log_probability(likelihood: Likelihood) -> None:
+def test_slope_and_information_are_derivatives_of_the_log_probability(likelihood: Likelihood) -> None:
     mean, linear = grid_of(likelihood)
     counts = np.tile(np.array([0.0, 1, 2, 7, 60])[:, None], len(mean))
     x = torch.tensor(counts)
@@ -64,10 +64,36 @@ def test_information_is_minus_the_second_derivative_of_the_log_probability(likel
     log_prob = LOG_PROBS[likelihood.name](x, log_mean, *parts).sum()
     (slope,) = torch.autograd.grad(log_prob, log_mean, create_graph=True)
     (curvature,) = torch.autograd.grad(slope.sum(), log_mean)
+    first = likelihood.slope(sparse.csr_matrix(counts), np.tile(mean, (len(counts), 1)), linear)
+    np.testing.assert_allclose(first, slope.detach().numpy(), rtol=1e-4, atol=1e-5)
     got = likelihood.information(sparse.csr_matrix(counts), np.tile(mean, (len(counts), 1)), linear)
     # It is in single precision; for zero inflation a difference that may vanish.
     np.testing.assert_allclose(got, -curvature.numpy(), rtol=1e-4, atol=1e-6)
     assert (got != 0).all()
+
+
+@each
+def test_updates_end_at_the_most_probable_value_of_a_part(likelihood: Likelihood) -> None:
+    """Of a grid, under the prior of the fit for what has one. Which part is updated, others as they are, is of each."""
+    mean, linear = grid_of(likelihood)
+    updated = {"nb": ["log_theta"], "zinb": ["zero_inflation"], "nb_background": ["log_theta"]}.get(likelihood.name, [])
+    counts = sparse.csr_matrix(drawn(likelihood, mean, linear, 400).astype(np.float32))
+    expression = np.tile(mean, (400, 1)).astype(np.float32)
+    parts = linear
+    for _ in range(300):
+        parts = likelihood.updated(counts, expression, parts)
+    assert [name for name in linear if (parts[name] != linear[name]).any()] == updated
+    x, log_mean = (torch.tensor(values, dtype=torch.float64) for values in (counts.toarray(), np.log(expression)))
+
+    def log_posterior(parts: dict[str, np.ndarray]) -> np.ndarray:
+        tensors = (torch.tensor(values)[None] for values in parts.values())
+        log_prob = LOG_PROBS[likelihood.name](x, log_mean, *tensors).sum(0).numpy()
+        return log_prob - (0.5 * parts["log_theta"] ** 2 if "log_theta" in updated else 0)
+
+    for name in updated:
+        grid = np.linspace(-6, 6, 121)
+        others = np.array([log_posterior(parts | {name: np.full(len(mean), value)}) for value in grid])
+        assert (log_posterior(parts) > others.max(0) - 0.2).all()
 
 
 @each

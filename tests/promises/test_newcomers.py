@@ -36,6 +36,10 @@ class Geometric(NegativeBinomial):
         del counts, library
         return {}
 
+    def updated(self, counts, mean, linear):  # noqa: ANN001, ANN201  as its parent
+        del counts, mean
+        return dict(linear)
+
     def deviances(self, counts, contrasts, linear):  # noqa: ANN001, ANN201  as its parent
         thetas = {"log_theta": np.zeros_like(contrasts.eta)}
         return NegativeBinomial().deviances(counts, contrasts, linear | thetas)

@@ -256,11 +256,11 @@ def test_latent_of_something_else_is_refused(key: str, adata: AnnData) -> None:
         tl.normalized_expression(adata, progress=False)
 
 
-@pytest.mark.parametrize("version", [8, np.int64(99), "8", np.array([8.0])], ids=repr)
+@pytest.mark.parametrize("version", [9, np.int64(99), "9", np.array([9.0])], ids=repr)
 def test_newer_records_are_refused(version: object, adata: AnnData) -> None:
     adata.uns[KEY]["schema_version"] = version
     number = int(np.asarray(version).item())
-    sentence = rf"^uns\['ldvae'\] was written in format {number}, this version reads up to 7\. Update sc-ldvae\.$"
+    sentence = rf"^uns\['ldvae'\] was written in format {number}, this version reads up to 8\. Update sc-ldvae\.$"
     with pytest.raises(ValueError, match=sentence):
         tl.elbo(adata, progress=False)
     with pytest.raises(ValueError, match=sentence):

@@ -17,6 +17,7 @@ from sc_ldvae.assess._errors import loadings_covariance
 from sc_ldvae.assess._information import gene_information
 from sc_ldvae.assess._matching import directions, matched, softmaxes, spanned
 from sc_ldvae.assess._modality_rotation import by_modality
+from sc_ldvae.assess._regression import Known, Regression, regressed
 from sc_ldvae.assess._rotation import ROTATIONS, Method, principal, promax, varimax
 from sc_ldvae.assess._scan import Scan, recommended, scan_table
 from sc_ldvae.assess._shares import Deviances
@@ -30,7 +31,9 @@ __all__ = [
     "Deviances",
     "Enrichment",
     "Explained",
+    "Known",
     "Method",
+    "Regression",
     "Scan",
     "Stability",
     "association",
@@ -47,6 +50,7 @@ __all__ = [
     "principal",
     "promax",
     "recommended",
+    "regressed",
     "scan_table",
     "signs",
     "softmaxes",

@@ -38,13 +38,27 @@ class Expression:
 
     decoder: Decoder
     genes: Positions
-    """Positions of the wanted genes among those of the fit."""
+    """Positions of the wanted genes among those that are known."""
     places: Positions
     """Columns of the result that they fill."""
 
     @cached_property
+    def _n_fitted(self) -> int:
+        return len(self.decoder.log_proportion.intercept)
+
+    @cached_property
+    def _chosen(self) -> Positions:
+        """Columns of the matrix for the wanted genes: those of the fit, and after them the wanted others."""
+        chosen, others = self.genes.copy(), self.genes >= self._n_fitted
+        chosen[others] = self._n_fitted + np.arange(others.sum())
+        return chosen
+
+    @cached_property
     def _matrix(self) -> Floats:
-        return self.decoder.log_proportion.matrix()
+        others = self.genes[self.genes >= self._n_fitted]
+        if not len(others):
+            return self.decoder.log_proportion.matrix()
+        return self.decoder.known.of_genes(np.concatenate([np.arange(self._n_fitted), others])).matrix()
 
     def add(self, latents: Sequence[Floats], designs: Sequence[Floats], scale: Floats, out: Floats) -> None:
         """Add `scale` times the mean of the proportions over all latents and designs.
@@ -59,8 +73,8 @@ class Expression:
             n_obs x columns of the result; changed.
         """
         every = np.arange(self._matrix.shape[1])
-        chosen: tuple[Positions | None, Positions | None] = (self.genes, self.places)
-        if np.array_equal(self.genes, every) and np.array_equal(self.places, every):
+        chosen: tuple[Positions | None, Positions | None] = (self._chosen, self.places)
+        if np.array_equal(self._chosen, every) and np.array_equal(self.places, every):
             # Columns that follow each other are written in vector instructions.
             chosen = (None, None)
         ones = np.ones((len(out), 1))
@@ -68,5 +82,5 @@ class Expression:
         u = np.array(draws, dtype=np.float32)
         slices = n_slices(len(u) * len(out) * len(every))
         with own_threads():
-            normalised = self.decoder.likelihood.has_library
-            add_proportions(slices, u, self._matrix, normalised, *chosen, scale.astype(np.float32), out)
+            n_competing = self._n_fitted if self.decoder.likelihood.has_library else 0
+            add_proportions(slices, u, self._matrix, n_competing, *chosen, scale.astype(np.float32), out)

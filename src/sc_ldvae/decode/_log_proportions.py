@@ -28,7 +28,7 @@ class LogProportions:
     """
 
     decoder: Floats
-    """Inputs x genes."""
+    """Inputs x known genes; the softmax sums over those of the fit, which are the first."""
     u: Floats
     """Inputs: mean of the latent, covariates and 1, n_obs x inputs."""
     scale: Floats
@@ -51,7 +51,7 @@ class LogProportions:
             slices = n_slices(u.size * decoder.shape[1])
             with own_threads():
                 normalise(slices, u, decoder, decoder[: scale.shape[1]], scale, competing, log_sums, centres)
-        return cls(decoder, u, scale, centres, log_sums, competing)
+        return cls(stored.decoder.known.matrix(), u, scale, centres, log_sums, competing)
 
 
 def _moments(state: State, *, composition: bool) -> tuple[Floats, Floats]:

@@ -20,6 +20,7 @@ from sc_ldvae.get._top_genes import HALF_INTERVAL as HALF_INTERVAL
 from sc_ldvae.get._top_genes import By as By
 from sc_ldvae.get._top_genes import top_genes
 from sc_ldvae.get._view import Per as Per
+from sc_ldvae.get._view import Shown as Shown
 from sc_ldvae.get._view import latent_of as latent_of
 
 __all__ = [

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from sc_ldvae import assess
     from sc_ldvae._typing import Data
-    from sc_ldvae.get._view import Per
+    from sc_ldvae.get._view import Per, Shown
 
 
 @door
@@ -30,8 +30,9 @@ def loadings(
     key: str = record.DEFAULT,
     modality: str | None = None,
     gene_symbols: str | None = None,
+    genes: Shown = "all",
 ) -> pd.DataFrame:
-    """Loadings of the fitted genes.
+    """Loadings of the genes.
 
     Parameters
     ----------
@@ -57,13 +58,16 @@ def loadings(
     gene_symbols
         Column of `var` with the names to show, as in scanpy. A gene without one keeps its own; genes that share one
         have their own behind it.
+    genes
+        ``'all'``: the fitted genes, and those that :func:`sc_ldvae.tl.extend` gave loadings. ``'fitted'``: those of the
+        fit alone.
 
     Returns
     -------
     Effect of one unit of each factor on the log expression proportion (natural log), relative to the average fitted
     gene; with ``gene_likelihood='nb_background'`` on the log foreground, relative to nothing: genes x factors; of a
-    joint fit (modality, gene) x factors, relative to the average gene of the modality. Genes that were not fitted, or
-    have left the object, are left out.
+    joint fit (modality, gene) x factors, relative to the average gene of the modality. Genes without loadings, or
+    that have left the object, are left out.
 
     Raises
     ------
@@ -95,7 +99,9 @@ def loadings(
     >>> sc_ldvae.get.loadings(mdata, key="joint").loc["prot"].shape
     (20, 3)
     """
-    return stacked(View.of(data, rotation, per, key, modality, log2=log2, gene_symbols=gene_symbols).loadings(factors))
+    return stacked(
+        View.of(data, rotation, per, key, modality, log2=log2, gene_symbols=gene_symbols, genes=genes).loadings(factors)
+    )
 
 
 @door
@@ -109,6 +115,7 @@ def loadings_se(
     key: str = record.DEFAULT,
     modality: str | None = None,
     gene_symbols: str | None = None,
+    genes: Shown = "all",
 ) -> pd.DataFrame:
     """Standard errors of the loadings.
 
@@ -127,6 +134,9 @@ def loadings_se(
     gene_symbols
         Column of `var` with the names to show, as in scanpy. A gene without one keeps its own; genes that share one
         have their own behind it.
+    genes
+        ``'all'``: the fitted genes, and those that :func:`sc_ldvae.tl.extend` gave loadings. ``'fitted'``: those of the
+        fit alone.
 
     Returns
     -------
@@ -145,4 +155,6 @@ def loadings_se(
     >>> sc_ldvae.get.loadings_se(adata).shape
     (50, 3)
     """
-    return stacked(View.of(data, rotation, per, key, modality, log2=log2, gene_symbols=gene_symbols).errors(factors))
+    return stacked(
+        View.of(data, rotation, per, key, modality, log2=log2, gene_symbols=gene_symbols, genes=genes).errors(factors)
+    )

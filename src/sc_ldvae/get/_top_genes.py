@@ -15,8 +15,8 @@ from sc_ldvae.inputs import factors_shown
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sc_ldvae._typing import Data
-    from sc_ldvae.get._view import Per
+    from sc_ldvae._typing import Data, Mask
+    from sc_ldvae.get._view import Per, Shown
 
 By: TypeAlias = Literal["bound", "loading"]
 
@@ -37,6 +37,7 @@ def top_genes(
     key: str = record.DEFAULT,
     modality: str | None = None,
     gene_symbols: str | None = None,
+    genes: Shown = "all",
 ) -> pd.DataFrame:
     """Genes with the largest and the smallest loadings of each factor.
 
@@ -63,6 +64,8 @@ def top_genes(
         Modality of a MuData; of a joint fit None for all of them.
     gene_symbols
         Column of `var` with the names to show, as in :func:`loadings`.
+    genes
+        ``'all'`` with loadings, or those of the fit alone (``'fitted'``), as in :func:`loadings`.
 
     Returns
     -------
@@ -71,7 +74,7 @@ def top_genes(
     ``'negative'``), `rank` (1 is the first) and `loading`. A gene stands in the direction of its sign only.
     Where the fit has errors, also `se` (standard error of the loading), `lfsr` (local false sign rate: probability that
     the loading is zero or of the other sign) and `qvalue` (mean `lfsr` of the factor's loadings that are at least as
-    sure).
+    sure). Where :func:`sc_ldvae.tl.extend` gave loadings to other genes, also `fitted` (whether the gene was fitted).
 
     Raises
     ------
@@ -97,11 +100,12 @@ def top_genes(
     if by not in get_args(By):
         msg = f"by={by!r} is unknown. Choose 'bound' or 'loading'."
         raise ValueError(msg)
-    view = View.of(data, rotation, per, key, modality, log2=log2, gene_symbols=gene_symbols)
+    view = View.of(data, rotation, per, key, modality, log2=log2, gene_symbols=gene_symbols, genes=genes)
     chosen = factors_shown(view.stored, factors)
     frames, errors = view.loadings(chosen), view.errors(chosen) if view.has_errors else {}
+    fitted = view.fitted()
     tables = [
-        _extremes(frame[factor], errors[name][factor] if errors else None, n_genes, by).assign(
+        _extremes(frame[factor], errors[name][factor] if errors else None, fitted.get(name), n_genes, by).assign(
             factor=factor, modality=name
         )
         for factor in chosen
@@ -109,15 +113,20 @@ def top_genes(
     ]
     index = ["factor", "gene"] if record.ALONE in frames else ["factor", "modality", "gene"]
     columns = [*index, "direction", "rank", "loading", *(["se", "lfsr", "qvalue"] if errors else [])]
+    columns += ["fitted"] if fitted else []
     # Also of no factor.
     found = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
     return found[columns].set_index(index)
 
 
-def _extremes(loadings: pd.Series[float], errors: pd.Series[float] | None, n_genes: int, by: By) -> pd.DataFrame:
+def _extremes(
+    loadings: pd.Series[float], errors: pd.Series[float] | None, fitted: Mask | None, n_genes: int, by: By
+) -> pd.DataFrame:
     """Of one factor in one modality, those that are positive first."""
     values = loadings.to_numpy()
     genes = pd.DataFrame({"gene": loadings.index, "loading": values})
+    if fitted is not None:
+        genes["fitted"] = fitted
     if errors is not None:
         genes["se"] = errors.to_numpy()
         genes["lfsr"], genes["qvalue"] = assess.signs(values, errors.to_numpy())

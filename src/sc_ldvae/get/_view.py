@@ -15,7 +15,7 @@ from sc_ldvae import record
 from sc_ldvae._products import product
 from sc_ldvae.get._per_modality import objects_of
 from sc_ldvae.get._symbols import renamed, symbols_of
-from sc_ldvae.inputs import factor_positions, fitted_of, fitted_places, rotation_of
+from sc_ldvae.inputs import factor_positions, fitted_of, known_places, rotation_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -23,28 +23,31 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from sc_ldvae import assess
-    from sc_ldvae._typing import Data, Floats, Positions
+    from sc_ldvae._typing import Data, Floats, Mask, Positions
 
 Per: TypeAlias = Literal["unit", "sd"]
+Shown: TypeAlias = Literal["all", "fitted"]
 
 
 @dataclass(frozen=True)
 class _Genes:
-    """The fitted genes that a modality has."""
+    """The genes with loadings that a modality has."""
 
     names: pd.Index
     """As they are shown."""
     stored: record.Record
     rows: Positions
-    """Of the decoder, for those."""
+    """Of the known genes, for those."""
 
     @classmethod
-    def of(cls, adata: AnnData, stored: record.Record, symbols: Mapping[str, str]) -> _Genes:
-        places = fitted_places(adata, stored, logging.INFO)
-        fitted = np.zeros(adata.n_vars, dtype=bool)
-        fitted[places[places >= 0]] = True
-        names = adata.var_names[fitted]
-        return cls(renamed(names, symbols), stored, pd.Index(stored.genes).get_indexer(names))
+    def of(cls, adata: AnnData, stored: record.Record, symbols: Mapping[str, str], shown: Shown) -> _Genes:
+        places = known_places(adata, stored, logging.INFO)
+        if shown == "fitted":
+            places = places[: len(stored.genes)]
+        chosen = np.zeros(adata.n_vars, dtype=bool)
+        chosen[places[places >= 0]] = True
+        names = adata.var_names[chosen]
+        return cls(renamed(names, symbols), stored, pd.Index(stored.known_genes).get_indexer(names))
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ class View:
     log2: bool
     gene_symbols: str | None
     """Column of var with the names by which genes are shown."""
+    genes: Shown
+    """All with loadings, or those of the fit alone."""
 
     @classmethod
     def of(
@@ -72,9 +77,13 @@ class View:
         *,
         log2: bool,
         gene_symbols: str | None = None,
+        genes: Shown = "all",
     ) -> View:
         if per not in get_args(Per):
             msg = f"per={per!r} is unknown. Choose 'unit' or 'sd'."
+            raise ValueError(msg)
+        if genes not in get_args(Shown):
+            msg = f"genes={genes!r} is unknown. Choose 'all' or 'fitted'."
             raise ValueError(msg)
         shown, stored = fitted_of(data, key, modality)
         turn = None
@@ -82,16 +91,21 @@ class View:
             joint = _fitted_with(data, stored, key, modality)
             matrix = rotation_of(shown if joint is None else data, joint or stored, rotation, "rotation")
             turn = stored.first.turn_to(matrix)
-        return cls(shown, stored, turn, per, log2, gene_symbols)
+        return cls(shown, stored, turn, per, log2, gene_symbols, genes)
 
     def loadings(self, factors: Sequence[int | str] | None) -> dict[str, pd.DataFrame]:
-        """Of each modality, fitted genes in the object x the chosen factors, in the unit asked for."""
+        """Of each modality, genes in the object x the chosen factors, in the unit asked for."""
 
         def turned(genes: _Genes) -> Floats:
-            shown = genes.stored.shown_decoder.log_proportion.loadings[genes.rows]
+            shown = genes.stored.shown_decoder.known.loadings[genes.rows]
             return shown if self.turn is None else product(shown, np.linalg.inv(self.turn).T)
 
         return self._frames(turned, factors)
+
+    def fitted(self) -> dict[str, Mask]:
+        """Of each modality, which of these genes were fitted; empty where all were."""
+        found = {name: genes.rows < len(genes.stored.genes) for name, genes in self._genes.items()}
+        return {} if all(own.all() for own in found.values()) else found
 
     def latent(self) -> Floats:
         """Of the factors as they are asked for, n_obs x n_latent."""
@@ -103,14 +117,14 @@ class View:
     @property
     def has_errors(self) -> bool:
         """Whether the fit knows the errors of its loadings."""
-        return all(genes.stored.loadings_covariance is not None for genes in self._genes.values())
+        return all(genes.stored.known_covariance is not None for genes in self._genes.values())
 
     def errors(self, factors: Sequence[int | str] | None) -> dict[str, pd.DataFrame]:
         """As the loadings."""
         return self._frames(self._errors_of, factors)
 
     def _errors_of(self, genes: _Genes) -> Floats:
-        covariance = genes.stored.loadings_covariance
+        covariance = genes.stored.known_covariance
         if covariance is None:
             msg = (
                 f"uns[{self.stored.keys.uns!r}] has no errors of its loadings, as it was written by an older version. "
@@ -145,7 +159,7 @@ class View:
             msg = f"data has none of the modalities of the fit: {names}. Were they renamed after it?"
             raise ValueError(msg)
         symbols = symbols_of(objects, self.gene_symbols)
-        return {name: _Genes.of(adata, views[name], symbols[name]) for name, adata in objects.items()}
+        return {name: _Genes.of(adata, views[name], symbols[name], self.genes) for name, adata in objects.items()}
 
 
 def latent_of(data: Data, rotation: assess.Method | None, key: str, modality: str | None) -> Floats:

@@ -27,9 +27,9 @@ from sc_ldvae.inputs._names import (
     check_once,
     factor_positions,
     factors_shown,
-    fitted_places,
     gene_positions,
     gene_positions_by_modality,
+    known_places,
 )
 from sc_ldvae.inputs._net import targets_of
 from sc_ldvae.inputs._numbers import (
@@ -40,6 +40,7 @@ from sc_ldvae.inputs._numbers import (
     generator_of,
     torch_seed,
 )
+from sc_ldvae.inputs._others import counts_of_others, other_genes
 from sc_ldvae.inputs._renaming import new_names_of
 from sc_ldvae.inputs._request import Options, request_of, request_of_record
 from sc_ldvae.inputs._rotation import of_modalities, rotation, rotation_of, softmaxes
@@ -83,6 +84,7 @@ __all__ = [
     "columns_of",
     "copied",
     "counts_of",
+    "counts_of_others",
     "device_of",
     "encoder_of",
     "factor_positions",
@@ -90,7 +92,6 @@ __all__ = [
     "factors_shown",
     "fitted_counts",
     "fitted_of",
-    "fitted_places",
     "for_encoder",
     "for_joint_encoder",
     "for_likelihood",
@@ -104,6 +105,7 @@ __all__ = [
     "is_view",
     "joint_encoder_of",
     "joint_request_of_record",
+    "known_places",
     "layer_of",
     "modality_of",
     "new_file",
@@ -111,6 +113,7 @@ __all__ = [
     "obs_for",
     "obs_of",
     "of_modalities",
+    "other_genes",
     "pick_modality",
     "pulled",
     "request_of",

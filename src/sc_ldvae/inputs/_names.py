@@ -62,50 +62,59 @@ def factor_positions(stored: Record | JointRecord, factors: Sequence[int | str] 
     return positions
 
 
-def gene_positions(stored: Record, genes: Sequence[str] | str | None) -> Positions:
-    """Positions of genes among those of the fit; all of them for None.
+def gene_positions(stored: Record, genes: Sequence[str] | str | None, *, others: bool = False) -> Positions:
+    """Positions of genes among those of the fit, with `others` among all that are known; all of them for None.
 
     Raises
     ------
     ValueError
         If a gene was not fitted, or is named twice.
     """
-    (positions,) = gene_positions_by_modality(stored.views, genes).values()
+    (positions,) = gene_positions_by_modality(stored.views, genes, others=others).values()
     return positions
 
 
-def gene_positions_by_modality(views: Mapping[str, Record], genes: Sequence[str] | str | None) -> dict[str, Positions]:
+def gene_positions_by_modality(
+    views: Mapping[str, Record], genes: Sequence[str] | str | None, *, others: bool = False
+) -> dict[str, Positions]:
     """Positions of genes among those of each modality of a fit; all of them for None. Names may be in several.
+
+    With `others`, genes outside of the fit of which the loadings are known come after those of the fit.
 
     Raises
     ------
     ValueError
         If a gene was fitted in none of them, or is named twice.
     """
+    names = {name: view.known_genes if others else view.genes for name, view in views.items()}
     if genes is None:
-        return {name: np.arange(len(view.genes)) for name, view in views.items()}
+        return {name: np.arange(len(own)) for name, own in names.items()}
     wanted = [genes] if isinstance(genes, str) else list(genes)
-    known = {name: {gene: i for i, gene in enumerate(view.genes.tolist())} for name, view in views.items()}
+    known = {name: {gene: i for i, gene in enumerate(own.tolist())} for name, own in names.items()}
     unknown = [gene for gene in wanted if not any(gene in own for own in known.values())]
     if unknown:
         several = len(known) > 1
         number = "" if several else f"{sum(map(len, known.values()))} "
         where = f"{number}genes of the fit{' in any of its modalities' if several else ''}"
-        msg = f"genes holds {unknown[0]!r}, which is not among the {where}."
+        advice = " sc_ldvae.tl.extend gives loadings to genes outside of a fit." if others else ""
+        msg = f"genes holds {unknown[0]!r}, which is not among the {where}.{advice}"
         raise ValueError(msg)
     check_once(pd.Index(wanted, dtype=object), "genes")
     return {name: np.array([own[gene] for gene in wanted if gene in own], dtype=np.intp) for name, own in known.items()}
 
 
-def fitted_places(adata: AnnData, stored: Record, level: int = logging.WARNING) -> Positions:
-    """Position of each fitted gene among var_names, -1 for those that are gone, of which the log tells at this level.
+def known_places(adata: AnnData, stored: Record, level: int = logging.WARNING) -> Positions:
+    """Position of each known gene among var_names, -1 for those that are gone.
+
+    Of fitted genes that are gone the log tells at this level.
 
     Raises
     ------
     ValueError
         If none of them is there.
     """
-    places = stored.positions_in(adata.var_names)
+    known = stored.known_positions_in(adata.var_names)
+    places = known[: len(stored.genes)]
     gone = stored.genes[places < 0]
     if len(gone):
         what = f"{len(gone)} of the {len(places)} genes of the fit are not among var_names ({examples(gone)})"
@@ -113,7 +122,7 @@ def fitted_places(adata: AnnData, stored: Record, level: int = logging.WARNING) 
             msg = f"{what}. Were they renamed after the fit? Give var_names back, or fit again."
             raise ValueError(msg)
         _log.log(level, "%s: they are left out.", what)
-    return places
+    return known
 
 
 def examples(names: np.ndarray) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from sc_ldvae.decode import GeneColumns
-from sc_ldvae.inputs._names import factor_positions, fitted_places, gene_positions
+from sc_ldvae.inputs._names import factor_positions, gene_positions, known_places
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -48,10 +48,15 @@ def factor_values(stored: Record, factors: Factors | None) -> dict[int, float]:
     return {k: 0.0 for k in range(stored.n_latent) if k not in kept}
 
 
-def gene_columns(adata: AnnData, stored: Record, genes: Sequence[str] | str | None, *, as_layer: bool) -> GeneColumns:
-    """Which columns of a result genes fill: those as they are asked for, or with `as_layer` those of `adata`."""
-    chosen = gene_positions(stored, genes)
+def gene_columns(
+    adata: AnnData, stored: Record, genes: Sequence[str] | str | None, *, as_layer: bool, others: bool = False
+) -> GeneColumns:
+    """Which columns of a result genes fill: those as they are asked for, or with `as_layer` those of `adata`.
+
+    With `others`, genes outside of the fit of which the loadings are known are among them.
+    """
+    chosen = gene_positions(stored, genes, others=others)
     if not as_layer:
         return GeneColumns(chosen, np.arange(len(chosen)), len(chosen))
-    places = fitted_places(adata, stored)[chosen]
+    places = known_places(adata, stored)[chosen]
     return GeneColumns(chosen[places >= 0], places[places >= 0], adata.n_vars)

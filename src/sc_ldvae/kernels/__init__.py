@@ -14,7 +14,7 @@ from sc_ldvae.kernels._proportions import add_proportions
 from sc_ldvae.kernels._rows import SparseRows, first_other_row, gather_rows, rows_between, sparse_rows
 from sc_ldvae.kernels._sums import matmul, matmul_transposed
 from sc_ldvae.kernels._terms import TERMS
-from sc_ldvae.kernels._threads import n_slices, own_threads
+from sc_ldvae.kernels._threads import n_slices, n_threads, own_threads
 
 __all__ = [
     "TERMS",
@@ -34,6 +34,7 @@ __all__ = [
     "matmul_transposed",
     "multiply",
     "n_slices",
+    "n_threads",
     "norm_backward",
     "normalise",
     "own_threads",

@@ -11,7 +11,7 @@ from sc_ldvae.kernels._sums import add_scaled, linear_map, maximum
 
 
 @parallel_kernel
-def add_proportions(serial, n_slices, u, decoder, normalised, genes, places, weights, out):
+def add_proportions(serial, n_slices, u, decoder, n_competing, genes, places, weights, out):
     """Add the mean of each cell's proportions of some genes over draws, times the cell's weight, to its row of `out`.
 
     Parameters
@@ -20,8 +20,9 @@ def add_proportions(serial, n_slices, u, decoder, normalised, genes, places, wei
         Slices of the cells.
     u, decoder
         Inputs, draws x cells x inputs, and linear map, inputs x genes, to the log proportions.
-    normalised
-        Whether proportions are a softmax; else their log is the output itself.
+    n_competing
+        Proportions are a softmax over so many genes, the first, and those of others are of the same sum; if 0, their
+        log is the output itself.
     genes, places
         The wanted genes, and their columns in `out`; both None for all genes in their order.
     weights
@@ -31,7 +32,7 @@ def add_proportions(serial, n_slices, u, decoder, normalised, genes, places, wei
     """
 
     def add_cells(which):
-        _add_cells(np.int64(which), n_slices, u, decoder, normalised, genes, places, weights, out)
+        _add_cells(np.int64(which), n_slices, u, decoder, n_competing, genes, places, weights, out)
 
     if serial:
         for which in range(n_slices):
@@ -42,7 +43,7 @@ def add_proportions(serial, n_slices, u, decoder, normalised, genes, places, wei
 
 
 @slice_of_kernel
-def _add_cells(which, n_slices, u, decoder, normalised, genes, places, weights, out):
+def _add_cells(which, n_slices, u, decoder, n_competing, genes, places, weights, out):
     stay_apart()
     (n_draws, n_cells, n_inputs), n_genes = u.shape, decoder.shape[1]
     inputs, eta, total = np.arange(n_inputs), np.empty(n_genes, u.dtype), np.empty(n_genes, u.dtype)
@@ -50,13 +51,15 @@ def _add_cells(which, n_slices, u, decoder, normalised, genes, places, weights, 
         total[:] = 0
         for draw in range(n_draws):
             linear_map(eta, decoder, inputs, u[draw, cell])
-            largest, normaliser = maximum(eta), u.dtype.type(0)
-            if not normalised:
-                largest = u.dtype.type(0)
-            for g in range(n_genes):
+            largest, normaliser = u.dtype.type(0), u.dtype.type(0)
+            if n_competing:
+                largest = maximum(eta[:n_competing])
+            for g in range(n_competing):
                 eta[g] = exp(eta[g] - largest)
                 normaliser += eta[g]
-            if not normalised:
+            for g in range(n_competing, n_genes):
+                eta[g] = exp(eta[g] - largest)
+            if not n_competing:
                 normaliser = u.dtype.type(1)
             add_scaled(total, eta, weights[cell] / (normaliser * u.dtype.type(n_draws)))
         row = out[cell]

@@ -40,6 +40,12 @@ def own_threads() -> Iterator[None]:
         yield
 
 
+def n_threads() -> int:
+    """How many threads that is, for what threads of Python do."""
+    with own_threads():
+        return int(numba.get_num_threads())
+
+
 def layer() -> str:
     """Name of what runs the threads of numba; empty where they had better not run."""
     if lost_threads():

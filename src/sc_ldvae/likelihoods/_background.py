@@ -69,14 +69,22 @@ class WithBackground(NegativeBinomial):
             counts, contrasts, self.theta(linear), None, background=_background(linear["log_background"])
         )
 
+    def slope(self, counts: csr_matrix, expression: Floats, linear: Mapping[str, Floats]) -> Floats:
+        """The slope by the log mean, times the share of the foreground in it."""
+        mean = expression + _background(linear["log_background"]).astype(np.float32)
+        return expression / mean * super().slope(counts, mean, linear)
+
+    def updated(self, counts: csr_matrix, expression: Floats, linear: Mapping[str, Floats]) -> dict[str, Floats]:
+        """Dispersions; backgrounds stay where they are."""
+        return super().updated(counts, expression + _background(linear["log_background"]).astype(np.float32), linear)
+
     def information(self, counts: csr_matrix, expression: Floats, linear: Mapping[str, Floats]) -> Floats:
         """``s**2 I - s (1 - s) d``, where s is the share of the foreground in the mean.
 
         I is the information about the log mean, and ``d = theta (x - m) / (theta + m)`` the slope by it.
         """
         mean = expression + _background(linear["log_background"]).astype(np.float32)
-        theta, share = self.theta(linear).astype(np.float32), expression / mean
-        slope = theta * (counts.toarray() - mean) / (theta + mean)
+        share, slope = expression / mean, super().slope(counts, mean, linear)
         return share * (share * super().information(counts, mean, linear) - (1 - share) * slope)
 
     def expected_information(self, expression: Floats, linear: Mapping[str, Floats]) -> Floats:

@@ -42,6 +42,13 @@ class Bernoulli(Likelihood):
         """Minus twice the log-likelihood: that of zeros and ones that are certain is zero."""
         return spread_deviances(counts, contrasts, None, None, thresholded=True)
 
+    def slope(self, counts: csr_matrix, mean: Floats, linear: Mapping[str, Floats]) -> Floats:  # noqa: ARG002
+        """Minus the mean m at zeros, and elsewhere ``m / (exp(m) - 1)``."""
+        slope = -mean
+        rows, columns = counts.nonzero()
+        slope[rows, columns] = _over_expm1(mean[rows, columns].astype(np.float64))
+        return slope
+
     def information(self, counts: csr_matrix, mean: Floats, linear: Mapping[str, Floats]) -> Floats:  # noqa: ARG002
         """The mean m at zeros, and elsewhere ``m / (exp(m) - 1) (m / (1 - exp(-m)) - 1)``."""
         information = mean.copy()

@@ -88,6 +88,22 @@ class Likelihood(ABC):
         """Deviance of each cell's counts from what is expected under the null and each set, n_cells x (1 + n_sets)."""
 
     @abstractmethod
+    def slope(self, counts: csr_matrix, expression: Floats, linear: Mapping[str, Floats]) -> Floats:
+        """Derivative of each count's log-likelihood by its log expression, n_cells x n_genes."""
+
+    def updated(
+        self,
+        counts: csr_matrix,  # noqa: ARG002  most have no parts
+        expression: Floats,  # noqa: ARG002
+        linear: Mapping[str, Floats],
+    ) -> dict[str, Floats]:
+        """Better values of the parts, n_genes each, where the expression of each count is known: one step of Newton's.
+
+        They start from those of `linear`.
+        """
+        return dict(linear)
+
+    @abstractmethod
     def information(self, counts: csr_matrix, expression: Floats, linear: Mapping[str, Floats]) -> Floats:
         """Minus the second derivative of each count's log-likelihood by its log expression, n_cells x n_genes."""
 

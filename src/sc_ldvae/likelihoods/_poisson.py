@@ -30,6 +30,10 @@ class Poisson(Likelihood):
         """Twice ``x log(x / m) - x + m``, summed over genes."""
         return spread_deviances(counts, contrasts, None, None)
 
+    def slope(self, counts: csr_matrix, mean: Floats, linear: Mapping[str, Floats]) -> Floats:  # noqa: ARG002
+        """``x - m``."""
+        return counts.toarray() - mean
+
     def information(self, counts: csr_matrix, mean: Floats, linear: Mapping[str, Floats]) -> Floats:  # noqa: ARG002
         """The mean."""
         return mean

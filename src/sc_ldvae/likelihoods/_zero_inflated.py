@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.special import expit
+from scipy.special import expit, logit
 
 from sc_ldvae.likelihoods._likelihood import Contrasts, Part
 from sc_ldvae.likelihoods._negative_binomial import THETA, NegativeBinomial
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # Few extra zeros to start with; more in what is simulated.
 _START, _SIMULATED = -3.0, -2.0
+# Neither no nor all zeros are extra ones for certain.
+_LEAST_SHARE = 1e-3
 
 INFLATION = Part("zero_inflation", "zero_inflation", lambda log_odds: 1 - expit(-log_odds), depends_on="factors")
 
@@ -38,6 +40,16 @@ class ZeroInflated(NegativeBinomial):
     def deviances(self, counts: csr_matrix, contrasts: Contrasts, linear: Mapping[str, Floats]) -> Floats:
         """Of the expected counts, extra zeros among them, under the negative binomial."""
         return spread_deviances(counts, contrasts, self.theta(linear), expit(-linear["zero_inflation"]))
+
+    def slope(self, counts: csr_matrix, mean: Floats, linear: Mapping[str, Floats]) -> Floats:
+        """That of the negative binomial, times the probability that a zero is not an extra one."""
+        slope = super().slope(counts, mean, linear)
+        return slope * self._counted(counts, mean, linear)
+
+    def updated(self, counts: csr_matrix, mean: Floats, linear: Mapping[str, Floats]) -> dict[str, Floats]:
+        """Of extra zeros the expected share given the counts, as in a step of EM; dispersions stay as they are."""
+        extra = 1 - self._counted(counts, mean, linear).mean(0, dtype=np.float64)
+        return dict(linear) | {"zero_inflation": logit(np.clip(extra, _LEAST_SHARE, 1 - _LEAST_SHARE))}
 
     def information(self, counts: csr_matrix, mean: Floats, linear: Mapping[str, Floats]) -> Floats:
         """That of the negative binomial where a count is not zero."""
@@ -65,8 +77,16 @@ class ZeroInflated(NegativeBinomial):
         ``s = theta m / (theta + m)``.
         """
         theta = self.theta(linear).astype(np.float32)
-        not_inflated = expit(-linear["zero_inflation"]).astype(np.float32)
-        slope = theta * mean / (theta + mean)
-        counted = not_inflated * np.exp(-theta * np.log1p(mean / theta))
-        counted /= 1 - not_inflated + counted
+        slope, counted = theta * mean / (theta + mean), self._zeros_counted(mean, linear)
         return counted * (slope * theta / (theta + mean) - (1 - counted) * slope**2)
+
+    def _counted(self, counts: csr_matrix, mean: Floats, linear: Mapping[str, Floats]) -> Floats:
+        """Probability that each count is the negative binomial's own."""
+        return np.where(counts.toarray() > 0, np.float32(1), self._zeros_counted(mean, linear))
+
+    def _zeros_counted(self, mean: Floats, linear: Mapping[str, Floats]) -> Floats:
+        """The same where each is zero."""
+        theta = self.theta(linear).astype(np.float32)
+        not_inflated = expit(-linear["zero_inflation"]).astype(np.float32)
+        counted = not_inflated * np.exp(-theta * np.log1p(mean / theta))
+        return counted / (1 - not_inflated + counted)

@@ -122,6 +122,9 @@ def _draw_rows(axis: Axes, panel: Panel, kind: Kind, last: int) -> None:
         )
     axis.axvline(0, color="0.3", linewidth=0.8)
     axis.set_yticks(rows, list(map(shown, genes.index)), fontsize=8)
+    if "fitted" in genes:
+        for label, fitted in zip(axis.get_yticklabels(), genes["fitted"], strict=True):
+            label.set_fontstyle("normal" if fitted else "italic")
     axis.set_ylim(last + 0.6, -0.6)
     axis.set_xlabel(panel.label, fontsize=8)
     axis.tick_params(axis="y", length=0)
@@ -218,6 +221,8 @@ def explain(axis: Axes, ends: pd.DataFrame, kind: Kind, note: str = "") -> None:
     handles: list[Artist] = [Line2D([], [], color="0.2", linewidth=0.7, label="95 % interval")]
     if (ends["qvalue"] > _Q).any():
         handles.append(Patch(color="0.8", label=f"q > {_Q}"))
+    if "fitted" in ends and not ends["fitted"].all():
+        handles.append(Line2D([], [], linestyle="", label="italics: not in the fit"))
     if note:
         handles.append(Line2D([], [], linestyle="", label=note))
     if kind == "dot":

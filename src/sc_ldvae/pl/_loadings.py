@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from sc_ldvae._typing import Ax, Data
     from sc_ldvae.assess import Method
-    from sc_ldvae.get import By, Per
+    from sc_ldvae.get import By, Per, Shown
     from sc_ldvae.pl._ends import Kind, Panel
 
 
@@ -37,6 +37,7 @@ def loadings(
     key: str = record.DEFAULT,
     modality: str | None = None,
     gene_symbols: str | None = None,
+    genes: Shown = "all",
     ncols: int = 5,
     ax: Ax | None = None,
     show: bool | None = None,
@@ -77,6 +78,9 @@ def loadings(
         Modality of a MuData; of a joint fit None for all of them.
     gene_symbols
         Column of `var` with the names to show, as in :func:`sc_ldvae.get.loadings`.
+    genes
+        Choose among ``'all'`` genes with loadings, or those of the fit alone (``'fitted'``). Names of genes outside of
+        the fit, which :func:`sc_ldvae.tl.extend` gave loadings, are in italics beside bars and dots.
     ncols
         Panels per row; of a joint fit all of one factor stand in one row, whatever their number.
     ax
@@ -112,7 +116,7 @@ def loadings(
     check_kind(kind)
     whose, stored = fitted_of(data, key, modality)
     names = listed(stored, factors)
-    where: Any = {"key": key, "modality": modality, "gene_symbols": gene_symbols}
+    where: Any = {"key": key, "modality": modality, "gene_symbols": gene_symbols, "genes": genes}
     chosen = top_panels(data, stored, names, n_genes, by=by, rotation=rotation, per=per, log2=log2, **where)
     if rotation is None:
         shares = shares_by_modality(whose, stored, key, measured=False)

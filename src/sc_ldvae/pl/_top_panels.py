@@ -33,7 +33,7 @@ def top_panels(
     rotation: Method | None,
     per: Per,
     log2: bool,
-    **where: Any,  # noqa: ANN401  key, modality and gene_symbols, as get.loadings has them
+    **where: Any,  # noqa: ANN401  key, modality, gene_symbols and genes, as get.loadings has them
 ) -> dict[str, list[Panel]]:
     """What to draw of each factor in each modality, by the name of the factor."""
     unit: Any = {"rotation": rotation, "per": per, "log2": log2, **where}

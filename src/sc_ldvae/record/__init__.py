@@ -6,6 +6,7 @@ from sc_ldvae.record._comparison import read_comparison, write_comparison
 from sc_ldvae.record._covariance import turned
 from sc_ldvae.record._decoder import AffineMap, Decoder
 from sc_ldvae.record._design import MEAN, Categorical, Continuous, Design, Setting
+from sc_ldvae.record._extended import write_others
 from sc_ldvae.record._file import check_view
 from sc_ldvae.record._folded import Folded
 from sc_ldvae.record._joint import JointRecord, joint_fits_in, read_joint
@@ -79,6 +80,7 @@ __all__ = [
     "write_joint_state",
     "write_matrix",
     "write_object",
+    "write_others",
     "write_projected",
     "write_renamed",
     "write_result",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -85,6 +85,11 @@ class AffineMap:
         """The map to some of the genes."""
         return AffineMap(self.loadings[genes], self.intercept[genes], self.covariate_effects[genes])
 
+    def above(self, other: AffineMap) -> AffineMap:
+        """The map to the genes of both, those of `other` last."""
+        pairs = ((getattr(self, field.name), getattr(other, field.name)) for field in fields(self))
+        return AffineMap(*map(np.concatenate, pairs))
+
     def rotated(self, matrix: Floats) -> AffineMap:
         """The map of ``latent @ inv(matrix).T``: loadings times `matrix`."""
         return replace(self, loadings=product(self.loadings, matrix))
@@ -107,13 +112,24 @@ class Decoder:
     """What the likelihood has beside the mean, by name: a map, or one value per group of cells, n_groups x n_genes; of
     what depends on the gene alone 1 x n_genes."""
     likelihood: Likelihood
+    others: AffineMap | None = None
+    """The same of genes outside of the fit, whose proportions are of the total of the fitted genes: the softmax sums
+    over those alone."""
 
     @classmethod
-    def from_dict(cls, stored: Mapping[str, Any], likelihood: Likelihood) -> Decoder:
-        """The decoder that `to_dict` gave."""
+    def from_dict(
+        cls, stored: Mapping[str, Any], likelihood: Likelihood, others: Mapping[str, Any] | None = None
+    ) -> Decoder:
+        """The decoder that `to_dict` gave, with the map of other genes that was stored beside it."""
         parts = {part.name: stored[part.name] for part in likelihood.parts}
         maps = {name: AffineMap.from_dict(part) for name, part in parts.items() if isinstance(part, Mapping)}
-        return cls(AffineMap.from_dict(stored), parts | maps, likelihood)
+        beside = None if others is None else AffineMap.from_dict(others)
+        return cls(AffineMap.from_dict(stored), parts | maps, likelihood, beside)
+
+    @property
+    def known(self) -> AffineMap:
+        """Log proportions of the fitted genes, and after them of the others."""
+        return self.log_proportion if self.others is None else self.log_proportion.above(self.others)
 
     def linear(self, latent: Floats, covariates: Floats, group: NDArray[np.integer[Any]] | slice) -> dict[str, Floats]:
         """Parts of each cell (of its `group` of cells) and gene, as the decoder gives them, n_obs x n_genes.
@@ -171,4 +187,5 @@ class Decoder:
 
     def _mapped(self, change: Callable[[AffineMap], AffineMap]) -> Decoder:
         parts = {name: change(part) if isinstance(part, AffineMap) else part for name, part in self.parts.items()}
-        return replace(self, log_proportion=change(self.log_proportion), parts=parts)
+        others = None if self.others is None else change(self.others)
+        return replace(self, log_proportion=change(self.log_proportion), parts=parts, others=others)

@@ -246,6 +246,12 @@ class Design:
         return tuple(column for column in (*batch, *self.categorical) if column.n_columns)
 
     @property
+    def blocks(self) -> list[slice]:
+        """Columns of each category."""
+        ends = np.cumsum([len(column.levels) for column in self.categories], dtype=int)
+        return [slice(end - len(own.levels), end) for own, end in zip(self.categories, ends.tolist(), strict=True)]
+
+    @property
     def columns(self) -> list[tuple[str, str]]:
         """Covariate and level of each column; a continuous covariate has the empty level."""
         levels = [(column.key, level) for column in self.categories for level in column.levels]

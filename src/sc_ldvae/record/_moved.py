@@ -13,6 +13,7 @@ from sc_ldvae.record._covariance import packed, turned
 from sc_ldvae.record._joint import VIEWS, JointRecord, sealed_joint
 from sc_ldvae.record._marks import fit_column, held_out, library_column
 from sc_ldvae.record._new_fit import content_of
+from sc_ldvae.record._others import OTHERS, of_others
 from sc_ldvae.record._record import Record
 from sc_ldvae.record._sealed import sealed
 from sc_ldvae.record._state import State
@@ -145,12 +146,14 @@ def write_joint_rotated(
 def _rotated_content(stored: Record, keys: Keys, matrix: Floats, explained: tuple[float, Floats]) -> dict[str, Any]:
     total, shares = explained
     content = stored.content_for(keys) | {"explained_deviance": shares, "total_explained_deviance": total}
-    decoder = stored.decoder.rotated(np.linalg.inv(matrix).T)
+    decoder, turn = stored.decoder.rotated(np.linalg.inv(matrix).T), stored.turn_to(matrix)
     content |= {"rotation": matrix, "decoder": decoder.to_dict()}
     # That was of the factors before.
     content.pop("prior_scale", None)
     if stored.loadings_covariance is not None:
-        content["loadings_covariance"] = packed(turned(stored.loadings_covariance, stored.turn_to(matrix)))
+        content["loadings_covariance"] = packed(turned(stored.loadings_covariance, turn))
+    if decoder.others is not None:
+        content[OTHERS] = of_others(stored.other_genes, decoder.others, turned(stored.others_covariance, turn))
     return sealed(content)
 
 
@@ -161,7 +164,7 @@ def _entries(
     marks = {} if held_out is None else {keys.held_out: held_out}
     return {
         "obsm": {keys.latent: _shown(state, stored.rotation), keys.variance: state.variance},
-        "varm": _of_genes(adata, stored, keys),
+        "varm": replace(stored, keys=keys).varm_for(adata.var_names),
         "obs": library_column(replace(stored, keys=keys), state.library)
         | marks
         | {keys.fit: fit_column(stored, len(state))},
@@ -180,12 +183,3 @@ def _columns_for(of_all: pd.DataFrame, of_modality: pd.DataFrame, stored: Record
     columns = (stored.design.batch, *stored.design.categorical, *stored.design.continuous, stored.labels)
     known = [column.key for column in columns if column is not None]
     return {key: of_all[key].array for key in known if key in of_all and key not in of_modality}
-
-
-def _of_genes(adata: AnnData, known: Record, keys: Keys) -> dict[str, Floats]:
-    """Loadings, and their standard errors where they are known, for varm: zero for genes that were not fitted."""
-    entries = {keys.loadings: known.at_genes(adata.var_names, known.shown_decoder.log_proportion.loadings)}
-    if known.loadings_covariance is not None:
-        errors = np.sqrt(np.diagonal(known.loadings_covariance, axis1=1, axis2=2))
-        entries[keys.loadings_se] = known.at_genes(adata.var_names, errors)
-    return entries

@@ -93,14 +93,11 @@ class Asked:
 
 def write_fit(adata: AnnData, keys: Keys, new: NewFit, asked: Asked) -> None:
     """Put a fit into `adata`, all of it or nothing."""
-    shape, content = (len(asked.mask), new.latent.shape[1]), content_of(new, keys, adata.var_names[asked.mask], asked)
-    loadings, errors = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-    loadings[asked.mask] = new.folded.decoder.log_proportion.loadings
-    errors[asked.mask] = np.sqrt(np.diagonal(new.loadings_covariance, axis1=1, axis2=2))
+    content = content_of(new, keys, adata.var_names[asked.mask], asked)
     written = Record(keys, content)
     entries: dict[str, dict[str, Any]] = {
         "obsm": {keys.latent: new.latent, keys.variance: new.variance},
-        "varm": {keys.loadings: loadings, keys.loadings_se: errors},
+        "varm": written.varm_for(adata.var_names),
         "obs": library_column(written, new.library)
         | {keys.held_out: new.held_out, keys.fit: fit_column(written, len(new.library))},
         "uns": {keys.uns: content},

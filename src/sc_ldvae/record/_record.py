@@ -20,6 +20,7 @@ from sc_ldvae.record._covariance import unpacked
 from sc_ldvae.record._decoder import Decoder
 from sc_ldvae.record._design import Categorical, Design
 from sc_ldvae.record._folded import Folded
+from sc_ldvae.record._others import OTHERS
 from sc_ldvae.record._sealed import SCHEMA_VERSION, sealed
 
 if TYPE_CHECKING:
@@ -52,6 +53,17 @@ class Record(AnyRecord):
         genes: NDArray[np.str_] = self.content["genes"]
         return genes
 
+    @property
+    def other_genes(self) -> NDArray[np.str_]:
+        """Names of genes outside of the fit of which the loadings are known."""
+        genes: NDArray[np.str_] = self.content[OTHERS]["genes"] if OTHERS in self.content else self.genes[:0]
+        return genes
+
+    @property
+    def known_genes(self) -> NDArray[np.str_]:
+        """Names of the fitted genes, and after them of the others."""
+        return np.concatenate([self.genes, self.other_genes])
+
     def positions_in(self, names: pd.Index) -> NDArray[np.intp]:
         """Position of each fitted gene among other names; -1 where it is not.
 
@@ -60,11 +72,15 @@ class Record(AnyRecord):
         ValueError
             If names repeat.
         """
+        return self.known_positions_in(names)[: len(self.genes)]
+
+    def known_positions_in(self, names: pd.Index) -> NDArray[np.intp]:
+        """The same of each known gene."""
         if not names.is_unique:
             repeated = names[names.duplicated()][0]
             msg = f"var_names are not unique (for example {said(repeated)}). Call adata.var_names_make_unique() first."
             raise ValueError(msg)
-        return names.get_indexer(pd.Index(self.genes))
+        return names.get_indexer(pd.Index(self.known_genes))
 
     @property
     def views(self) -> dict[str, Record]:
@@ -89,7 +105,8 @@ class Record(AnyRecord):
     @cached_property
     def shown_decoder(self) -> Decoder:
         """The stored decoder, in the frame in which the factors are shown."""
-        return Decoder.from_dict(self.content["decoder"], LIKELIHOODS[self.blocks[0].gene_likelihood])
+        likelihood = LIKELIHOODS[self.blocks[0].gene_likelihood]
+        return Decoder.from_dict(self.content["decoder"], likelihood, self.content.get(OTHERS))
 
     @property
     def blocks(self) -> tuple[Block, ...]:
@@ -125,6 +142,19 @@ class Record(AnyRecord):
         if "loadings_covariance" not in self.content:
             return None
         return unpacked(self.content["loadings_covariance"], self.n_latent)
+
+    @property
+    def others_covariance(self) -> NDArray[np.floating[Any]]:
+        """The same of the genes outside of the fit."""
+        return unpacked(self.content[OTHERS]["loadings_covariance"], self.n_latent)
+
+    @property
+    def known_covariance(self) -> NDArray[np.floating[Any]] | None:
+        """The same of the fitted genes, and after them of the others."""
+        fitted = self.loadings_covariance
+        if fitted is None or OTHERS not in self.content:
+            return fitted
+        return np.concatenate([fitted, self.others_covariance])
 
     @cached_property
     def design(self) -> Design:
@@ -221,11 +251,19 @@ class Record(AnyRecord):
         return by.codes(obs)
 
     def at_genes(self, names: pd.Index, values: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-        """Rows for `names` out of `values` of the fitted genes (n_genes x columns), zero for genes not fitted."""
-        positions = self.positions_in(names)
+        """Rows for `names` out of `values` of the known genes (n_known x columns), zero for all others."""
+        positions = self.known_positions_in(names)
         rows = np.zeros((len(names), values.shape[1]), dtype=np.float32)
         rows[positions[positions >= 0]] = values[positions >= 0]
         return rows
+
+    def varm_for(self, names: pd.Index) -> dict[str, NDArray[np.float32]]:
+        """Entries of varm for genes of these names: loadings, and where they are known their standard errors."""
+        loadings, covariance = self.shown_decoder.known.loadings, self.known_covariance
+        entries = {self.keys.loadings: self.at_genes(names, loadings)}
+        if covariance is not None:
+            entries[self.keys.loadings_se] = self.at_genes(names, np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)))
+        return entries
 
     def content_for(self, keys: Keys) -> dict[str, Any]:
         """The content in the current format for other keys or another object, sharing nothing with this one."""

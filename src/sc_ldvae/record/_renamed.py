@@ -9,6 +9,7 @@ import pandas as pd
 
 from sc_ldvae.record._comparison import comparisons_in, renamed_comparison
 from sc_ldvae.record._file import has_file_to_write
+from sc_ldvae.record._others import OTHERS
 from sc_ldvae.record._read import fits_in, read
 from sc_ldvae.record._sealed import sealed
 from sc_ldvae.record._store import write
@@ -37,7 +38,7 @@ def write_renamed(adata: AnnData, names: Mapping[str, str]) -> None:
         if "modalities" in stored.content:
             msg = f"uns[{key!r}] is of a joint fit, whose other parts would keep the old names. Rename before the fit."
             raise ValueError(msg)
-        found[f"uns[{key!r}]"] = pd.Index(stored.genes.astype(object))
+        found[f"uns[{key!r}]"] = pd.Index(stored.known_genes.astype(object))
     if not any(name in names for index in found.values() for name in index):
         old = next(iter(names), None)
         msg = f"names holds no gene of data or of its fits (for example {old!r}). Give the new names by the old ones."
@@ -45,8 +46,11 @@ def write_renamed(adata: AnnData, names: Mapping[str, str]) -> None:
     new = {whose: _renamed(index, names, whose) for whose, index in found.items()}
     content: dict[str, Any] = {}
     for key, stored in fits.items():
-        genes = new[f"uns[{key!r}]"].to_numpy().astype(np.str_)
-        content[key] = sealed(stored.content_for(stored.keys) | {"genes": genes})
+        names_now = new[f"uns[{key!r}]"].to_numpy().astype(np.str_)
+        content[key] = stored.content_for(stored.keys) | {"genes": names_now[: len(stored.genes)]}
+        if OTHERS in content[key]:
+            content[key][OTHERS] = content[key][OTHERS] | {"genes": names_now[len(stored.genes) :]}
+        content[key] = sealed(content[key])
     content |= {name: renamed_comparison(stored, names) for name, stored in comparisons_in(adata).items()}
     write(adata, {"uns": content}, var_names=new["var_names"])
 

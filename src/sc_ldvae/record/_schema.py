@@ -13,6 +13,7 @@ from sc_ldvae.likelihoods import LIKELIHOODS
 from sc_ldvae.record._blocks import BLOCK_COLUMNS, blocks_of
 from sc_ldvae.record._entry import Entry, Sizes, checked, double, single, text, whole
 from sc_ldvae.record._keys import Keys
+from sc_ldvae.record._others import OTHERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -145,6 +146,15 @@ def _parts_of(content: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator
             msg = "'library_prior' is missing"
             raise ValueError(msg)
     yield "encoder", encoders
+    if OTHERS in content:
+        yield (
+            OTHERS,
+            {
+                "genes": text("others", distinct=True),
+                **{name: entry._replace(shape=("others", *entry.shape[1:])) for name, entry in affine.items()},
+                "loadings_covariance": single("others", "triangle"),
+            },
+        )
 
 
 def _encoder(content: Mapping[str, Any], params: Mapping[str, Any], name: str, width: int | str) -> dict[str, Entry]:

@@ -10,7 +10,7 @@ from sc_ldvae.record._schema import typed
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 _FIRST_WITH_CHECKSUM = 5
 
 

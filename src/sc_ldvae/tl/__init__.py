@@ -7,6 +7,7 @@ from sc_ldvae.tl._differential_expression import differential_expression
 from sc_ldvae.tl._elbo import elbo
 from sc_ldvae.tl._enrichment import enrichment
 from sc_ldvae.tl._explained_deviance import explained_deviance
+from sc_ldvae.tl._extend import extend
 from sc_ldvae.tl._ldvae import ldvae
 from sc_ldvae.tl._marginal_log_likelihood import marginal_log_likelihood
 from sc_ldvae.tl._normalized_expression import normalized_expression
@@ -24,6 +25,7 @@ __all__ = [
     "elbo",
     "enrichment",
     "explained_deviance",
+    "extend",
     "ldvae",
     "marginal_log_likelihood",
     "normalized_expression",

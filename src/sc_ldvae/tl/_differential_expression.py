@@ -144,7 +144,7 @@ def differential_expression(
     stored = record.read(adata, key)
     codes, names = inputs.grouped(data, modality, groupby)
     chosen, tests = inputs.tests_of(codes, names, groupby, groups, reference)
-    genes = np.flatnonzero(inputs.fitted_places(adata, stored) >= 0)
+    genes = np.flatnonzero(inputs.known_places(adata, stored) >= 0)
     known = codes >= 0
     cells = adata[known]
     state = record.state_of(cells, stored)
@@ -173,8 +173,10 @@ def differential_expression(
         "pseudocount": float(pseudocount),
         "batch_correction": bool(batch_correction),
     }
-    tables = {group: decode.ranking(comparison, i, stored.genes[genes], mode, fdr) for i, group in enumerate(chosen)}
-    not_fitted = adata.var_names.difference(pd.Index(stored.genes))
+    tables = {
+        group: decode.ranking(comparison, i, stored.known_genes[genes], mode, fdr) for i, group in enumerate(chosen)
+    }
+    not_fitted = adata.var_names.difference(pd.Index(stored.known_genes))
 
     def write(adata: AnnData) -> None:
         record.write_comparison(adata, key_added, params, tables, not_fitted)

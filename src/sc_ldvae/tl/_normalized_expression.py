@@ -50,7 +50,8 @@ def normalized_expression(
     data
         Fitted AnnData, or MuData with a fitted `modality`.
     genes
-        Names of fitted genes; all by default.
+        Names of genes with loadings: fitted ones, or others to which :func:`extend` gave some; all by default.
+        Proportions are of the total of the fitted genes.
     batch
         Decode every cell as if it were of this batch; ``'mean'`` takes the mean over all batches of the fit, which is
         batch correction. By default each cell is of its own batch.
@@ -86,8 +87,8 @@ def normalized_expression(
     Returns
     -------
     n_obs x genes, in single precision: a frame, or with `threshold` a sparse matrix whose columns are `genes` (by
-    default ``uns['ldvae']['genes']``). With `key_added` None, and ``layers[key_added]`` is n_obs x n_vars; with `path`
-    None, and the file's X is n_obs x genes.
+    default the fitted ones, as ``uns['ldvae']['genes']`` names them, and after them the others). With `key_added` None,
+    and ``layers[key_added]`` is n_obs x n_vars; with `path` None, and the file's X is n_obs x genes.
 
     Raises
     ------
@@ -126,7 +127,7 @@ def normalized_expression(
             "expression is in counts. Leave it out."
         )
         raise ValueError(msg)
-    columns = inputs.gene_columns(adata, stored, genes, as_layer=as_layer)
+    columns = inputs.gene_columns(adata, stored, genes, as_layer=as_layer, others=True)
     settings = stored.covariate_settings(batch, covariates)
     obs = inputs.obs_of(adata)
 
@@ -139,7 +140,7 @@ def normalized_expression(
     asked = decode.Normalized(stored, state, designs, values_of_factors, scale, n_samples, generator)
     with tqdm(total=adata.n_obs, unit="cell", disable=not progress) as bar:
         if file is not None:
-            record.write_matrix(file, adata, stored.genes[columns.genes], asked.blocks(columns, threshold, bar))
+            record.write_matrix(file, adata, stored.known_genes[columns.genes], asked.blocks(columns, threshold, bar))
             return None
         values = asked.dense(columns, bar) if threshold is None else asked.sparse(columns, threshold, bar)
     if key_added is not None:
@@ -147,7 +148,7 @@ def normalized_expression(
         return None
     if threshold is not None:
         return values
-    return pd.DataFrame(values, index=adata.obs_names, columns=stored.genes[columns.genes])
+    return pd.DataFrame(values, index=adata.obs_names, columns=stored.known_genes[columns.genes])
 
 
 def _check_numbers(library: float | str, threshold: float | None) -> None:
