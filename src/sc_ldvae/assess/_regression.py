@@ -24,7 +24,7 @@ _GENES, _CELLS = 64, 2048
 # No log expression moves by more in a step: far from its optimum a likelihood is no parabola.
 _LONGEST = 3.0
 # Most steps; they end where no log expression moves by more, and no part, for the next would move by the square of it.
-_STEPS, _SMALL, _SMALL_OF_PARTS = 30, 0.03, 0.3
+_STEPS, _SMALL, _SMALL_OF_PARTS = 30, 0.03, 0.1
 # Precision that is as good as none.
 _NEARLY_FLAT = 1e-4
 # Mean square of coefficients of which none is expected.
