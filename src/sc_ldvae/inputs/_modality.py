@@ -115,7 +115,7 @@ def obs_for(data: Data, modality: str | None) -> pd.DataFrame:
 
 
 def with_others(data: Data, obs: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    """`obs`, and `keys` that are ``'<modality>:<name>'``: of that one's obs, or a feature in its X."""
+    """`obs`, and beside it `keys` that are ``'<modality>:<name>'``: columns of that one's obs, or features in its X."""
     modalities: Mapping[str, AnnData] = getattr(data, "mod", {})
     more = {}
     for key in keys:
