@@ -20,7 +20,7 @@ from sc_ldvae.record._marks import fit_column
 from sc_ldvae.record._sealed import sealed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from mudata import MuData
@@ -127,6 +127,26 @@ def joint_assessed(joint: MuData) -> MuData:
     record.write_result(mdata, "ldvae_n_latent", compared)
     sc_ldvae.tl.associate(mdata, ["batch", "age"])
     return mdata
+
+
+@pytest.fixture(scope="session")
+def write_enrichment() -> Callable[..., None]:
+    """Leaves an enrichment in some sources as the tool does, which needs a package that need not be installed."""
+
+    def write(adata: AnnData, sources: Sequence[str], name: str = "ldvae_enrichment") -> None:
+        stored, n = record.read(adata), len(sources)
+        scores, pvalues = np.random.default_rng(0).normal(size=(2, len(stored.left) * n))
+        table = {
+            "factor": np.repeat(stored.names_left, n),
+            "source": np.tile(np.array(sources), len(stored.left)),
+            "score": 5 * scores,
+            "pvalue": 10 ** (-4 * np.abs(pvalues)),
+            "qvalue": 10 ** (-3 * np.abs(pvalues)),
+            "n_targets": np.full(len(stored.left) * n, 7),
+        }
+        record.write_result(adata, name, table, stored)
+
+    return write
 
 
 @pytest.fixture(scope="session")

@@ -195,6 +195,7 @@ _CHOICES = (
     "Literal['all']",
     "Literal['factor', 'clustered']",
     "Literal['own']",
+    "Literal['violin', 'matrix']",
     "Method",
     "Mode",
     "Per",

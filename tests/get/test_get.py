@@ -22,6 +22,7 @@ GETTERS = {
     "loadings_se": get.loadings_se,
     "top_genes": get.top_genes,
     "factors": get.factors,
+    "latent": partial(get.latent, obs_columns=["batch", "covariate1"]),
     "history": get.history,
     "covariate_effects": get.covariate_effects,
 }

@@ -87,6 +87,23 @@ def test_shares_by_group(assessed: AnnData) -> None:
     assert len(groups.figure.axes) == 2
 
 
+def test_groups_of_few_cells_have_no_colour(assessed: AnnData) -> None:
+    adata = assessed.copy()
+    result = adata.uns["ldvae_explained_deviance"]
+    result["groups"] |= {"n_cells": np.array([9, 10]), "marginal": np.array([[0.8, 0.9, 0.7], [0.1, 0.2, 0.3]])}
+    del result["checksum"]
+    _, groups = pl.explained_deviance(adata, show=False)
+    (image,) = groups.images
+    assert image.get_array().mask.tolist() == [[True] * 3, [False] * 3]
+    # They have no say in the scale of the others, but their numbers are there.
+    assert image.get_clim() == pytest.approx((0, 30))
+    np.testing.assert_allclose(image.cmap(np.ma.masked_all(1))[0, :3], 0.92, atol=0.01)
+    assert [text.get_text() for text in groups.texts if text.get_position()[1] == 0][1:] == ["80.0", "90.0", "70.0"]
+    assert groups.get_title() == "explained deviance (%) by group (cells)\ngrey: fewer than 10 cells"
+    _, groups = pl.explained_deviance(assessed, show=False)
+    assert groups.get_title() == "explained deviance (%) by group (cells)"
+
+
 def test_small_heat_maps_have_a_colour_bar_in_place_of_numbers(assessed: AnnData) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(2, 1))
     _, groups = pl.explained_deviance(assessed, ax=axes, show=False)
@@ -118,7 +135,11 @@ def test_stability_of_factors(assessed: AnnData) -> None:
     np.testing.assert_allclose(span, np.column_stack([[1, 2, 3], stored["span"]]))
     assert {0.5, 0.8} <= set(lines_at(axis))
     assert axis.get_ylim() == (0, 1)
-    assert legend_of(axis) == ["score", "pair of refits", "span"]
+    assert [one_line(text) for text in legend_of(axis)] == [
+        "score, extrapolated to all cells (Spearman-Brown)",
+        "pair of refits to halves of the cells",
+        "span",
+    ]
     assert one_line(axis.get_ylabel()) == "cosine of loadings 4 refits, halves of the cells"
     assert axis.get_xlabel() == "factor"
 
@@ -137,6 +158,14 @@ def test_flags_stand_over_their_factor(assessed: AnnData) -> None:
     assert box.y0 >= 0
     assert box.y1 <= figure.bbox.height
     assert axis.get_legend().get_window_extent().y1 <= axis.xaxis.label.get_window_extent().y0
+
+
+@pytest.mark.parametrize("subsample", ["bootstrap", ""])
+def test_scores_that_are_not_extrapolated_say_nothing_of_it(subsample: str, assessed: AnnData) -> None:
+    adata = assessed.copy()
+    adata.uns["ldvae_stability"]["params"] |= {"subsample": subsample}
+    del adata.uns["ldvae_stability"]["checksum"]
+    assert legend_of(pl.stability(adata, show=False)) == ["score", "pair of refits", "span"]
 
 
 def test_rotation_of_the_stability_is_named(assessed: AnnData) -> None:

@@ -22,12 +22,15 @@ if TYPE_CHECKING:
     from mudata import MuData
 
 ROOM = str(Path(pl.__file__).parent)
+# What a plot can't do without, beside the object.
+ASKED = {"latent": {"groupby": "batch"}}
 each_plot = pytest.mark.parametrize("name", pl.__all__)
 
 
 @pytest.fixture(scope="module")
-def everything(assessed: AnnData) -> AnnData:
+def everything(assessed: AnnData, write_enrichment: Callable[..., None]) -> AnnData:
     adata = assessed.copy()
+    write_enrichment(adata, ["one", "two"])
     tl.posterior_predictive(adata, key_added="posterior_predictive", progress=False)
     return adata
 
@@ -64,7 +67,7 @@ def test_no_figure_stays_where_saving_fails(
 ) -> None:
     monkeypatch.setattr(Figure, "savefig", fail(error))
     with pytest.raises(type(error)):
-        getattr(pl, name)(drawable[name], show=False, save=tmp_path / "plot.png")
+        getattr(pl, name)(drawable[name], show=False, save=tmp_path / "plot.png", **ASKED.get(name, {}))
     assert not list(tmp_path.iterdir())
 
 
@@ -239,7 +242,7 @@ def test_wrong_axes_are_refused(make: Callable[[], Any], error: type[Exception],
 @pytest.mark.parametrize("name", [name for name in pl.__all__ if name != "factors"])
 def test_every_plot_looks_at_its_axes(name: str, drawable: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match=r"^ax holds 5, a int, but must be matplotlib Axes"):
-        getattr(pl, name)(drawable[name], ax=5, show=False)
+        getattr(pl, name)(drawable[name], ax=5, show=False, **ASKED.get(name, {}))
     assert not plt.get_fignums()
 
 

@@ -39,15 +39,17 @@ ODD = [
 ASKED: dict[str, dict[str, Any]] = {
     "loadings": {"n_genes": 15},
     "loadings_heatmap": {"n_genes": 20},
-    "loadings_scatter": {"n_genes": 20},
+    "loadings_scatter": {"n_genes": 10},
     "covariate_effects": {"n_genes": 15},
+    "embedding": {"basis": r"X_$\sqrt{$"},
+    "latent": {"groupby": "$b$ $c$"},
     "factors": {"basis": r"X_$\sqrt{$", "keys": [r"$\over$"]},
 }
 each_plot = pytest.mark.parametrize("name", pl.__all__)
 
 
 @pytest.fixture(scope="module")
-def odd() -> AnnData:
+def odd(write_enrichment: Callable[..., None]) -> AnnData:
     """Everything that has a name has an odd one, and every plot has something to draw."""
     adata = sc_ldvae.datasets.simulate(120, 24, 2)
     adata.var_names = ODD + [f"gene{i}" for i in range(24 - len(ODD))]
@@ -59,6 +61,7 @@ def odd() -> AnnData:
     tl.explained_deviance(adata, keys[1], cells="all", thinned=0.2, progress=False)
     tl.stability(adata, 2, progress=False)
     tl.associate(adata)
+    write_enrichment(adata, ODD)
     tl.select_n_latent(adata, [1, 2], 1, max_epochs=1, progress=False)
     tl.posterior_predictive(adata, key_added="posterior_predictive", progress=False)
     adata.obsm[r"X_$\sqrt{$"] = adata.obsm["X_ldvae"]

@@ -8,6 +8,7 @@ from sc_ldvae.get._enrichment import enrichment
 from sc_ldvae.get._explained_deviance import explained_deviance
 from sc_ldvae.get._feature_correlation import feature_correlation
 from sc_ldvae.get._frames import covariate_effects, factors, history
+from sc_ldvae.get._latent import latent
 from sc_ldvae.get._likelihood import latent_library_size, likelihood_parameters
 from sc_ldvae.get._loadings import loadings, loadings_se
 from sc_ldvae.get._modalities import modalities
@@ -33,6 +34,7 @@ __all__ = [
     "factors",
     "feature_correlation",
     "history",
+    "latent",
     "latent_library_size",
     "likelihood_parameters",
     "loadings",

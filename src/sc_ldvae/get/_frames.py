@@ -24,7 +24,7 @@ _LEAST_VARIANCE = 0.01
 
 @door
 def factors(data: Data, *, key: str = record.DEFAULT, modality: str | None = None) -> pd.DataFrame:
-    """What each factor explains and how it is distributed over the cells.
+    """What each factor explains and how it is distributed over the cells: a table with a row for each factor.
 
     Parameters
     ----------
@@ -51,6 +51,10 @@ def factors(data: Data, *, key: str = record.DEFAULT, modality: str | None = Non
     ------
     ValueError
         If there is no such fit.
+
+    See Also
+    --------
+    latent : The factors themselves: their value in each cell.
 
     References
     ----------

@@ -20,6 +20,7 @@ from sc_ldvae.inputs._modality import (
     pick_modality,
     pulled,
     told_whose,
+    with_others,
 )
 from sc_ldvae.inputs._mudata import check_free, check_mudata, is_view, modality_of
 from sc_ldvae.inputs._names import (
@@ -128,4 +129,5 @@ __all__ = [
     "to_score",
     "told_whose",
     "torch_seed",
+    "with_others",
 ]

@@ -20,7 +20,10 @@ _FEWEST_CELLS = 2
 
 
 def grouped(data: Data, modality: str | None, groupby: str) -> tuple[np.ndarray, list[str]]:
-    """Group of each cell, -1 without one, and the names of the groups; of a modality also by what its MuData knows."""
+    """Group of each cell, -1 without one, and the names of the groups; of a modality also by what its MuData knows.
+
+    A MuData without a modality has groups of its own.
+    """
     obs = obs_for(data, modality)
     with told_whose(data, data if modality is None else pick_modality(data, modality), and_all=True):
         return levels_of(column_of(obs, groupby, "groupby"), groupby, "groupby")

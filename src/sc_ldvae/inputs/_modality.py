@@ -6,16 +6,18 @@ from collections.abc import Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 from anndata import AnnData, Raw
+from scipy.sparse import issparse
 
 from sc_ldvae import record
-from sc_ldvae._lazy import frame_of
+from sc_ldvae._lazy import array_of, frame_of
 from sc_ldvae._quiet import quiet
 from sc_ldvae._said import said
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from sc_ldvae._typing import Data
 
@@ -101,15 +103,36 @@ def pulled(data: Data) -> set[str]:
 
 
 def obs_for(data: Data, modality: str | None) -> pd.DataFrame:
-    """The annotation of the cells of an AnnData, or of a modality: of this, beside it what only the MuData has."""
+    """The annotation of the cells: of the object itself, or of a modality, beside it what only the MuData has."""
+    if modality is None:
+        return obs_of(data)
     own = obs_of(pick_modality(data, modality))
-    if modality is None or not is_mudata(data):
-        return own
     of_all = obs_of(data)
     more = [name for name in of_all if name not in own]
     if not more or not of_all.index.is_unique:
         return own
     return pd.concat([own, of_all[more].reindex(own.index)], axis=1)
+
+
+def with_others(data: Data, obs: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """`obs`, and beside it `keys` that are ``'<modality>:<name>'``: columns of that one's obs, or features in its X."""
+    modalities: Mapping[str, AnnData] = getattr(data, "mod", {})
+    more = {}
+    for key in keys:
+        for name, adata in modalities.items():
+            own = key.removeprefix(f"{name}:")
+            if key in obs or own == key or not adata.obs_names.is_unique:
+                continue
+            if own in adata.obs:
+                more[key] = record.column_of(obs_of(adata), own, "keys").reindex(obs.index)
+            elif own in adata.var_names and adata.X is not None:
+                more[key] = _feature(adata, own).reindex(obs.index)
+    return obs.assign(**more)
+
+
+def _feature(adata: AnnData, name: str) -> pd.Series[float]:
+    values = array_of(adata[:, [name]].X)
+    return pd.Series((values.toarray() if issparse(values) else np.asarray(values))[:, 0], adata.obs_names)
 
 
 def copied(data: Data) -> Data:

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from sc_ldvae.get import HALF_INTERVAL
-from sc_ldvae.pl._figure import figure_of, lay_out, panels
+from sc_ldvae.pl._dots import dot
+from sc_ldvae.pl._figure import figure_of, lay_out, legend_below, panels
 from sc_ldvae.pl._names import COLUMN, ROW, stack
 from sc_ldvae.pl._text import letters, shown
 
@@ -24,13 +25,12 @@ Kind: TypeAlias = Literal["bar", "rank", "dot"]
 
 COLORS = {"positive": "#b2182b", "negative": "#2166ac"}
 _PALE = {"positive": "#e8b9be", "negative": "#b3cce3"}
-_Q = 0.05
+Q = 0.05
 # Inches.
 _WIDTH = 1.6
 _WIDTH_PER_LETTER = 0.075
 _HEIGHT_PER_GENE = 0.17
 _HEIGHT_PER_NAME = 0.2
-_LEGEND_ENTRY = 1.1, 0.2
 _LEAST_HEIGHT_OF_RANKS = 2.4
 _N_WIDENINGS = 5
 # Of dots, in square points: that of a q-value of one and of the smallest that is told from smaller ones.
@@ -187,17 +187,18 @@ def _limits(contents: Sequence[Panel], bounds: Sequence[tuple[float, float]], ro
 
 def _colors(genes: pd.DataFrame) -> list[str]:
     """By direction, pale where the sign is not known."""
-    pale = genes["qvalue"] > _Q if "qvalue" in genes else np.zeros(len(genes), dtype=bool)
+    pale = genes["qvalue"] > Q if "qvalue" in genes else np.zeros(len(genes), dtype=bool)
     return [(_PALE if p else COLORS)[direction] for p, direction in zip(pale, genes["direction"], strict=True)]
 
 
 def _areas(genes: pd.DataFrame) -> Floats:
     if "qvalue" not in genes:
         return np.full(len(genes), np.mean(_AREAS))
-    return _area_of(genes["qvalue"].to_numpy())
+    return area_of(genes["qvalue"].to_numpy())
 
 
-def _area_of(q: Floats) -> Floats:
+def area_of(q: Floats) -> Floats:
+    """Of a dot, in square points, by its q-value."""
     digits = np.minimum(-np.log10(np.maximum(q, np.finfo(float).tiny)), _MOST_DIGITS)
     return _AREAS[0] + (_AREAS[1] - _AREAS[0]) * digits / _MOST_DIGITS
 
@@ -219,18 +220,18 @@ def explain(axis: Axes, ends: pd.DataFrame, kind: Kind, note: str = "") -> None:
     if "se" not in ends:
         return
     handles: list[Artist] = [Line2D([], [], color="0.2", linewidth=0.7, label="95 % interval")]
-    if (ends["qvalue"] > _Q).any():
-        handles.append(Patch(color="0.8", label=f"q > {_Q}"))
+    if (ends["qvalue"] > Q).any():
+        handles.append(Patch(color="0.8", label=f"q > {Q}"))
     if "fitted" in ends and not ends["fitted"].all():
         handles.append(Line2D([], [], linestyle="", label="italics: not in the fit"))
     if note:
         handles.append(Line2D([], [], linestyle="", label=note))
     if kind == "dot":
-        for q, label in ((_Q, f"q = {_Q}"), (1e-5, "q = 1e-5"), (0, f"q < 1e-{_MOST_DIGITS}")):
-            size = float(np.sqrt(_area_of(np.array(q))))
-            handles.append(Line2D([], [], color="0.5", marker="o", linestyle="", markersize=size, label=label))
-    figure = figure_of(axis)
-    width, height = figure.get_size_inches()
-    ncols = int(np.clip(width / _LEGEND_ENTRY[0], 1, len(handles)))
-    figure.legend(handles=handles, loc="outside lower center", ncols=ncols, frameon=False, fontsize=7)
-    figure.set_size_inches(width, height + _LEGEND_ENTRY[1] * -(-len(handles) // ncols))
+        handles += q_dots()
+    legend_below(axis, handles)
+
+
+def q_dots() -> list[Artist]:
+    """Entries of a legend for dots whose areas are those of q-values."""
+    examples = ((Q, f"q = {Q}"), (1e-5, "q = 1e-5"), (0, f"q < 1e-{_MOST_DIGITS}"))
+    return [dot(float(area_of(np.array(q))), label) for q, label in examples]

@@ -28,6 +28,8 @@ _BAR = "0.75"
 _AROUND, _LEAST_WIDTH, _HEIGHT = 0.9, 3.0, 3.2
 _HEIGHT_PER_GROUP = 0.2
 _PANELS_PER_ROW = 3
+# Shares of a group of fewer are mostly chance.
+_FEWEST_CELLS = 10
 # Factors whose numbers would touch in the usual size.
 _MANY = 20
 
@@ -47,7 +49,8 @@ def explained_deviance(
 
     Bars are marginal shares: what is lost without the factor. The line is the cumulative share, that of the factors up
     to this one with all others at their means; it ends at the total. Where groups of cells were measured, a heat map
-    beside it shows the marginal shares in each of them, and their totals.
+    beside it shows the marginal shares in each of them, and their totals. Groups of fewer than ten cells are grey:
+    their shares are mostly chance.
 
     Before :func:`sc_ldvae.tl.explained_deviance` was called, the bars are the shares that the fit itself measured, and
     there is no line. Of a joint fit these are shares of the deviance of all modalities together. What was measured of
@@ -107,7 +110,11 @@ def explained_deviance(
     if groups is not None:
         names = [f"{shown(name)} ({n})" for name, n in groups["n_cells"].items()]
         shares = groups.drop(columns=["n_cells", "total"])
-        draw_share_map(axes[-1], shares, groups["total"].tolist(), names, "explained deviance (%) by group (cells)")
+        few = groups["n_cells"].to_numpy() < _FEWEST_CELLS
+        title = "explained deviance (%) by group (cells)" + f"\ngrey: fewer than {_FEWEST_CELLS} cells" * bool(
+            few.any()
+        )
+        draw_share_map(axes[-1], shares, groups["total"].tolist(), names, title, unsure=few)
         axes[-1].set_ylabel(shown(groups.attrs["groupby"]), fontsize=9)
     return finish(axes, show=show, save=save)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from sc_ldvae import get, record
 from sc_ldvae.inputs import fitted_of
-from sc_ldvae.pl._ends import COLORS, draw, explain
+from sc_ldvae.pl._ends import draw, explain
 from sc_ldvae.pl._figure import figure_of, finish, plot
+from sc_ldvae.pl._maps import add_color_bar, draw_maps
 from sc_ldvae.pl._notes import notes
 from sc_ldvae.pl._places import Places
 from sc_ldvae.pl._text import as_it_is, letters, shown
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from matplotlib.axes import Axes
-    from matplotlib.collections import PathCollection
     from matplotlib.figure import Figure
 
     from sc_ldvae._typing import Data, Floats
@@ -37,11 +36,6 @@ _AROUND_WIDTH, _AROUND_HEIGHT, _BOTTOM, _ROW = 0.3, 0.5, 0.4, 0.15
 _COLOR_BAR = 0.9
 _AXES_PER_ROW = 6
 _FONT, _LINE = 7.5, 9.5
-# Of all values shown: the largest few would make all others pale.
-_LIMIT_PERCENTILE = 99
-# Square points that all cells of a map have together, and the sizes of one.
-_INK = 9_000
-_SIZES = 0.2, 12.0
 
 
 @plot
@@ -81,8 +75,9 @@ def factors(
     factors
         Factors by number from 1 or by name; all that have not vanished if None.
     basis
-        Entry of `obsm` whose first two columns place the cells; by default ``'X_umap'``, ``'X_tsne'``, or the first two
-        factors. Of a joint fit, of the MuData, or else of its first modality that has it, whose cells are shown.
+        Entry of `obsm` whose first two columns place the cells, as in ``sc.pl.embedding``: ``'umap'`` or ``'X_umap'``.
+        By default UMAP, else t-SNE, else the first two factors. Of a joint fit, of the MuData, or else of its first
+        modality that has it, whose cells are shown.
     n_genes
         Number of genes per factor and direction, of a joint fit in each modality.
     by
@@ -176,14 +171,14 @@ def _draw(tiles: Sequence[_Tile], cells: Places, latent: Floats, ncols: int) -> 
     height = _AROUND_HEIGHT + _LINE * (most + below) / 72 + max(_MAP, _ROW * rows)
     maps, bars = _new_axes(len(tiles), ncols, (width, height), len(bars_wide))
     draw([panel for tile in tiles for panel in tile.panels], "bar", ncols=ncols, ax=bars)
-    points = _draw_maps(maps, cells, latent)
+    points = draw_maps(maps, cells, latent, _MAP)
     for axis, tile, text in zip(maps, tiles, lines, strict=True):
         _entitle(axis, tile.title, text, most + below)
     for axis in bars:
         axis.title.set_fontsize(_FONT)
     for axis in (*maps[:-ncols], *bars[: -ncols * len(bars_wide)]):
         axis.set(xlabel="", ylabel="")
-    _add_color_bar(maps, points, height)
+    add_color_bar(figure_of(maps[0]).axes, points, 0.8 * height, "value of the factor")
     return [*maps, *bars]
 
 
@@ -207,34 +202,6 @@ def _new_axes(n: int, ncols: int, size: tuple[float, float], n_bars: int) -> tup
     return list(tiles[:n, 0]), list(tiles[:n, 1:].flat)
 
 
-def _draw_maps(axes: Sequence[Axes], cells: Places, latent: Floats) -> PathCollection:
-    from matplotlib.colors import LinearSegmentedColormap
-
-    # White points would not be seen.
-    colors = LinearSegmentedColormap.from_list("factor", [COLORS["negative"], "0.88", COLORS["positive"]])
-    limit = float(np.percentile(np.abs(latent), _LIMIT_PERCENTILE)) or 1.0
-    size = float(np.clip(_INK / max(len(latent), 1), *_SIZES))
-    for axis, values in zip(axes, latent.T, strict=True):
-        order = np.argsort(np.abs(values), kind="stable")
-        points = axis.scatter(
-            cells.positions[order, 0],
-            cells.positions[order, 1],
-            c=values[order],
-            s=size,
-            cmap=colors,
-            vmin=-limit,
-            vmax=limit,
-            linewidths=0,
-            rasterized=True,
-        )
-        axis.set(xticks=[], yticks=[])
-        axis.set_xlabel(cells.labels[0], fontsize=8)
-        axis.set_ylabel(cells.labels[1], fontsize=8)
-        axis.grid(visible=False)
-        axis.spines[:].set_visible(False)
-    return points
-
-
 def _entitle(axis: Axes, title: str, lines: list[str], most: int) -> None:
     """The title over the lines, and room for as many of them as any tile has."""
     room = _LINE * most + 2
@@ -252,12 +219,3 @@ def _entitle(axis: Axes, title: str, lines: list[str], most: int) -> None:
         in_layout=False,
     )
     as_it_is(note)
-
-
-def _add_color_bar(maps: Sequence[Axes], points: PathCollection, height: float) -> None:
-    figure = figure_of(maps[0])
-    share = 0.8 * height / figure.get_size_inches()[1]
-    bar = figure.colorbar(points, ax=figure.axes, shrink=share, anchor=(0.0, 1.0), aspect=16, extend="both")
-    bar.set_label("value of the factor", fontsize=8)
-    bar.ax.tick_params(labelsize=8)
-    bar.outline.set_visible(False)

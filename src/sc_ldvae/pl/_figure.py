@@ -17,10 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from sc_ldvae._typing import Ax
+
+# Inches.
+_LEGEND_ROW = 0.2
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -109,6 +113,21 @@ def lay_out(axes: Sequence[Axes]) -> None:
     """Give everything on the figure its final place, for what is put beside it."""
     literal(axes)
     figure_of(axes[0]).draw_without_rendering()
+
+
+def add_note(axis: Axes, note: str) -> None:
+    """A line under all panels of a new figure, if there is anything to say."""
+    if note:
+        figure_of(axis).supxlabel(note, fontsize=7)
+
+
+def legend_below(axis: Axes, handles: Sequence[Artist], entry: float = 1.1) -> None:
+    """A legend under all panels of a new figure, which grows by it; an entry is about so many inches wide."""
+    figure = figure_of(axis)
+    width, height = figure.get_size_inches()
+    ncols = int(np.clip(width / entry, 1, len(handles)))
+    figure.legend(handles=list(handles), loc="outside lower center", ncols=ncols, frameon=False, fontsize=7)
+    figure.set_size_inches(width, height + _LEGEND_ROW * -(-len(handles) // ncols))
 
 
 def finish(axes: Sequence[Axes], *, show: bool | None, save: str | Path | None) -> list[Axes] | None:

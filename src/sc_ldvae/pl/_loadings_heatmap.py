@@ -8,9 +8,9 @@ import numpy as np
 
 from sc_ldvae import get, record
 from sc_ldvae.inputs import pick_modality
-from sc_ldvae.pl._figure import finish, panels, plot
-from sc_ldvae.pl._text import letters, shown
-from sc_ldvae.pl._wording import check_genes, factor_titles, listed, unit_of
+from sc_ldvae.pl._figure import finish, plot
+from sc_ldvae.pl._heat_map import by_factor, heat_map
+from sc_ldvae.pl._wording import check_genes, factor_numbers, listed, unit_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,17 +23,6 @@ if TYPE_CHECKING:
     from sc_ldvae._typing import Data, Floats, Positions
     from sc_ldvae.assess import Method
     from sc_ldvae.get import Per
-
-# Inches.
-_WIDTH_PER_FACTOR = 0.24
-_WIDTH_PER_LETTER = 0.075
-_ROW, _LOW_ROW = 0.15, 0.11
-_COLOR_BAR = 2.0
-_LEAST_HEIGHT, _NAMELESS_HEIGHT = 2.2, 12.0
-# Rows that are high, and rows that have names at all: of more, the figure would be too tall for readers and files.
-_MOST_HIGH_ROWS, _MOST_ROWS = 80, 800
-# Of the entries; the largest few would make all others pale.
-_LIMIT_PERCENTILE = 99
 
 
 @plot
@@ -128,11 +117,9 @@ def loadings_heatmap(
         frame = frame.loc[table.index.get_level_values("gene").unique()]
     else:
         frame = frame.loc[check_genes(frame.index, genes)]
-    frame = _by_factor(frame) if order == "factor" else _clustered(frame)
-    titles = factor_titles(stored, rotation)
-    numbers = [titles[name].removeprefix("Factor ").split()[0] for name in frame.columns]
-    axis = _new_axes(frame, ax)
-    _draw(axis, frame, numbers, colors, f"loading ({unit_of(per, log2=log2)})")
+    frame = by_factor(frame) if order == "factor" else _clustered(frame)
+    numbers, label = factor_numbers(stored, map(str, frame.columns)), f"loading ({unit_of(per, log2=log2)})"
+    axis = heat_map(frame, numbers, colors, label=label, rows="genes", ax=ax)
     axis.set_xlabel("factor" if rotation is None else f"factor ({rotation})", fontsize=8)
     return None if finish([axis], show=show, save=save) is None else axis
 
@@ -148,12 +135,6 @@ def _color_map(cmap: str | Colormap) -> Colormap:
     return mpl.colormaps[cmap]
 
 
-def _by_factor(frame: pd.DataFrame) -> pd.DataFrame:
-    values = frame.to_numpy()
-    own = np.abs(values).argmax(1)
-    return frame.iloc[np.lexsort([-values[np.arange(len(own)), own], own])]
-
-
 def _clustered(frame: pd.DataFrame) -> pd.DataFrame:
     values = frame.to_numpy(dtype=np.float64)
     return frame.iloc[_leaves(values), _leaves(values.T)]
@@ -166,43 +147,3 @@ def _leaves(rows: Floats) -> Positions:
         return np.zeros(1, dtype=np.intp)
     tree = hierarchy.linkage(rows, method="average", metric="euclidean", optimal_ordering=True)
     return hierarchy.leaves_list(tree).astype(np.intp)
-
-
-def _row_height(n: int) -> float:
-    return _ROW if n <= _MOST_HIGH_ROWS else _LOW_ROW
-
-
-def _new_axes(frame: pd.DataFrame, ax: Axes | None) -> Axes:
-    n_rows, n_columns = frame.shape
-    width = 1.6 + _WIDTH_PER_FACTOR * max(n_columns, 4) + _WIDTH_PER_LETTER * letters(frame.index)
-    height = max(1.0 + _row_height(n_rows) * n_rows, _LEAST_HEIGHT) if n_rows <= _MOST_ROWS else _NAMELESS_HEIGHT
-    return panels(1, ax, ncols=1, width=width, height=height)[0]
-
-
-def _draw(axis: Axes, frame: pd.DataFrame, numbers: Sequence[str], colors: Colormap, label: str) -> None:
-    n_rows, n_columns = frame.shape
-    limit = float(np.percentile(frame.abs(), _LIMIT_PERCENTILE)) or 1.0
-    image = axis.imshow(frame, cmap=colors, vmin=-limit, vmax=limit, aspect="auto", interpolation="none")
-    font = min(8.0, 72 * 0.8 * _row_height(n_rows))
-    axis.set_yticks(np.arange(n_rows), list(map(shown, frame.index)), fontsize=font)
-    if n_rows > _MOST_ROWS:
-        axis.set_yticks([])
-        axis.set_ylabel(f"{n_rows} genes", fontsize=8)
-    # In a tall figure the numbers at one end are out of sight.
-    axis.set_xticks(np.arange(n_columns), numbers, fontsize=8)
-    axis.tick_params(length=0, labeltop=n_rows > _MOST_HIGH_ROWS)
-    axis.grid(visible=False)
-    axis.spines[:].set_visible(False)
-    height = axis.get_window_extent().height / axis.figure.dpi
-    beyond = float(frame.abs().to_numpy().max()) > limit
-    bar = axis.figure.colorbar(
-        image,
-        ax=axis,
-        shrink=min(1.0, _COLOR_BAR / height),
-        anchor=(0.0, 1.0),
-        aspect=min(_COLOR_BAR, height) / 0.1,
-        extend="both" if beyond else "neither",
-    )
-    bar.set_label(label, fontsize=8)
-    bar.ax.tick_params(labelsize=8)
-    bar.outline.set_visible(False)

@@ -39,7 +39,7 @@ def loadings_scatter(
     x: int | str = 1,
     y: int | str = 2,
     *,
-    n_genes: int = 10,
+    n_genes: int = 4,
     genes: Sequence[str] | str | None = None,
     rotation: Method | None = None,
     per: Per = "unit",
@@ -51,7 +51,7 @@ def loadings_scatter(
     show: bool | None = None,
     save: str | Path | None = None,
 ) -> Axes | None:
-    """Plot the loadings of two factors against each other, with the names of the genes farthest from zero.
+    """Plot the loadings of two factors against each other, with the names of the extreme genes of both.
 
     Genes along one axis belong to one factor, genes between the axes to both. Both axes have one scale.
 
@@ -62,7 +62,8 @@ def loadings_scatter(
     x, y
         Factors by number from 1 or by name.
     n_genes
-        Number of genes to name, those with the largest distance from the origin.
+        Number of genes to name per factor and direction: at both ends of both axes, those that
+        :func:`sc_ldvae.pl.loadings` shows.
     genes
         Names of fitted genes to name instead.
     rotation, per, log2
@@ -105,12 +106,14 @@ def loadings_scatter(
     stored = record.read(pick_modality(data, modality), key)
     names = listed(stored, [x, y])
     where: Any = {"key": key, "modality": modality, "gene_symbols": gene_symbols}
-    frame = get.loadings(data, names, rotation=rotation, per=per, log2=log2, **where)
+    options: Any = {"rotation": rotation, "per": per, "log2": log2, **where}
+    frame = get.loadings(data, names, **options)
     points = frame.to_numpy(dtype=np.float64)
     if genes is None:
-        named = np.argsort(-np.hypot(*points.T), kind="stable")[:n_genes]
+        chosen = get.top_genes(data, n_genes, factors=names, **options).index.unique("gene")
     else:
-        named = frame.index.get_indexer(check_genes(frame.index, genes))
+        chosen = check_genes(frame.index, genes)
+    named = frame.index.get_indexer(chosen)
     width = _SIZE + _WIDTH_PER_LETTER * max(letters(frame.index[named]) - _USUAL_LETTERS, 0)
     axis = panels(1, ax, ncols=1, width=width, height=_SIZE)[0]
     others = np.delete(points, named, axis=0)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sc_ldvae import get
 from sc_ldvae.pl._text import shown
+from sc_ldvae.pl._wording import associated
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
@@ -77,12 +78,7 @@ def _followed(
         return {}
     frame = get.associations(whose, names, key=key).reset_index()
     if keys is not None:
-        keys = [keys] if isinstance(keys, str) else list(keys)
-        unknown = [one for one in keys if one not in set(frame["key"])]
-        if unknown:
-            msg = f"keys holds {unknown[0]!r}, which was not associated. Call sc_ldvae.tl.associate with it."
-            raise ValueError(msg)
-        frame = frame[frame["key"].isin(keys)]
+        frame = frame[frame["key"].isin(associated(frame["key"], keys))]
     # The first is the strongest.
     frame = frame[frame["strength"] ** 2 >= _WORTH_NAMING]
     rows = frame.drop_duplicates("factor").set_index("factor").to_dict("index")

@@ -29,11 +29,13 @@ class Places(NamedTuple):
         if basis is None:
             # A single factor puts its cells on a line.
             return cls(np.pad(latent, ((0, 0), (0, 1)))[:, :2], ("Factor 1", "Factor 2" if latent.shape[1] > 1 else ""))
-        if basis not in found:
+        # As scanpy has it: the entry itself first.
+        name = next((name for name in (basis, f"X_{basis}") if name in found), None)
+        if name is None:
             msg = f"basis={basis!r} is not in obsm. Choose one of {', '.join(map(said, found))}."
             raise ValueError(msg)
-        holder = found[basis]
-        positions = np.asarray(holder.obsm[basis])
+        holder = found[name]
+        positions = np.asarray(holder.obsm[name])
         if positions.ndim < 2 or positions.shape[1] < 2:  # noqa: PLR2004  a plane has two dimensions
             msg = f"basis={basis!r} has the shape {positions.shape}, but two columns are needed to place the cells."
             raise ValueError(msg)
@@ -43,7 +45,7 @@ class Places(NamedTuple):
             places = np.full((data.n_obs, 2), np.nan)
             places[data.obs_names.get_indexer(holder.obs_names)] = positions
             positions = places
-        return cls(positions, (shown(basis.removeprefix("X_")), ""))
+        return cls(positions, (shown(name.removeprefix("X_")), ""))
 
 
 def _embeddings(data: Data) -> dict[str, Any]:

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
+    from sc_ldvae._typing import Mask
+
 COLOR = "#b2182b"
+_UNSURE, _PALE = "0.92", "0.6"
 # Inches.
 WIDTH_PER_FACTOR, WIDTH_PER_LETTER = 0.29, 0.075
 _LEAST_CELL = 0.22, 0.12
@@ -28,7 +31,14 @@ _NEXT_TO_NOTHING = 0.05
 
 
 def draw_share_map(
-    axis: Axes, shares: pd.DataFrame, totals: Sequence[float], names: Sequence[str], title: str, *, by_row: bool = False
+    axis: Axes,
+    shares: pd.DataFrame,
+    totals: Sequence[float],
+    names: Sequence[str],
+    title: str,
+    *,
+    unsure: Mask | None = None,
+    by_row: bool = False,
 ) -> None:
     """Draw shares, rows x factors, in per cent, and the totals of the rows.
 
@@ -42,6 +52,8 @@ def draw_share_map(
         Of the rows.
     title
         What the numbers are.
+    unsure
+        Rows without colours, whose shares are mostly chance; None for none of them.
     by_row
         Colour each row by its own largest share, in place of that of all.
     """
@@ -49,13 +61,16 @@ def draw_share_map(
 
     percent = 100 * shares.to_numpy()
     n_rows, n_factors = percent.shape
-    largest = np.maximum(percent.max(axis=1 if by_row else None, keepdims=True), np.finfo(float).tiny)
-    values, top = percent, float(largest.max())
+    grey = np.zeros(n_rows, dtype=bool) if unsure is None else unsure
+    colored = np.where(grey[:, None], 0, percent)
+    largest = np.maximum(colored.max(axis=1 if by_row else None, keepdims=True), np.finfo(float).tiny)
+    values, top = colored, float(largest.max())
     if by_row:
         # In a row of shares below zero there is no colour.
-        values, top = 100 * (np.maximum(percent, 0) / largest), 100.0
-    colors = LinearSegmentedColormap.from_list("share", ["white", COLOR])
-    image = axis.imshow(values, cmap=colors, vmin=0, vmax=top, aspect="auto", interpolation="none")
+        values, top = 100 * (np.maximum(colored, 0) / largest), 100.0
+    colors = LinearSegmentedColormap.from_list("share", ["white", COLOR]).with_extremes(bad=_UNSURE)
+    shown = np.ma.masked_array(values, np.broadcast_to(grey[:, None], values.shape))
+    image = axis.imshow(shown, cmap=colors, vmin=0, vmax=top, aspect="auto", interpolation="none")
     # A total is no share of one factor: it has no colour.
     total = n_factors + GAP
     axis.set_xlim(-0.5, total + 0.6)
@@ -67,7 +82,8 @@ def draw_share_map(
     axis.grid(visible=False)
     axis.spines[:].set_visible(False)
     for row, value in enumerate(totals):
-        axis.text(total, row, f"{100 * value:.1f}", ha="center", va="center", fontsize=FONT)
+        color = _PALE if grey[row] else "black"
+        axis.text(total, row, f"{100 * value:.1f}", ha="center", va="center", fontsize=FONT, color=color)
     lay_out([axis])
     cell = np.array(axis.get_window_extent().size) / figure_of(axis).dpi / (total + 1.1, n_rows)
     if (cell < _LEAST_CELL).any():
@@ -77,5 +93,5 @@ def draw_share_map(
         return
     for (row, column), share in np.ndenumerate(percent):
         dark = values[row, column] > _DARK * top
-        color = "white" if dark else "0.6" if abs(share) < _NEXT_TO_NOTHING else "black"
+        color = "white" if dark else _PALE if abs(share) < _NEXT_TO_NOTHING or grey[row] else "black"
         axis.text(column, row, f"{share:z.1f}", ha="center", va="center", fontsize=FONT, color=color)

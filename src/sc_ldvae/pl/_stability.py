@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
 _BAR, _POINT, _SPAN = "0.78", "#b2182b", "#2166ac"
 # Inches.
-_LEAST_WIDTH, _WIDTH_PER_FACTOR, _HEIGHT, _FLAGS, _LEGEND = 3.8, 0.24, 3.4, 0.7, -0.4
+_LEAST_WIDTH, _WIDTH_PER_FACTOR, _HEIGHT, _FLAGS, _LEGEND = 4.6, 0.24, 3.6, 0.7, -0.4
 _GUIDES = 0.5, 0.8
+# Why bars stand above their points.
+_WITH_HALVES = "score, extrapolated\nto all cells\n(Spearman-Brown)", "pair of refits\nto halves of the cells"
 # Of the distance between two factors: over it the points of one are spread.
 _SPREAD = 0.4
 
@@ -40,8 +42,9 @@ def stability(
     """Plot how well each factor comes back in refits.
 
     Bars are the scores, points the cosines between the factor's matches in each pair of refits (those below 0 are
-    drawn there). With halves of the cells the score is above the points, as it stands for fits to all cells. Blue marks
-    are the span: far above the points, the factor comes back mixed with others. Factors that most refits split or merge
+    drawn there). With halves of the cells bars stand above their points: these are of fits to halves of the cells, and
+    the score is extrapolated from them to fits to all cells (Spearman-Brown); the legend says so. Blue marks are the
+    span: far above the points, the factor comes back mixed with others. Factors that most refits split or merge
     say so above. Lines at 0.5 and 0.8 guide the eye.
 
     Parameters
@@ -99,7 +102,8 @@ def _draw(axis: Axes, frame: pd.DataFrame, pairs: Floats) -> None:
     numbers = np.arange(1, len(frame) + 1)
     for level in _GUIDES:
         axis.axhline(level, color="0.85", linewidth=0.8, zorder=0)
-    bars = axis.bar(numbers, frame["score"], width=0.72, color=_BAR, label="score")
+    score, pair = _WITH_HALVES if frame.attrs["subsample"] == "halves" else ("score", "pair of refits")
+    bars = axis.bar(numbers, frame["score"], width=0.72, color=_BAR, label=score)
     # In a fixed order: equal results give equal pictures.
     offsets = _SPREAD * ((np.arange(len(pairs)) + 0.5) / len(pairs) - 0.5)
     points = axis.scatter(
@@ -110,7 +114,7 @@ def _draw(axis: Axes, frame: pd.DataFrame, pairs: Floats) -> None:
         linewidths=0,
         zorder=3,
         clip_on=False,
-        label="pair of refits",
+        label=pair,
     )
     marks = axis.scatter(
         numbers, frame["span"], s=70, color=_SPAN, marker="_", linewidths=1.4, zorder=2, clip_on=False, label="span"

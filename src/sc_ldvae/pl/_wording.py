@@ -11,7 +11,7 @@ from sc_ldvae.inputs import check_any, check_once, factors_shown
 from sc_ldvae.record import held_out
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping, Sequence
+    from collections.abc import Hashable, Iterable, Mapping, Sequence
     from typing import Any
 
     from sc_ldvae._typing import Data
@@ -45,6 +45,11 @@ def factor_titles(stored: Record | JointRecord, rotation: Method | None) -> dict
     return {name: f"Factor {k}{suffix}" for k, name in enumerate(stored.factor_names, start=1)}
 
 
+def factor_numbers(stored: Record | JointRecord, factors: Iterable[str]) -> list[str]:
+    """``'1'`` for ``'ldvae1'``, and so on, where there is no room for titles."""
+    return [str(1 + stored.factor_names.index(name)) for name in factors]
+
+
 def vanished(stored: Record | JointRecord, factors: Sequence[int | str] | int | str | None) -> str:
     """How many factors are not shown, for the cells do not support them; empty where some were chosen by name."""
     gone = stored.vanished
@@ -60,6 +65,24 @@ def judged_by(attrs: Mapping[Hashable, Any]) -> str:
 def of_the_fit(whose: Data, stored: Record | JointRecord) -> dict[Hashable, Any]:
     """The same of what the fit of an AnnData or MuData measured itself."""
     return {"cells": "held_out" if held_out(whose, stored).any() else "training", "thinned": 0.0}
+
+
+def associated(known: pd.Series[str], keys: Sequence[str] | str) -> list[str]:
+    """Columns of obs that are named.
+
+    Raises
+    ------
+    ValueError
+        If there is none, if one is not `known` to be associated, or if one is named twice.
+    """
+    names = [keys] if isinstance(keys, str) else list(keys)
+    check_any(names, "keys")
+    unknown = [one for one in names if one not in set(known)]
+    if unknown:
+        msg = f"keys holds {unknown[0]!r}, which was not associated. Call sc_ldvae.tl.associate with it."
+        raise ValueError(msg)
+    check_once(pd.Index(np.array(names, dtype=object)), "keys")
+    return names
 
 
 def check_genes(fitted: pd.Index[str], genes: Sequence[str] | str) -> pd.Index[str]:
