@@ -176,6 +176,9 @@ def test_other_modalities_do_not_matter(once: MuData, parts: dict[str, ad.AnnDat
     for name in LIKELIHOODS:
         assert_same_fit(mdata.mod[name], once.mod[name])
     assert not mdata.varm[LOADINGS][-4:].any()
+    np.testing.assert_array_equal(
+        np.isnan(mdata.varm[f"{LOADINGS}_se"]).all(1), np.arange(mdata.n_vars) >= mdata.n_vars - 4
+    )
     assert not mdata.mod["other"].uns
 
 

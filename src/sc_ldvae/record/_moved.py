@@ -16,7 +16,7 @@ from sc_ldvae.record._new_fit import content_of
 from sc_ldvae.record._record import Record
 from sc_ldvae.record._sealed import sealed
 from sc_ldvae.record._state import State
-from sc_ldvae.record._store import write, write_joint
+from sc_ldvae.record._store import OfModalities, write, write_joint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -87,8 +87,8 @@ def write_joint_state(mdata: MuData, stored: JointRecord, keys: Keys, state: Sta
     of_all: dict[str, dict[str, Any]] = {
         "obsm": {keys.latent: _shown(state, stored.rotation), keys.variance: state.variance},
         "varm": {
-            key: {name: one["varm"][key] for name, one in of_modalities.items()}
-            for key in (keys.loadings, keys.loadings_se)
+            key: OfModalities({name: one["varm"][key] for name, one in of_modalities.items()}, fill)
+            for key, fill in ((keys.loadings, 0), (keys.loadings_se, np.nan))
         },
         "obs": {keys.held_out: held_out, keys.fit: fit_column(stored, n_obs)},
         "uns": {keys.uns: content},
@@ -183,9 +183,9 @@ def _columns_for(of_all: pd.DataFrame, of_modality: pd.DataFrame, stored: Record
 
 
 def _of_genes(adata: AnnData, known: Record, keys: Keys) -> dict[str, Floats]:
-    """Loadings, and their standard errors where they are known, for varm: zero for genes that were not fitted."""
-    entries = {keys.loadings: known.at_genes(adata.var_names, known.shown_decoder.log_proportion.loadings)}
+    """Loadings, and their standard errors where they are known, for varm: of genes not fitted zero, and NaN."""
+    entries = {keys.loadings: known.at_genes(adata.var_names, known.shown_decoder.log_proportion.loadings, fill=0)}
     if known.loadings_covariance is not None:
         errors = np.sqrt(np.diagonal(known.loadings_covariance, axis1=1, axis2=2))
-        entries[keys.loadings_se] = known.at_genes(adata.var_names, errors)
+        entries[keys.loadings_se] = known.at_genes(adata.var_names, errors, fill=np.nan)
     return entries

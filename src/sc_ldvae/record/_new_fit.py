@@ -94,7 +94,7 @@ class Asked:
 def write_fit(adata: AnnData, keys: Keys, new: NewFit, asked: Asked) -> None:
     """Put a fit into `adata`, all of it or nothing."""
     shape, content = (len(asked.mask), new.latent.shape[1]), content_of(new, keys, adata.var_names[asked.mask], asked)
-    loadings, errors = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    loadings, errors = np.zeros(shape, np.float32), np.full(shape, np.nan, np.float32)
     loadings[asked.mask] = new.folded.decoder.log_proportion.loadings
     errors[asked.mask] = np.sqrt(np.diagonal(new.loadings_covariance, axis1=1, axis2=2))
     written = Record(keys, content)

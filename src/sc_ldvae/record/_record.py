@@ -220,10 +220,10 @@ class Record(AnyRecord):
             return np.zeros(len(obs), dtype=np.int64)
         return by.codes(obs)
 
-    def at_genes(self, names: pd.Index, values: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-        """Rows for `names` out of `values` of the fitted genes (n_genes x columns), zero for genes not fitted."""
+    def at_genes(self, names: pd.Index, values: NDArray[np.floating[Any]], fill: float) -> NDArray[np.float32]:
+        """Rows for `names` out of `values` of the fitted genes (n_genes x columns), `fill` for genes not fitted."""
         positions = self.positions_in(names)
-        rows = np.zeros((len(names), values.shape[1]), dtype=np.float32)
+        rows = np.full((len(names), values.shape[1]), fill, dtype=np.float32)
         rows[positions[positions >= 0]] = values[positions >= 0]
         return rows
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
-import pandas as pd
 
 from sc_ldvae import inputs, record
 from sc_ldvae._arguments import door
@@ -52,7 +51,9 @@ def differential_expression(
     Monte Carlo error and needs no seed. Counts are not needed.
 
     The result is stored in the layout of :func:`scanpy.tl.rank_genes_groups`: :func:`scanpy.get.rank_genes_groups_df`
-    and the plots ``sc.pl.rank_genes_groups*`` take it as it is.
+    and the plots ``sc.pl.rank_genes_groups*`` take it as it is. Genes that were not fitted were not compared, and have
+    no rows. The plots with `values_to_plot` want rows of all genes of their object: give them the fitted genes alone,
+    ``sc.pl.rank_genes_groups_dotplot(adata[:, adata.uns['ldvae']['genes']], values_to_plot='logfoldchanges')``.
 
     Parameters
     ----------
@@ -92,8 +93,8 @@ def differential_expression(
 
     Returns
     -------
-    None, or the copy. ``uns[key_added]`` gets `params` and, for each group, all genes of `data` ordered by score (genes
-    that were not fitted do not differ, and have zeros):
+    None, or the copy. ``uns[key_added]`` gets `params` and, for each group, the fitted genes of `data` ordered by
+    score:
 
     `names`, `scores`
         Genes, and natural log of the odds that a gene is higher rather than lower in the group, where half of the
@@ -174,10 +175,9 @@ def differential_expression(
         "batch_correction": bool(batch_correction),
     }
     tables = {group: decode.ranking(comparison, i, stored.genes[genes], mode, fdr) for i, group in enumerate(chosen)}
-    not_fitted = adata.var_names.difference(pd.Index(stored.genes))
 
     def write(adata: AnnData) -> None:
-        record.write_comparison(adata, key_added, params, tables, not_fitted)
+        record.write_comparison(adata, key_added, params, tables)
 
     return inputs.changed(data, modality, write, copy=copy)
 
