@@ -19,7 +19,7 @@ from sc_ldvae.inputs._names import examples
 from sc_ldvae.inputs._numbers import device_of
 from sc_ldvae.inputs._request import check_model, check_no_size_factor, check_schedule
 from sc_ldvae.likelihoods import LIKELIHOODS, Block
-from sc_ldvae.record import Design
+from sc_ldvae.record import Design, ObsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -183,7 +183,8 @@ def named(modality: str) -> Iterator[None]:
         raise
     except (ValueError, TypeError) as error:
         msg = f"In modality {modality!r}: {error}"
-        raise type(error)(msg) from error
+        # Whose obs it is has been said then.
+        raise (ValueError if isinstance(error, ObsError) else type(error))(msg) from error
 
 
 def _check_cells(mdata: MuData, modalities: Sequence[Modality]) -> None:

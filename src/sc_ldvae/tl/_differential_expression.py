@@ -144,7 +144,8 @@ def differential_expression(
     adata = inputs.pick_modality(data, modality)
     stored = record.read(adata, key)
     codes, names = inputs.grouped(data, modality, groupby)
-    chosen, tests = inputs.tests_of(codes, names, groupby, groups, reference)
+    with inputs.told_whose(data, adata, and_all=True):
+        chosen, tests = inputs.tests_of(codes, names, groupby, groups, reference)
     genes = np.flatnonzero(inputs.fitted_places(adata, stored) >= 0)
     known = codes >= 0
     cells = adata[known]
