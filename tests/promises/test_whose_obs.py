@@ -117,6 +117,18 @@ def test_of_a_fitted_modality(call: Callable[[MuData], object], mdata: MuData) -
         call(mdata)
 
 
+@pytest.mark.parametrize("empty", [False, True], ids=["logs", "no-X"])
+def test_whose_raw_holds_counts(empty: bool, mdata: MuData) -> None:
+    mdata["rna"].raw = mdata["rna"].copy()
+    mdata["rna"].X = None if empty else mdata["rna"].X.log1p()
+    own = r"mdata\['rna'\]\.raw"
+    for to_do, asked in (("pass", {"modality": "rna"}), ("make the MuData with", {"modalities": ["rna", "prot"]})):
+        with pytest.raises(ValueError, match=rf" {own} holds counts: {to_do} {own}\.to_adata\(\)\.$"):
+            tl.ldvae(mdata, 2, key_added="new", **asked, **QUICK)
+    with pytest.raises(ValueError, match=rf"{own} holds counts: pass {own}"):
+        tl.elbo(mdata, modality="rna", progress=False)
+
+
 def test_of_mapped_cells(mdata: MuData, fit_quickly: Callable[..., None]) -> None:
     mdata["rna"].obs["size"] = 1.0
     fit_quickly(mdata, modality="rna", size_factor_key="size")
