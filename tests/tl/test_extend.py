@@ -220,6 +220,7 @@ def test_some_after_others(before: AnnData, extended: AnnData) -> None:
     for name in ("ldvae_loadings", "ldvae_loadings_se"):
         np.testing.assert_allclose(adata.varm[name][::3][[4, 1, 2]], extended.varm[name][::3][[4, 1, 2]], rtol=1e-4)
     assert not adata.varm["ldvae_loadings"][::3][5:].any()
+    assert np.isnan(adata.varm["ldvae_loadings_se"][::3][5:]).all()
 
 
 @pytest.mark.parametrize("suffix", [".h5ad", ".zarr"])

@@ -440,9 +440,12 @@ def test_bad_input_is_refused(
         tl.rotate(adata, **{"key_added": "rot"} | options)
 
 
-def test_genes_that_were_not_fitted_get_zeros(simulated: AnnData, fit_quickly: Callable[..., AnnData]) -> None:
+def test_genes_that_were_not_fitted_get_zeros_and_no_errors(
+    simulated: AnnData, fit_quickly: Callable[..., AnnData]
+) -> None:
     fitted = np.arange(60) % 4 > 0
     adata = fit_quickly(simulated, mask_var=fitted, key_added="foo", copy=True)
     tl.rotate(adata, key="foo", key_added="rot")
     assert (adata.varm["rot"][~fitted] == 0).all()
+    np.testing.assert_array_equal(np.isnan(adata.varm["rot_se"]), np.repeat(~fitted[:, None], 3, axis=1))
     np.testing.assert_allclose(adata.varm["rot"], adata.varm["foo"] @ adata.uns["rot"]["rotation"], atol=1e-5)

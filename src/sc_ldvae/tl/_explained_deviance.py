@@ -131,7 +131,7 @@ def explained_deviance(
     else:
         groups = None if groupby is None else inputs.grouped(data, modality, groupby)
         with inputs.told_whose(data, found):
-            result = _of_one(found, stored, groupby, groups, cells, thinned, layer, rng, progress=progress)
+            result = _of_one(data, found, stored, groupby, groups, cells, thinned, layer, rng, progress=progress)
     result["params"] = params
     name = f"{key}_explained_deviance" if key_added is None else key_added
 
@@ -142,6 +142,7 @@ def explained_deviance(
 
 
 def _of_one(
+    data: Data,
     adata: AnnData,
     stored: record.Record,
     groupby: str | None,
@@ -158,7 +159,8 @@ def _of_one(
     counts = inputs.fitted_counts(adata, stored, inputs.layer_of(layer))
     decoded = _decoded(adata, stored, counts) if thinned is None else _thinned(adata, stored, counts, thinned, rng)
     scored = with_counts(stored, decoded, scored)
-    check_some(scored, codes, groupby, thinned)
+    with inputs.told_whose(data, adata, and_all=True):
+        check_some(scored, codes, groupby, thinned)
     sums = _deviances(stored, counts, decoded, scored, others, progress=progress)
     result: dict[str, Any] = sums.shares() | {"n_cells": len(sums.per_cell)}
     if groupby is not None:
@@ -194,7 +196,8 @@ def _of_modalities(
         own = state.of_view(mdata.obs_names.get_indexer(adata.obs_names), stored.modalities.index(name))
         latent = _in_shown_frame(own, stored)
         library = own.library.astype(np.float64) * (1.0 if thinned is None else thinned)
-        decoded = _as_decoded(adata, view, judged[name], latent, library)
+        with inputs.told_whose(mdata, adata):
+            decoded = _as_decoded(adata, view, judged[name], latent, library)
         scored, others = judged_by(adata, view, cells)
         scored = with_counts(view, decoded, scored)
         check_some(scored, np.full(adata.n_obs, -1), None, thinned)

@@ -41,4 +41,4 @@ def check_some(scored: Mask, codes: np.ndarray, groupby: str | None, thinned: fl
         raise ValueError(msg)
     if groupby is not None and not (codes[scored] >= 0).any():
         msg = f"groupby: obs[{groupby!r}] has no group for any of the {scored.sum()} cells. Fill it, or leave it out."
-        raise ValueError(msg)
+        raise record.ObsError(msg)
