@@ -26,6 +26,7 @@ ROOMS = {
         "differential_expression",
         "enrichment",
         "explained_deviance",
+        "extend",
         "factors",
         "feature_correlation",
         "history",
