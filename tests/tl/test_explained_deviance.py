@@ -75,24 +75,27 @@ def test_shares_are_those_of_scipys_likelihoods(fitted: ad.AnnData, cells: str) 
     def assert_shares(shares: dict[str, Any], chosen: np.ndarray) -> None:
         total = null[chosen].sum()
         lost = {one: values[chosen].sum() / total for one, values in without.items()}
-        # What each factor takes away when it comes, in all orders.
-        share, orders = np.zeros(3), list(permutations(range(3)))
-        for order in orders:
-            for place, k in enumerate(order):
-                missing = frozenset(order[place:])
-                share[k] += (lost[missing] - lost[missing - {k}]) / len(orders)
+
+        def shares_in(order: tuple[int, ...]) -> np.ndarray:
+            """What each factor takes away when it comes."""
+            missing = [frozenset(order[place:]) for place in range(4)]
+            taken = {k: lost[missing[place]] - lost[missing[place + 1]] for place, k in enumerate(order)}
+            return np.array([taken[k] for k in range(3)])
+
+        both_ways = [(shares_in(order) + shares_in(order[::-1])) / 2 for order in permutations(range(3))]
         model, base = lost[frozenset()], 1 - lost[frozenset({0, 1, 2})]
         expected = {
             "total": 1 - model,
             "base": base,
             "marginal": [lost[frozenset({k})] - model for k in range(3)],
         }
-        # Two of the orders are nearly all of them.
-        np.testing.assert_allclose(shares["share"], share, atol=2e-4)
+        # Two of the orders, which are nearly all of them.
+        assert any(np.allclose(shares["share"], share, rtol=1e-3, atol=1e-6) for share in both_ways)
+        np.testing.assert_allclose(shares["share"], np.mean(both_ways, axis=0), atol=1e-3)
         assert np.sum(shares["share"]) == pytest.approx(shares["total"] - shares["base"], rel=1e-12)
         np.testing.assert_allclose(shares["cumulative"], shares["base"] + np.cumsum(shares["share"]), rtol=1e-12)
-        for name in expected:
-            np.testing.assert_allclose(shares[name], expected[name], rtol=1e-4, atol=1e-6, err_msg=name)
+        for name, value in expected.items():
+            np.testing.assert_allclose(shares[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
         assert shares["n_cells"] == chosen.sum()
 
     assert_shares(got, scored)
@@ -152,7 +155,7 @@ def test_noise_explains_nothing_of_counts_that_the_encoder_has_not_read(gene_lik
     tl.ldvae(adata, 6, loadings_prior=None, **options)
     read, thinned = explained(adata), explained(adata, thinned=0.3)
     assert thinned["total"] > 0.05
-    assert (thinned["share"][:2] > 0.008).all()
+    assert (thinned["share"][:2] > 0.005).all()
     assert read["share"][2:].min() > 0.0015
     assert np.abs(thinned["share"][2:]).max() < 0.0015
     assert thinned["params"] == {"cells": "held_out", "thinned": 0.3, "groupby": ""}

@@ -321,7 +321,7 @@ def test_explained_deviance_is_that_of_the_rotated_factors(method: str, fitted: 
     for order in permutations(range(3)):
         for place, k in enumerate(order):
             expected[k] += (lost(*order[place:]) - lost(*order[place + 1 :])) / 6
-    np.testing.assert_allclose(content["explained_deviance"], expected, atol=2e-4)
+    np.testing.assert_allclose(content["explained_deviance"], expected, atol=5e-4)
     assert (np.diff(content["explained_deviance"]) <= 0).all()
     assert content["total_explained_deviance"] == pytest.approx(1 - fit / null, rel=1e-3)
     assert content["total_explained_deviance"] == pytest.approx(

@@ -96,7 +96,7 @@ class Likelihood(ABC):
         return spread_totals(contrasts, None, has_library=self.has_library, thresholded=self.thresholded)
 
     def log_mean(self, expected: Floats) -> Floats:
-        """Log means of counts, of which so many are `expected` per cell; if `thresholded`, in such a share of cells any."""
+        """Log means of counts of which so many are `expected`; if `thresholded`, such a share of the cells has any."""
         return np.log(np.maximum(expected, np.finfo(float).tiny))
 
     @abstractmethod

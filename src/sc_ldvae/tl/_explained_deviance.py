@@ -47,7 +47,7 @@ def explained_deviance(
     value). Factors that are not there are averaged out of the expected counts, whose totals stay, so without any factor
     next to nothing is explained, but for what covariates explain (`base`). The shares are those that the fit itself
     measured, on the same cells by default; this function adds what else is asked. A factor's marginal share is what is
-    lost without it: less than its share, by half of what other factors say, too.
+    lost without it.
 
     The encoder reads the counts that it is judged by, so a factor that only copies noise seems to explain a little,
     even in cells that were held out from the fit. With `thinned` it does not: each count is split at random, the latent
