@@ -28,8 +28,12 @@ _BAR = "0.75"
 _AROUND, _LEAST_WIDTH, _HEIGHT = 0.9, 3.0, 3.2
 _HEIGHT_PER_GROUP = 0.2
 _PANELS_PER_ROW = 3
+# Of the total: bars as tall hold their number. Per cent: what is explained without factors is drawn from it on.
+_TALL, _LEAST_BASE = 0.2, 0.5
 # Factors whose numbers would touch in the usual size.
 _MANY = 20
+# Entries of a legend.
+_PER_LINE = 3
 
 
 @plot
@@ -173,11 +177,13 @@ def _draw_shares(axis: Axes, frame: pd.DataFrame, modality: str) -> None:
     if "cumulative" in frame:
         cumulative = 100 * frame["cumulative"]
         axis.plot(numbers, cumulative, color=COLOR, linewidth=1.2, marker="o", markersize=3, label="factors up to this")
-    base = f"{100 * frame.attrs.get('base', 0):z.1f}"
-    if measure == "share" and base != "0.0":
-        axis.axhline(
-            100 * frame.attrs["base"], color="0.3", linewidth=0.8, linestyle=":", label=f"without factors: {base} %"
-        )
+        if shares.iloc[0] > _TALL * total:
+            # Above a bar that can hold its number the line begins.
+            texts[0].set_va("top")
+            texts[0].xyann = (0, -3)
+    base = 100 * frame.attrs.get("base", 0)
+    if measure == "share" and abs(base) >= _LEAST_BASE:
+        axis.axhline(base, color="0.3", linewidth=0.8, linestyle=":", label=f"without factors: {base:.1f} %")
     axis.margins(y=0.08)
     axis.axhline(total, color="0.3", linewidth=0.8, linestyle="--", label=f"all factors: {total:.1f} %")
     axis.axhline(0, color="0.3", linewidth=0.8)
@@ -185,8 +191,15 @@ def _draw_shares(axis: Axes, frame: pd.DataFrame, modality: str) -> None:
     axis.set_xlim(0.4, len(frame) + 0.6)
     axis.set_xlabel("factor", fontsize=9)
     axis.set_ylabel(f"explained deviance{of} (%)\n{judged_by(frame.attrs)}", fontsize=9)
+    handles = axis.get_legend_handles_labels()[0]
     axis.legend(
-        frameon=False, fontsize=7.5, ncols=3, loc="lower left", bbox_to_anchor=(0, 1), columnspacing=1, handlelength=1.5
+        frameon=False,
+        fontsize=7.5,
+        ncols=_PER_LINE if len(handles) <= _PER_LINE else 2,
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        columnspacing=1,
+        handlelength=1.5,
     )
     axis.tick_params(labelsize=8)
     axis.tick_params(axis="x", length=0, labelsize=8 if len(frame) < _MANY else 7)
