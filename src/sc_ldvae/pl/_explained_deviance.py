@@ -179,7 +179,7 @@ def _draw_shares(axis: Axes, frame: pd.DataFrame, modality: str) -> None:
         axis.plot(numbers, cumulative, color=COLOR, linewidth=1.2, marker="o", markersize=3, label="factors up to this")
         if shares.iloc[0] > _TALL * total:
             # Above a bar that can hold its number the line begins.
-            texts[0].set_va("top")
+            texts[0].set(va="top")
             texts[0].xyann = (0, -3)
     base = 100 * frame.attrs.get("base", 0)
     if measure == "share" and abs(base) >= _LEAST_BASE:

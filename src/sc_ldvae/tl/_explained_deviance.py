@@ -10,7 +10,7 @@ from sc_ldvae import inputs, record
 from sc_ldvae._arguments import door
 from sc_ldvae._products import product
 from sc_ldvae._typing import UNSET
-from sc_ldvae.tl._scored import check_some, judged_by, with_counts
+from sc_ldvae.tl._scored import check_some, judged_by, measured, with_counts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -167,7 +167,7 @@ def _of_one(
     decoded = _decoded(adata, stored, counts) if thinned is None else _thinned(adata, stored, counts, thinned, rng)
     scored = with_counts(stored, decoded, scored)
     check_some(scored, codes, groupby, thinned)
-    chosen = _chosen(scored, cells, groupby)
+    chosen = measured(scored, cells, groupby)
     sums = _deviances(stored, counts, decoded, chosen, others, progress=progress)
     result: dict[str, Any] = sums.shares() | {"n_cells": len(sums.per_cell)}
     if groupby is not None:
@@ -207,7 +207,7 @@ def _of_modalities(
         scored, others = judged_by(adata, view, cells)
         scored = with_counts(view, decoded, scored)
         check_some(scored, np.full(adata.n_obs, -1), None, thinned)
-        chosen = _chosen(scored, cells, groupby)
+        chosen = measured(scored, cells, groupby)
         found.append(_deviances(view, counts[name], decoded, chosen, others, progress=progress))
     shares = [one.shares() for one in found]
     return {
@@ -215,14 +215,6 @@ def _of_modalities(
         **{part: np.array([one[part] for one in shares]) for part in shares[0]},
         "n_cells": np.array([len(one.per_cell) for one in found]),
     }
-
-
-def _chosen(scored: Mask, cells: Scored, groupby: str | None) -> Positions:
-    """Those of the scored cells that are measured: all where that was asked, or groups may have few of them."""
-    from sc_ldvae.assess import cells_for_deviance
-
-    every = np.flatnonzero(scored)
-    return cells_for_deviance(every) if cells == "held_out" and groupby is None else every
 
 
 def _deviances(
