@@ -45,7 +45,7 @@ def check_some(scored: Mask, codes: np.ndarray, groupby: str | None, thinned: fl
 
 
 def measured(scored: Mask, cells: Scored, groupby: str | None) -> Positions:
-    """Those of the scored cells whose deviance is measured: all where that was asked, or groups may have few of them."""
+    """Those of the scored cells to measure: all of them where that was asked, or where groups may have few."""
     from sc_ldvae.assess import cells_for_deviance
 
     every = np.flatnonzero(scored)
