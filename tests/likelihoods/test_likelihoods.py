@@ -180,8 +180,8 @@ def test_deviance_is_twice_what_the_log_likelihood_falls_short(likelihood: Likel
     }
     linear = {part.name: every[part.name] for part in likelihood.parts}
     counts = rng.poisson(rng.gamma(0.5, 8, shape)).astype(np.float64)
-    nothing = np.zeros((1, 2), dtype=bool)
-    contrasts = Contrasts(library, null, eta, rng.normal(size=(40, 2)), rng.normal(size=(2, 25)), nothing)
+    factors, nothing = (rng.normal(size=(40, 2)), rng.normal(size=(2, 25))), np.zeros((1, 2), dtype=bool)
+    contrasts = Contrasts(library, null, eta, *factors, nothing, offsets=np.zeros((1, 25)))
     got = likelihood.deviances(sparse.csr_matrix(counts.astype(np.float32)), contrasts, linear)
 
     theta = np.exp(linear["log_theta"]) if linear else None

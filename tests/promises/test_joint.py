@@ -327,7 +327,7 @@ def test_explained_deviance_is_that_of_each_modality_alone(fitted: MuData) -> No
         alone = adata.uns["ldvae_explained_deviance"]
         assert of_all["total"][i] == pytest.approx(alone["total"], rel=1e-6)
         assert of_all["n_cells"][i] == alone["n_cells"] == adata.n_obs
-        for part in ("marginal", "cumulative"):
+        for part in ("share", "marginal", "cumulative"):
             np.testing.assert_allclose(of_all[part][i], alone[part], rtol=1e-6)
 
 

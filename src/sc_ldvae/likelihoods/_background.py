@@ -9,7 +9,7 @@ import numpy as np
 from sc_ldvae._bounds import LARGEST_LOG_THETA
 from sc_ldvae.likelihoods._likelihood import Contrasts, Likelihood, Part
 from sc_ldvae.likelihoods._negative_binomial import THETA, NegativeBinomial
-from sc_ldvae.likelihoods._poisson import spread_deviances
+from sc_ldvae.likelihoods._spread import spread_deviances
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

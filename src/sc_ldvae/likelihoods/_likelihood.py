@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
+from sc_ldvae.likelihoods._spread import spread_totals
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
@@ -47,6 +49,8 @@ class Contrasts(NamedTuple):
     """n_latent x n_genes."""
     without: Mask
     """Which factors each set holds, n_sets x n_latent."""
+    offsets: Floats
+    """Added to `eta` without each set, n_sets x n_genes."""
 
 
 class Derivatives(NamedTuple):
@@ -94,6 +98,17 @@ class Likelihood(ABC):
         """
         totals = totals + 0.5
         return totals / totals.sum()
+
+    def expected_totals(self, contrasts: Contrasts, linear: Mapping[str, Floats]) -> Floats:  # noqa: ARG002  see above
+        """Expression of each gene under each set, without offsets, summed over the cells, n_sets x n_genes.
+
+        With what the parts make of it, but for a background; if `thresholded`, numbers of cells with any count.
+        """
+        return spread_totals(contrasts, None, has_library=self.has_library, thresholded=self.thresholded)
+
+    def log_mean(self, expected: Floats) -> Floats:
+        """Log means of counts of which so many are `expected`; if `thresholded`, such a share of the cells has any."""
+        return np.log(np.maximum(expected, np.finfo(float).tiny))
 
     @abstractmethod
     def deviances(self, counts: csr_matrix, contrasts: Contrasts, linear: Mapping[str, Floats]) -> Floats:

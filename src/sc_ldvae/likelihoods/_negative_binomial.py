@@ -9,7 +9,7 @@ from scipy.special import digamma, polygamma
 
 from sc_ldvae._bounds import LARGEST_LOG_THETA
 from sc_ldvae.likelihoods._likelihood import Contrasts, Derivatives, Likelihood, Part
-from sc_ldvae.likelihoods._poisson import spread_deviances
+from sc_ldvae.likelihoods._spread import spread_deviances
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
