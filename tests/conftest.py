@@ -109,7 +109,9 @@ def joint_assessed(joint: MuData) -> MuData:
     n_genes = sum(len(view.genes) for view in stored.views.values())
     explained = {
         "modalities": np.array(stored.modalities),
+        "share": draw.uniform(size=(3, 3)),
         "marginal": draw.uniform(size=(3, 3)),
+        "base": np.array([0.1, 0.0, -0.1]),
         "total": np.array([0.4, 0.8, 0.2]),
         "n_cells": np.array([12, 11, 9]),
         "params": {"cells": "held_out", "thinned": 0.25, "groupby": ""},

@@ -11,7 +11,8 @@ from sc_ldvae import _forks  # noqa: F401
 if TYPE_CHECKING:
     from sc_ldvae import datasets, get, io, nn, pl, tl
 
-__version__ = "0.1.0"
+    __version__: str
+
 __all__ = ["__version__", "datasets", "get", "io", "nn", "pl", "tl"]
 
 
@@ -20,7 +21,19 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401  a module, or an error
     if name not in __all__:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
+    if name == "__version__":
+        return _version()
     return import_module(f"{__name__}.{name}")
+
+
+def _version() -> str:
+    # Tags are what says it, so only what was installed knows it; source that is merely on the path does not.
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("sc-ldvae")
+    except PackageNotFoundError:
+        return "0.0.0+not.installed"
 
 
 def __dir__() -> list[str]:

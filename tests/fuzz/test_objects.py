@@ -471,12 +471,13 @@ def check_answer(data: Any, options: Mapping[str, Any], watched: Any) -> None:
         latent,
         variance,
         adata.varm[keys.loadings],
-        adata.varm[keys.loadings_se],
         adata.obs[keys.library],
     ):
         assert np.isfinite(values_of).all()
     assert (variance > 0).all()
     stored = record.read(adata, key)
+    known = np.isfinite(adata.varm[keys.loadings_se])
+    assert (known == adata.var_names.isin(stored.genes)[:, None]).all()
     for decoder in (stored.decoder, stored.shown_decoder):
         assert np.isfinite(decoder.log_proportion.loadings).all()
         assert np.isfinite(decoder.log_proportion.intercept).all()

@@ -37,12 +37,13 @@ def test_explained_deviance_is_the_stored_one(assessed: ad.AnnData) -> None:
     frame, stored = get.explained_deviance(assessed), assessed.uns["ldvae_explained_deviance"]
     assert frame.index.tolist() == NAMES
     assert frame.index.name == "factor"
-    assert frame.columns.tolist() == ["marginal", "cumulative"]
+    assert frame.columns.tolist() == ["share", "marginal", "cumulative"]
     for name in frame:
         np.testing.assert_array_equal(frame[name], stored[name])
     numbers = {name: stored[name] for name in ("total", "base", "n_cells")}
     assert frame.attrs == numbers | {"cells": "all", "thinned": 0.25, "groupby": "batch"}
-    # The last of the cumulative shares is that of all factors.
+    # What is explained without factors and the shares add up to the total.
+    np.testing.assert_allclose(frame["cumulative"], frame.attrs["base"] + frame["share"].cumsum())
     assert frame["cumulative"].iloc[-1] == pytest.approx(frame.attrs["total"])
 
 
@@ -53,8 +54,21 @@ def test_groups_of_explained_deviance(assessed: ad.AnnData) -> None:
     sizes = assessed.obs["batch"].value_counts()
     assert frame["n_cells"].tolist() == sizes[["batch0", "batch1"]].tolist()
     np.testing.assert_array_equal(frame["total"], stored["total"])
-    np.testing.assert_array_equal(frame[NAMES], stored["marginal"])
+    np.testing.assert_array_equal(frame[NAMES], stored["share"])
     assert frame.attrs == get.explained_deviance(assessed).attrs
+
+
+def test_results_of_older_versions_have_marginal_shares(assessed: ad.AnnData) -> None:
+    adata = assessed.copy()
+    result = adata.uns["ldvae_explained_deviance"]
+    for part in (result, result["groups"]):
+        del part["share"]
+    # The values are not those that were written.
+    del result["checksum"]
+    frame = get.explained_deviance(adata)
+    assert frame.columns.tolist() == ["marginal", "cumulative"]
+    np.testing.assert_array_equal(frame["marginal"], result["marginal"])
+    np.testing.assert_array_equal(by_group(adata)[NAMES], result["groups"]["marginal"])
 
 
 def test_groups_that_were_not_measured_are_refused(fitted: ad.AnnData) -> None:

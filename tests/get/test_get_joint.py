@@ -161,10 +161,11 @@ def test_covariate_effects(joint: MuData) -> None:
 
 def test_explained_deviance(joint_assessed: MuData) -> None:
     frame, result = get.explained_deviance(joint_assessed), joint_assessed.uns["ldvae_explained_deviance"]
-    np.testing.assert_array_equal(frame, result["marginal"].T)
+    np.testing.assert_array_equal(frame, result["share"].T)
     assert (frame.index.tolist(), frame.columns.tolist()) == (NAMES, MODALITIES)
     assert frame.attrs["total"] == {"rna": 0.4, "prot": 0.8, "$tf$ of $x$": 0.2}
     assert frame.attrs["n_cells"] == {"rna": 12, "prot": 11, "$tf$ of $x$": 9}
+    assert frame.attrs["base"] == {"rna": 0.1, "prot": 0.0, "$tf$ of $x$": -0.1}
     assert (frame.attrs["cells"], frame.attrs["thinned"]) == ("held_out", 0.25)
     with pytest.raises(ValueError, match=r"^by_group=True was given, but groups of cells are measured in one modality"):
         get.explained_deviance(joint_assessed, by_group=True)

@@ -49,24 +49,54 @@ def lines_at(axis: Axes) -> dict[float, str]:
 def test_shares_of_factors(assessed: AnnData) -> None:
     shares, _ = pl.explained_deviance(assessed, show=False)
     frame = get.explained_deviance(assessed)
-    assert heights_of(shares) == pytest.approx((100 * frame["marginal"]).tolist())
+    assert heights_of(shares) == pytest.approx((100 * frame["share"]).tolist())
     (line,) = [line for line in shares.lines if line.get_marker() == "o"]
     np.testing.assert_allclose(line.get_xydata(), np.column_stack([[1, 2, 3], 100 * frame["cumulative"]]))
     total = 100 * frame.attrs["total"]
     assert [style for level, style in lines_at(shares).items() if level == pytest.approx(total, rel=1e-12)] == ["--"]
-    assert legend_of(shares) == ["factors up to this", f"all factors: {total:.1f} %", "each factor"]
-    assert one_line(shares.get_ylabel()) == "explained deviance (%) all cells, 25 % of their counts"
+    base = frame.attrs["base"]
+    lines = ["factors up to this", f"without factors: {100 * base:.1f} %", f"all factors: {total:.1f} %"]
+    assert legend_of(shares) == [*lines, "each factor"]
+    # From what covariates explain, bar by bar, to the total.
+    assert [style for level, style in lines_at(shares).items() if level == 100 * base] == [":"]
+    heights = np.diff(line.get_ydata(), prepend=100 * base)
+    np.testing.assert_allclose(heights, heights_of(shares), atol=1e-9)
+    assert line.get_ydata()[-1] == pytest.approx(total, rel=1e-9)
+    assert one_line(shares.get_ylabel()) == "explained deviance (%) all 200 cells, 25 % of their counts"
     assert texts_of(shares.get_xticklabels()) == ["1", "2", "3"]
 
 
 def test_weak_factors_have_their_number(assessed: AnnData) -> None:
     adata = assessed.copy()
     result = adata.uns["ldvae_explained_deviance"]
-    result["marginal"] = np.array([0.1234, 0.0042, -0.00001])
+    result["share"] = np.array([0.1234, 0.0042, -0.00001])
     # Without one, as results of older versions, it may hold what the tool never found.
     del result["checksum"]
     shares, _ = pl.explained_deviance(adata, show=False)
     assert texts_of(shares.texts) == ["12.3", "0.42", "0.00"]
+
+
+def test_next_to_nothing_without_factors_has_no_line(assessed: AnnData) -> None:
+    adata = assessed.copy()
+    result = adata.uns["ldvae_explained_deviance"]
+    result["base"] = -0.004
+    del result["checksum"]
+    shares, _ = pl.explained_deviance(adata, show=False)
+    assert ":" not in lines_at(shares).values()
+    assert not any(text.startswith("without") for text in legend_of(shares))
+
+
+def test_marginal_shares_of_older_versions_are_called_so(assessed: AnnData) -> None:
+    adata = assessed.copy()
+    result = adata.uns["ldvae_explained_deviance"]
+    for part in (result, result["groups"]):
+        del part["share"]
+    del result["checksum"]
+    shares, groups = pl.explained_deviance(adata, show=False)
+    assert heights_of(shares) == pytest.approx((100 * result["marginal"]).tolist())
+    assert "each factor (marginal share)" in legend_of(shares)
+    assert ":" not in lines_at(shares).values()
+    np.testing.assert_allclose(groups.images[0].get_array(), 100 * result["groups"]["marginal"])
 
 
 def test_shares_by_group(assessed: AnnData) -> None:

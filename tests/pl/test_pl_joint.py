@@ -143,7 +143,7 @@ def test_titles_and_notes_do_not_meet(joint_assessed: MuData) -> None:
     tl.associate(mdata)
     figure = pl.factors(mdata, show=False)
     figure.canvas.draw()
-    measured = get.explained_deviance(mdata)
+    measured = get.modalities(mdata)
     for k, name in enumerate(NAMES):
         cells, *bars = figure.axes[4 * k : 4 * k + 4]
         (note,) = cells.texts
@@ -176,9 +176,12 @@ def test_deviance_as_it_was_measured(joint_assessed: MuData) -> None:
     axes, frame = pl.explained_deviance(joint_assessed, show=False), get.explained_deviance(joint_assessed)
     for axis, modality in zip(axes, MODALITIES, strict=True):
         assert [bar.get_height() for bar in axis.patches] == pytest.approx((100 * frame[modality]).tolist())
-        assert axis.get_ylabel() == f"explained deviance of {modality} (%)\nheld-out cells, 25 % of their counts"
-        total = f"all factors: {100 * frame.attrs['total'][modality]:.1f} %"
-        assert total in texts_of(axis.get_legend().get_texts())
+        cells = f"{frame.attrs['n_cells'][modality]} held-out cells, 25 % of their counts"
+        assert axis.get_ylabel() == f"explained deviance of {modality} (%)\n{cells}"
+        total, base = (100 * frame.attrs[part][modality] for part in ("total", "base"))
+        assert f"all factors: {total:.1f} %" in texts_of(axis.get_legend().get_texts())
+        (line,) = [line for line in axis.lines if line.get_marker() == "o"]
+        np.testing.assert_allclose(line.get_ydata(), base + 100 * frame[modality].cumsum())
 
 
 def test_history_stability_and_numbers_of_factors(joint_assessed: MuData) -> None:

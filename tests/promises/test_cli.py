@@ -742,7 +742,22 @@ def test_modalities_are_fitted_together(
             ("--modalities", "rna=nb", "--gene-likelihood", "poisson"),
             "--gene-likelihood and modalities were both given. Say in modalities which likelihood each has.",
         ),
-        (("--modalities", "rna=nb", "--n-top-genes", "5"), "--n-top-genes and --modalities were both given"),
+        (
+            ("--modalities", "rna=nb", "prot=nb_background", "--n-top-genes", "30"),
+            "--n-top-genes 30, but no modality with counts of genes (nb, zinb, poisson) has more. Leave it out.",
+        ),
+        (
+            ("--modalities", "rna=bernoulli", "prot=nb_background", "--n-top-genes", "5"),
+            "--n-top-genes 5, but no modality with counts of genes",
+        ),
+        (
+            ("--modalities", "rna=nb", "--n-top-genes", "5", "--batch-key", "lab"),
+            "In the MuData: --batch-key lab is not a column of obs.",
+        ),
+        (
+            ("--modalities", "rna=nb", "--n-top-genes", "5", "--layer", "raw"),
+            "In modality 'rna': --layer raw is not in layers.",
+        ),
     ],
 )
 def test_joint_fits_are_refused_with_a_sentence(
@@ -751,6 +766,8 @@ def test_joint_fits_are_refused_with_a_sentence(
     assert set(two.mod) == {"rna", "prot"}
     outcome = run("fit", tmp_path / "two.h5mu", "-o", tmp_path / "never.h5mu", *QUICK, *options)
     assert outcome.code == 2
+    if "--n-top-genes" in options:
+        pytest.importorskip("skmisc")
     assert sentence in outcome.stderr
     assert not list(tmp_path.glob("never*"))
 
@@ -769,3 +786,29 @@ def test_genes_of_one_modality_are_selected(run: Callable[..., Outcome], two: Mu
     sc.pp.highly_variable_genes(two["rna"], flavor="seurat_v3", n_top_genes=8)
     back = mudata.read_h5mu(tmp_path / "fitted.h5mu")["rna"]
     assert back.uns["ldvae"]["genes"].tolist() == two["rna"].var_names[two["rna"].var["highly_variable"]].tolist()
+
+
+@pytest.mark.parametrize("own_batch", [False, True], ids=["batch-of-all", "batch-of-its-own"])
+def test_genes_of_several_modalities_are_selected_where_they_are_more(
+    own_batch: bool, run: Callable[..., Outcome], two: MuData, tmp_path: Path
+) -> None:
+    pytest.importorskip("skmisc")
+    two["rna"].X[:40, :15] *= 3
+    two.obs["lab"] = batches = np.repeat(["one", "two"], 40)
+    if own_batch:
+        # The fit goes by that of the MuData.
+        two["rna"].obs["lab"] = np.tile(["one", "two"], 40)
+    two.write_h5mu(tmp_path / "two.h5mu")
+    options = ("--modalities", "rna=nb", "prot=poisson", "--n-top-genes", "12", "--batch-key", "lab")
+    outcome = run("fit", tmp_path / "two.h5mu", "-o", tmp_path / "fitted.h5mu", *QUICK, *options)
+    assert outcome.code == 0
+    assert "Fitted 12 features of rna; " in outcome.stderr
+    assert "Fitted 12 features of prot; " in outcome.stderr
+    expected = ad.AnnData(two["rna"].X, pd.DataFrame({"lab": batches}, two.obs_names), two["rna"].var[[]])
+    sc.pp.highly_variable_genes(expected, flavor="seurat_v3", n_top_genes=12, batch_key="lab")
+    back = mudata.read_h5mu(tmp_path / "fitted.h5mu")
+    chosen = expected.var_names[expected.var["highly_variable"]]
+    assert back["rna"].uns["ldvae"]["genes"].tolist() == chosen.tolist()
+    assert "highly_variable" not in back["prot"].var
+    kept = ["one", "two"] * 40 if own_batch else batches.tolist()
+    assert back["rna"].obs["lab"].tolist() == kept

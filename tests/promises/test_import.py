@@ -5,10 +5,12 @@ import inspect
 import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
+from packaging.version import Version
 
 import sc_ldvae
 
@@ -24,6 +26,7 @@ ROOMS = {
         "differential_expression",
         "enrichment",
         "explained_deviance",
+        "extend",
         "factors",
         "feature_correlation",
         "history",
@@ -152,8 +155,18 @@ def test_unknown_attributes_are_refused(name: str) -> None:
     assert not hasattr(sc_ldvae, name)
 
 
-def test_version_is_the_packages() -> None:
-    assert re.fullmatch(r"\d+\.\d+\.\d+\S*", sc_ldvae.__version__)
+def test_version_is_that_of_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metadata, "version", {"sc-ldvae": "1.2.3"}.__getitem__)
+    assert sc_ldvae.__version__ == "1.2.3"
+
+
+def test_source_that_is_not_installed_has_a_version_below_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metadata, "distribution", not_installed)
+    assert Version(sc_ldvae.__version__) < Version("0.1.0.dev0")
+
+
+def not_installed(name: str) -> NoReturn:
+    raise metadata.PackageNotFoundError(name)
 
 
 @pytest.mark.parametrize(("room", "names"), ROOMS.items(), ids=ROOMS)

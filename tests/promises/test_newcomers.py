@@ -13,7 +13,7 @@ from scipy import sparse, stats
 import sc_ldvae
 from sc_ldvae.counts import Source, source_of
 from sc_ldvae.engine import Autograd, AutogradEngine, engine_of, scorer_of
-from sc_ldvae.likelihoods import LIKELIHOODS, NegativeBinomial
+from sc_ldvae.likelihoods import LIKELIHOODS, Likelihood, NegativeBinomial
 from sc_ldvae.nn import LDVAE, LOG_PROBS
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ class Geometric(NegativeBinomial):
     def updated(self, counts, mean, linear):  # noqa: ANN001, ANN201  as its parent
         del counts, mean
         return dict(linear)
+
+    derivatives = Likelihood.derivatives
 
     def deviances(self, counts, contrasts, linear):  # noqa: ANN001, ANN201  as its parent
         thetas = {"log_theta": np.zeros_like(contrasts.eta)}

@@ -36,6 +36,18 @@ OF_BOTH: dict[str, tuple[Callable[[MuData], object], str]] = {
     "one-value": (lambda m: tl.associate(m, ["same"], modality="rna"), "keys: obs['same'] has 1 levels"),
     "groups": (lambda m: tl.differential_expression(m, "gone", modality="rna"), "groupby='gone' is not a column"),
     "deviance": (lambda m: tl.explained_deviance(m, "gone", modality="rna"), "groupby='gone' is not a column"),
+    "unknown-group": (
+        lambda m: tl.differential_expression(m, "true", groups=["gone"], modality="rna"),
+        "groups: 'gone' is not a group of obs['true']",
+    ),
+    "unknown-reference": (
+        lambda m: tl.differential_expression(m, "true", reference="gone", modality="rna"),
+        "reference: 'gone' is not a group of obs['true']",
+    ),
+    "one-group": (
+        lambda m: tl.differential_expression(m, "same", modality="rna"),
+        "groupby: obs['same'] has 1 groups",
+    ),
 }
 # What the fit knows of each cell.
 NEW_LEVEL: dict[str, Callable[[MuData], object]] = {
@@ -44,6 +56,8 @@ NEW_LEVEL: dict[str, Callable[[MuData], object]] = {
     "expression": lambda m: tl.normalized_expression(m, modality="rna", progress=False),
     "draws": lambda m: tl.posterior_predictive(m, modality="rna", progress=False),
     "comparison": lambda m: tl.differential_expression(m, "true", modality="rna", progress=False),
+    "stability": lambda m: tl.stability(m, 2, modality="rna", progress=False),
+    "rotation": lambda m: tl.rotate(m, modality="rna", key_added="rotated"),
     "parameters": lambda m: get.likelihood_parameters(m, modality="rna"),
     "correlation": lambda m: get.feature_correlation(m, modality="rna"),
 }
@@ -101,6 +115,39 @@ def test_of_a_fitted_modality(call: Callable[[MuData], object], mdata: MuData) -
     mdata["rna"].obs["batch"] = "new"
     with pytest.raises(ValueError, match=r"^In modality 'rna': obs\['batch'\] has the level 'new'"):
         call(mdata)
+
+
+@pytest.mark.parametrize("empty", [False, True], ids=["logs", "no-X"])
+def test_whose_raw_holds_counts(empty: bool, mdata: MuData) -> None:
+    mdata["rna"].raw = mdata["rna"].copy()
+    mdata["rna"].X = None if empty else mdata["rna"].X.log1p()
+    own = r"mdata\['rna'\]\.raw"
+    for to_do, asked in (("pass", {"modality": "rna"}), ("make the MuData with", {"modalities": ["rna", "prot"]})):
+        with pytest.raises(ValueError, match=rf" {own} holds counts: {to_do} {own}\.to_adata\(\)\.$"):
+            tl.ldvae(mdata, 2, key_added="new", **asked, **QUICK)
+    with pytest.raises(ValueError, match=rf"{own} holds counts: pass {own}"):
+        tl.elbo(mdata, modality="rna", progress=False)
+
+
+def test_of_mapped_cells(mdata: MuData, fit_quickly: Callable[..., None]) -> None:
+    mdata["rna"].obs["size"] = 1.0
+    fit_quickly(mdata, modality="rna", size_factor_key="size")
+    query = mdata.copy()
+    query["rna"].obs = query["rna"].obs.drop(columns="size")
+    with pytest.raises(ValueError, match=r"^In modality 'rna': size_factor_key='size' is not a column of obs\."):
+        tl.project(query, mdata, modality="rna", progress=False)
+
+
+def test_of_a_modality_of_a_joint_fit(joint: MuData) -> None:
+    mdata = joint.copy()
+    mdata["prot"].obs["batch"] = "new"
+    for call in (
+        lambda: tl.rotate(mdata, key_added="rotated"),
+        lambda: tl.explained_deviance(mdata, progress=False),
+        lambda: tl.explained_deviance(mdata, modality="prot", progress=False),
+    ):
+        with pytest.raises(ValueError, match=r"^In modality 'prot': obs\['batch'\] has the level 'new'"):
+            call()
 
 
 @pytest.mark.parametrize(("call", "sentence"), OF_ALL.values(), ids=OF_ALL)

@@ -9,7 +9,7 @@ import mudata
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
+from scipy import sparse, stats
 
 from sc_ldvae import get, tl
 
@@ -307,3 +307,53 @@ def test_cells_without_a_latent_are_refused(adata: ad.AnnData) -> None:
 def test_frame_of_what_is_not_there(associated: ad.AnnData, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         get.associations(associated, **arguments)
+
+
+@pytest.fixture
+def annotated(joint: mudata.MuData) -> mudata.MuData:
+    """With a column of a modality, of which the MuData knows nothing."""
+    mdata = joint.copy()
+    mdata["prot"].obs["quality"] = np.linspace(0, 1, mdata["prot"].n_obs) ** 2
+    return mdata
+
+
+@pytest.mark.parametrize("modality", [None, "rna"])
+@pytest.mark.parametrize("make", [np.asarray, sparse.csr_matrix, sparse.csc_array], ids=["dense", "csr", "csc"])
+def test_columns_and_features_of_other_modalities(
+    make: Callable[[Any], Any], modality: str | None, annotated: mudata.MuData
+) -> None:
+    prot = annotated["prot"]
+    counts = prot.X.toarray() if sparse.issparse(prot.X) else np.asarray(prot.X)
+    prot.X = make(counts)
+    tl.associate(annotated, ["prot:prot3", "prot:quality", "age"], modality=modality)
+    shown = annotated if modality is None else annotated[modality]
+    frame = get.associations(annotated, modality=modality)
+    assert set(frame.index.get_level_values("key")) == {"prot:prot3", "prot:quality", "age"}
+    # Cells that lack the modality are left out.
+    both = shown.obs_names.intersection(prot.obs_names)
+    latent = pd.DataFrame(shown.obsm["X_ldvae"], shown.obs_names).loc[both]
+    for name, values in {"prot:prot3": counts[:, 3], "prot:quality": prot.obs["quality"].to_numpy()}.items():
+        own = pd.Series(values, prot.obs_names)[both]
+        for k in range(3):
+            expected = stats.spearmanr(latent[k], own).statistic
+            assert frame.loc[(f"ldvae{k + 1}", name), "statistic"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_what_the_mudata_knows_comes_first(annotated: mudata.MuData) -> None:
+    annotated.obs["prot:prot3"] = np.arange(120)
+    tl.associate(annotated, ["prot:prot3", "age"])
+    frame = get.associations(annotated)
+    # The other column rises with the cells, too.
+    by_column = [frame.xs(name, level="key")["statistic"].tolist() for name in ("prot:prot3", "age")]
+    assert by_column[0] == pytest.approx(by_column[1])
+
+
+@pytest.mark.parametrize("key", ["prot:gone", "gone:prot3", "prot3", "prot:"])
+def test_unknown_names_of_other_modalities_are_refused(key: str, annotated: mudata.MuData) -> None:
+    with pytest.raises(ValueError, match=rf"^In the MuData: keys='{key}' is not a column of obs"):
+        tl.associate(annotated, [key])
+
+
+def test_all_columns_are_still_those_of_the_object(annotated: mudata.MuData) -> None:
+    tl.associate(annotated)
+    assert set(get.associations(annotated).index.get_level_values("key")) == {"batch", "age"}

@@ -73,7 +73,8 @@ def test_structured_arrays_as_scanpy_leaves_them(compared: ad.AnnData) -> None:
     assert set(theirs["params"]) - {"layer", "corr_method"} <= set(stored["params"])
     for column in SCANPY:
         assert stored[column].dtype == theirs[column].dtype
-        assert stored[column].shape == theirs[column].shape == (N_VARS,)
+        assert stored[column].shape == (len(compared.uns["ldvae"]["genes"]),)
+        assert theirs[column].shape == (N_VARS,)
     assert all(stored[column].dtype.names == ("high", "low", "middle") for column in OWN)
     assert {stored[column].dtype[0].kind for column in OWN if column != "is_de"} == {"f"}
     assert stored["is_de"].dtype[0].kind == "b"
@@ -91,19 +92,31 @@ def test_params_are_the_arguments(adata: ad.AnnData) -> None:
     assert adata.uns["rank_genes_groups"]["params"]["pseudocount"] == 1e-9
 
 
-def test_genes_that_were_not_fitted_have_zeros(adata: ad.AnnData) -> None:
+def test_genes_that_were_not_fitted_are_no_part_of_it(adata: ad.AnnData) -> None:
     compare(adata)
-    stored, fitted = adata.uns["rank_genes_groups"], set(adata.uns["ldvae"]["genes"])
+    stored, fitted = adata.uns["rank_genes_groups"], adata.var_names[adata.var["chosen"]]
     for group in ("low", "middle", "high"):
         one = pd.DataFrame({column: stored[column][group] for column in SCANPY + OWN}).set_index("names")
-        assert set(one.index) == set(adata.var_names)
-        assert len(one) == N_VARS
+        assert len(one) == N_FITTED
+        assert set(one.index) == set(fitted)
         assert (np.diff(one["scores"]) <= 0).all()
-        left_out = one[~one.index.isin(fitted)]
-        assert len(left_out) == N_VARS - N_FITTED
-        assert (left_out[["pvals", "pvals_adj"]] == 1).all(axis=None)
-        assert not left_out.drop(columns=["pvals", "pvals_adj"]).any(axis=None)
-    assert set(get.differential_expression(adata, "low").index) == fitted
+        assert (one["proportion_reference"] > 0).all()
+
+
+def test_results_of_earlier_versions_have_zeros_for_them(adata: ad.AnnData) -> None:
+    compare(adata)
+    stored, expected = adata.uns["rank_genes_groups"], get.differential_expression(adata)
+    del stored["params"]["checksum"]
+    others = adata.var_names[~adata.var["chosen"]]
+    for column in SCANPY + OWN:
+        own = stored[column]
+        zeros = np.zeros(len(others), own.dtype)
+        for group in ("low", "middle", "high"):
+            zeros[group] = others if column == "names" else float(column in {"pvals", "pvals_adj"})
+        # They stood among genes whose score was zero.
+        stored[column] = np.concatenate([own[:7], zeros, own[7:]])
+    pd.testing.assert_frame_equal(get.differential_expression(adata), expected, check_exact=True)
+    assert len(get.differential_expression(adata, "low")) == N_FITTED
 
 
 def test_scanpys_frame(compared: ad.AnnData) -> None:
@@ -113,10 +126,11 @@ def test_scanpys_frame(compared: ad.AnnData) -> None:
     for column in SCANPY:
         np.testing.assert_array_equal(one[column], stored[column]["high"])
     everything = sc.get.rank_genes_groups_df(compared, group=None)
-    assert everything["group"].value_counts().to_dict() == dict.fromkeys(["high", "low", "middle"], N_VARS)
+    assert everything["group"].value_counts().to_dict() == dict.fromkeys(["high", "low", "middle"], len(one))
+    assert len(one) == len(compared.uns["ldvae"]["genes"])
     cut = sc.get.rank_genes_groups_df(compared, group="high", pval_cutoff=0.3, log2fc_min=0.5)
     kept = one[(one["pvals_adj"] < 0.3) & (one["logfoldchanges"] > 0.5)]
-    assert 0 < len(kept) < N_VARS
+    assert 0 < len(kept) < len(one)
     assert cut["names"].tolist() == kept["names"].tolist()
 
 
@@ -144,6 +158,9 @@ def test_scanpys_frame(compared: ad.AnnData) -> None:
 # scanpy 1.11 sets labels without ticks.
 @pytest.mark.filterwarnings("ignore:set_ticklabels.. should only be used with a fixed number of ticks:UserWarning")
 def test_scanpys_plots_take_it(plot: str, options: dict[str, Any], compared: ad.AnnData) -> None:
+    if "values_to_plot" in options:
+        # scanpy wants them of all genes.
+        compared = compared[:, compared.uns["ldvae"]["genes"]]
     getattr(sc.pl, plot)(compared.copy(), show=False, **options)
     figures = [plt.figure(number) for number in plt.get_fignums()]
     texts = {text.get_text() for figure in figures for text in figure.findobj(plt.Text)}
@@ -156,7 +173,11 @@ def test_scanpys_plots_take_it(plot: str, options: dict[str, Any], compared: ad.
 def test_scanpys_dots_have_our_fold_changes(compared: ad.AnnData) -> None:
     genes = compared.uns["ldvae"]["genes"][:5].tolist()
     dots = sc.pl.rank_genes_groups_dotplot(
-        compared.copy(), var_names=genes, values_to_plot="logfoldchanges", show=False, return_fig=True
+        compared[:, compared.uns["ldvae"]["genes"]].copy(),
+        var_names=genes,
+        values_to_plot="logfoldchanges",
+        show=False,
+        return_fig=True,
     )
     frame = get.differential_expression(compared)["logfoldchanges"]
     for group in ("low", "middle", "high"):
@@ -170,7 +191,7 @@ def test_scanpys_filter_takes_it(compared: ad.AnnData) -> None:
     for group in ("low", "middle", "high"):
         kept = ~pd.isna(after[group])
         np.testing.assert_array_equal(after[group][kept], before[group][kept])
-        assert kept.sum() < N_VARS
+        assert kept.sum() < len(kept)
     assert not pd.isna(after["high"]).all()
 
 
@@ -200,7 +221,7 @@ def test_frame_has_all_columns_of_fitted_genes(compared: ad.AnnData) -> None:
     assert one.columns.tolist() == everything.columns.tolist() == SCANPY[1:] + OWN
     assert one.index.name == "names"
     assert everything.index.names == ["group", "names"]
-    assert one.index.tolist() == [name for name in stored["names"]["low"] if name in set(fitted)]
+    assert one.index.tolist() == stored["names"]["low"].tolist()
     assert everything.index.get_level_values("group").value_counts().to_dict() == dict.fromkeys(
         ["high", "low", "middle"], len(fitted)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import permutations
 from typing import TYPE_CHECKING, Any
 
 import anndata as ad
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     AssertSame = Callable[[object, object], None]
     Unchanged = Callable[[ad.AnnData], AbstractContextManager[None]]
 
-SHARES = ("total", "base", "marginal", "cumulative")
+SHARES = ("total", "base", "share", "marginal", "cumulative")
 NAME = "ldvae_explained_deviance"
 
 
@@ -57,26 +58,44 @@ def test_shares_are_those_of_scipys_likelihoods(fitted: ad.AnnData, cells: str) 
     x, theta = adata.X.toarray().astype(np.float64), np.exp(stored["log_theta"].astype(np.float64))
     library, training = adata.obs[["ldvae_library"]].to_numpy(np.float64), x[~held_out]
 
-    def of_model(at_mean: list[int]) -> np.ndarray:
+    def expression(at_mean: tuple[int, ...], offset: np.ndarray | float = 0.0) -> np.ndarray:
         shown = latent.copy()
-        shown[:, at_mean] = latent[:, at_mean].mean(axis=0)
-        return deviance(x, library * softmax(shown @ stored["loadings"].T + rest, axis=1), theta)
+        shown[:, at_mean] = latent[scored][:, at_mean].mean(axis=0)
+        return library * softmax(shown @ stored["loadings"].T + rest + offset, axis=1)
+
+    def of_model(at_mean: tuple[int, ...]) -> np.ndarray:
+        every, some = (expression(sets)[scored].sum(axis=0) for sets in ((), at_mean))
+        return deviance(x, expression(at_mean, np.log(every / some)), theta)
 
     totals = training.sum(axis=0) + 0.5
     null = deviance(x, library * totals / totals.sum(), theta)
-    model, without = of_model([]), [of_model([k]) for k in range(3)]
-    first = [of_model([1, 2]), of_model([2]), model]
+    sets = [(), (0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)]
+    without = {frozenset(one): of_model(one) for one in sets}
 
     def assert_shares(shares: dict[str, Any], chosen: np.ndarray) -> None:
         total = null[chosen].sum()
+        lost = {one: values[chosen].sum() / total for one, values in without.items()}
+
+        def shares_in(order: tuple[int, ...]) -> np.ndarray:
+            """What each factor takes away when it comes."""
+            missing = [frozenset(order[place:]) for place in range(4)]
+            taken = {k: lost[missing[place]] - lost[missing[place + 1]] for place, k in enumerate(order)}
+            return np.array([taken[k] for k in range(3)])
+
+        both_ways = [(shares_in(order) + shares_in(order[::-1])) / 2 for order in permutations(range(3))]
+        model, base = lost[frozenset()], 1 - lost[frozenset({0, 1, 2})]
         expected = {
-            "total": 1 - model[chosen].sum() / total,
-            "base": 1 - of_model([0, 1, 2])[chosen].sum() / total,
-            "marginal": [(one - model)[chosen].sum() / total for one in without],
-            "cumulative": [1 - one[chosen].sum() / total for one in first],
+            "total": 1 - model,
+            "base": base,
+            "marginal": [lost[frozenset({k})] - model for k in range(3)],
         }
-        for name in SHARES:
-            np.testing.assert_allclose(shares[name], expected[name], rtol=1e-4, atol=1e-6, err_msg=name)
+        # Two of the orders, which are nearly all of them.
+        assert any(np.allclose(shares["share"], share, rtol=1e-3, atol=1e-6) for share in both_ways)
+        np.testing.assert_allclose(shares["share"], np.mean(both_ways, axis=0), atol=1e-3)
+        assert np.sum(shares["share"]) == pytest.approx(shares["total"] - shares["base"], rel=1e-12)
+        np.testing.assert_allclose(shares["cumulative"], shares["base"] + np.cumsum(shares["share"]), rtol=1e-12)
+        for name, value in expected.items():
+            np.testing.assert_allclose(shares[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
         assert shares["n_cells"] == chosen.sum()
 
     assert_shares(got, scored)
@@ -91,10 +110,27 @@ def test_shares_are_those_of_scipys_likelihoods(fitted: ad.AnnData, cells: str) 
 def test_shares_of_held_out_cells_are_those_of_the_record(fitted: ad.AnnData) -> None:
     got, stored = explained(fitted), fitted.uns["ldvae"]
     assert got["total"] == pytest.approx(stored["total_explained_deviance"], rel=1e-4)
-    np.testing.assert_allclose(got["marginal"], stored["explained_deviance"], rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(got["share"], stored["explained_deviance"], rtol=1e-3, atol=1e-6)
     assert got["cumulative"][-1] == pytest.approx(got["total"], rel=1e-12)
-    assert got["base"] < got["cumulative"][0]
     assert "groups" not in got
+
+
+def test_without_groups_as_many_held_out_cells_are_measured_as_by_the_fit(
+    fitted: ad.AnnData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n = fitted.obs["ldvae_held_out"].sum()
+    assert n == 20
+    every, groups = explained(fitted), explained(fitted, "batch")
+    monkeypatch.setattr("sc_ldvae.assess._deviance._CELLS_FOR_DEVIANCE", 7)
+    some = explained(fitted)
+    assert (some["n_cells"], every["n_cells"], explained(fitted, thinned=0.5)["n_cells"]) == (7, n, 7)
+    assert some["total"] != every["total"]
+    for more in ({"groupby": "batch"}, {"cells": "all"}):
+        assert explained(fitted, **more)["n_cells"] == (n if "groupby" in more else 200)
+    np.testing.assert_array_equal(groups["share"], every["share"])
+    adata = tl.rotate(fitted, key_added="turned", copy=True)
+    got = explained(adata, key="turned")
+    np.testing.assert_allclose(got["share"], adata.uns["turned"]["explained_deviance"], rtol=1e-3, atol=1e-6)
 
 
 def test_groups_add_up(fitted: ad.AnnData) -> None:
@@ -119,9 +155,9 @@ def test_noise_explains_nothing_of_counts_that_the_encoder_has_not_read(gene_lik
     tl.ldvae(adata, 6, loadings_prior=None, **options)
     read, thinned = explained(adata), explained(adata, thinned=0.3)
     assert thinned["total"] > 0.05
-    assert (thinned["marginal"][:2] > 0.008).all()
-    assert read["marginal"][2:].min() > 0.0015
-    assert np.abs(thinned["marginal"][2:]).max() < 0.0015
+    assert (thinned["share"][:2] > 0.005).all()
+    assert read["share"][2:].min() > 0.0015
+    assert np.abs(thinned["share"][2:]).max() < 0.0015
     assert thinned["params"] == {"cells": "held_out", "thinned": 0.3, "groupby": ""}
 
 
@@ -150,9 +186,9 @@ def test_rotation_changes_the_factors_not_the_total(fitted: ad.AnnData, method: 
     first, turned = (explained(adata, key=key, thinned=thinned) for key in ("ldvae", "turned"))
     for name in ("total", "base"):
         assert turned[name] == pytest.approx(first[name], rel=1e-4)
-    assert np.abs(turned["marginal"] - first["marginal"]).max() > 1e-4
+    assert np.abs(turned["share"] - first["share"]).max() > 1e-4
     if thinned is None:
-        np.testing.assert_allclose(turned["marginal"], adata.uns["turned"]["explained_deviance"], rtol=1e-3, atol=1e-6)
+        np.testing.assert_allclose(turned["share"], adata.uns["turned"]["explained_deviance"], rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +245,7 @@ def test_cells_that_thinning_leaves_without_counts_are_left_out(
     fit_quickly(adata, use_observed_lib_size=observed)
     got = explained(adata, cells="all", thinned=share)
     assert 0 < got["n_cells"] < 200
-    assert np.isfinite([got["total"], *got["marginal"], *got["cumulative"]]).all()
+    assert np.isfinite([got["total"], *got["share"], *got["marginal"]]).all()
 
 
 def test_projected_cells_are_judged_beside_themselves(fitted: ad.AnnData) -> None:

@@ -139,7 +139,7 @@ def test_a_loading_is_the_mode_of_the_posterior(extended: AnnData) -> None:
     ]
     errors = np.sqrt(np.diag(np.linalg.inv(curvature)))[:n_left]
     # To a small part of its error.
-    np.testing.assert_allclose(others["loadings"][gene, left], best.x[:n_left], atol=0.05 * errors.min())
+    np.testing.assert_allclose(others["loadings"][gene, left], best.x[:n_left], atol=0.1 * errors.min())
     np.testing.assert_allclose(others["covariate_effects"][gene], best.x[n_left : n_left + 3], atol=0.01)
     found = extended.varm["ldvae_loadings_se"][extended.var_names == others["genes"][gene]]
     np.testing.assert_allclose(found[0, left], errors, rtol=0.03)
@@ -220,6 +220,7 @@ def test_some_after_others(before: AnnData, extended: AnnData) -> None:
     for name in ("ldvae_loadings", "ldvae_loadings_se"):
         np.testing.assert_allclose(adata.varm[name][::3][[4, 1, 2]], extended.varm[name][::3][[4, 1, 2]], rtol=1e-4)
     assert not adata.varm["ldvae_loadings"][::3][5:].any()
+    assert np.isnan(adata.varm["ldvae_loadings_se"][::3][5:]).all()
 
 
 @pytest.mark.parametrize("suffix", [".h5ad", ".zarr"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import permutations
 from typing import TYPE_CHECKING, Any
 
 import anndata as ad
@@ -305,12 +306,22 @@ def test_explained_deviance_is_that_of_the_rotated_factors(method: str, fitted: 
 
     null = deviance(np.tile(totals / totals.sum(), (held_out.sum(), 1)))
     fit = deviance(proportions(adata, "rot", latent)[held_out])
-    expected = []
-    for k in range(3):
+
+    def lost(*left_out: int) -> float:
+        """Of the null's deviance, without some factors: they are averaged out of the expected counts."""
         without = latent.copy()
-        without[:, k] = latent[:, k].mean()
-        expected.append((deviance(proportions(adata, "rot", without)[held_out]) - fit) / null)
-    np.testing.assert_allclose(content["explained_deviance"], expected, rtol=1e-3, atol=1e-5)
+        without[:, left_out] = latent[held_out][:, left_out].mean(axis=0)
+        every, some = (
+            (library[:, None] * proportions(adata, "rot", one))[held_out].sum(axis=0) for one in (latent, without)
+        )
+        shares = proportions(adata, "rot", without)[held_out] * every / some
+        return deviance(shares / shares.sum(axis=1, keepdims=True)) / null
+
+    expected = np.zeros(3)
+    for order in permutations(range(3)):
+        for place, k in enumerate(order):
+            expected[k] += (lost(*order[place:]) - lost(*order[place + 1 :])) / 6
+    np.testing.assert_allclose(content["explained_deviance"], expected, atol=5e-4)
     assert (np.diff(content["explained_deviance"]) <= 0).all()
     assert content["total_explained_deviance"] == pytest.approx(1 - fit / null, rel=1e-3)
     assert content["total_explained_deviance"] == pytest.approx(
@@ -440,9 +451,12 @@ def test_bad_input_is_refused(
         tl.rotate(adata, **{"key_added": "rot"} | options)
 
 
-def test_genes_that_were_not_fitted_get_zeros(simulated: AnnData, fit_quickly: Callable[..., AnnData]) -> None:
+def test_genes_that_were_not_fitted_get_zeros_and_no_errors(
+    simulated: AnnData, fit_quickly: Callable[..., AnnData]
+) -> None:
     fitted = np.arange(60) % 4 > 0
     adata = fit_quickly(simulated, mask_var=fitted, key_added="foo", copy=True)
     tl.rotate(adata, key="foo", key_added="rot")
     assert (adata.varm["rot"][~fitted] == 0).all()
+    np.testing.assert_array_equal(np.isnan(adata.varm["rot_se"]), np.repeat(~fitted[:, None], 3, axis=1))
     np.testing.assert_allclose(adata.varm["rot"], adata.varm["foo"] @ adata.uns["rot"]["rotation"], atol=1e-5)

@@ -6,6 +6,7 @@ from sc_ldvae.assess._association import Column, association
 from sc_ldvae.assess._decoded import Decoded
 from sc_ldvae.assess._deviance import (
     Explained,
+    cells_for_deviance,
     deviance_on_held_out,
     deviances_without,
     explained_deviance,
@@ -38,6 +39,7 @@ __all__ = [
     "Stability",
     "association",
     "by_modality",
+    "cells_for_deviance",
     "deviance_on_held_out",
     "deviances_without",
     "directions",

@@ -37,6 +37,12 @@ class Decoded:
         source = Subset(self.source, cells)
         return Decoded(source, self.latent[cells], self.covariates[cells], self.library[cells], self.group[cells])
 
+    def pieces(self, size: int) -> Iterator[Decoded]:
+        """So many cells at a time."""
+        n_obs = len(self.latent)
+        for start in range(0, n_obs, size):
+            yield self.rows(np.arange(start, min(start + size, n_obs)))
+
     def chunks(self, size: int) -> Iterator[tuple[csr_matrix, Decoded]]:
         """So many cells at a time, with their counts."""
         for own, counts in in_chunks(self.source, np.arange(len(self.latent)), size):

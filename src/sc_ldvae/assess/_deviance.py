@@ -6,15 +6,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from sc_ldvae.assess._nested import in_order, nested, taken_away
 from sc_ldvae.counts import evenly, gene_totals
 from sc_ldvae.likelihoods import Contrasts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from scipy.sparse import csr_matrix
-
-    from sc_ldvae._typing import Floats, Mask, Positions
+    from sc_ldvae._typing import Bar, Floats, Mask, Positions
     from sc_ldvae.assess._decoded import Decoded
     from sc_ldvae.counts import Source
     from sc_ldvae.likelihoods import Likelihood
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 256
 # As many evenly spaced cells say what is needed.
-_CELLS_FOR_DEVIANCE, _CELLS_FOR_MEAN, _CELLS_FOR_NULL = 2000, 20_000, 50_000
+_CELLS_FOR_DEVIANCE, _CELLS_FOR_NULL = 2000, 50_000
 
 
 def null_proportions(likelihood: Likelihood, source: Source, cells: Positions) -> Floats:
@@ -67,56 +66,73 @@ def deviance_on_held_out(
     scored, others = (held_out, ~held_out) if 0 < held_out.sum() < len(held_out) else (every, every)
     return explained_deviance(
         decoder,
-        decoded(evenly(np.flatnonzero(scored), _CELLS_FOR_DEVIANCE)),
+        decoded(cells_for_deviance(np.flatnonzero(scored))),
         null_proportions(decoder.likelihood, source, np.flatnonzero(others)),
-        latent_mean=decoded(evenly(np.arange(len(held_out)), _CELLS_FOR_MEAN)).latent.mean(0),
     )
 
 
-def explained_deviance(decoder: Decoder, cells: Decoded, null: Floats, latent_mean: Floats) -> Explained:
-    """Share of the null's deviance that the fit, and each factor on top of the others, explains.
+def cells_for_deviance(cells: Positions) -> Positions:
+    """As many of the cells as say what is needed, evenly spaced."""
+    return evenly(cells, _CELLS_FOR_DEVIANCE)
+
+
+def explained_deviance(decoder: Decoder, cells: Decoded, null: Floats) -> Explained:
+    """Share of the null's deviance that the fit, and each of its factors, explains.
 
     The deviance is that of the expected counts under the fitted dispersion (if there is one). The null gives every cell
-    its library times the proportions `null`, or without a library these means. A factor's share is the deviance that
-    returns when it is set to its mean.
+    its library times the proportions `null`, or without a library these means. The shares of the factors add up to the
+    total less what is explained without any factor, as covariates do.
     """
-    n_latent = cells.latent.shape[1]
-    without = np.vstack([np.zeros(n_latent, dtype=bool), np.eye(n_latent, dtype=bool)])
+    n_latent, order = cells.latent.shape[1], in_order(decoder, cells)
+    without = nested(order, n_latent)
     sums = np.zeros(1 + len(without))
-    for chunk in deviances_without(decoder, cells, without, null, latent_mean):
+    for chunk in deviances_without(decoder, cells, without, null):
         sums += chunk.sum(0)
-    of_null, of_fit, others = sums[0], sums[1], sums[2:]
+    of_null, of_fit = sums[:2]
     if of_null == 0:
         # Cells without any variation have none to explain.
         return Explained(0.0, np.zeros(n_latent), 0.0)
-    return Explained(float(1 - of_fit / of_null), (others - of_fit) / of_null, float(of_null / len(cells.latent)))
+    shares = taken_away(sums[1:], order, n_latent) / of_null
+    return Explained(float(1 - of_fit / of_null), shares, float(of_null / len(cells.latent)))
 
 
 def deviances_without(
-    decoder: Decoder, cells: Decoded, without: Mask, null: Floats, latent_mean: Floats
+    decoder: Decoder, cells: Decoded, without: Mask, null: Floats, bar: Bar | None = None
 ) -> Iterator[Floats]:
     """Deviance of each cell under the null, and under the decoder without each set of factors, some cells at a time.
+
+    Factors are left out on the scale of the counts: they are set to their mean over the cells, and then the intercept
+    of each gene is shifted, so that its expected total over the cells is that with all factors.
 
     Parameters
     ----------
     decoder, cells
         Of the same frame.
     without
-        Factors that are set to their mean, n_sets x n_latent.
-    null, latent_mean
-        Proportions under the null, n_genes (without a library means), and mean of the latent, n_latent.
+        Factors that each set leaves out, n_sets x n_latent; of the first set none.
+    null
+        Proportions under the null, n_genes (without a library means).
+    bar
+        Told of all cells twice: when their expected counts are known, and their deviances.
 
     Yields
     ------
     Cells x (1 + n_sets).
     """
+    latent_mean, n_genes = cells.latent.mean(0), len(null)
+
+    def contrasts(chunk: Decoded, offsets: Floats) -> Contrasts:
+        centred, loadings = chunk.latent - latent_mean, decoder.log_proportion.loadings.T
+        return Contrasts(chunk.library, np.log(null), chunk.eta(decoder), centred, loadings, without, offsets)
+
+    nothing, totals = np.zeros((len(without), n_genes)), np.zeros((len(without), n_genes))
+    for chunk in cells.pieces(_CHUNK):
+        totals += decoder.likelihood.expected_totals(contrasts(chunk, nothing), chunk.linear(decoder))
+        if bar is not None:
+            bar.update(len(chunk.latent))
+    log_means = decoder.likelihood.log_mean(totals / len(cells.latent))
+    offsets = log_means[0] - log_means
     for counts, chunk in cells.chunks(_CHUNK):
-        yield _chunk_deviances(decoder, counts, chunk, without, null, latent_mean)
-
-
-def _chunk_deviances(
-    decoder: Decoder, counts: csr_matrix, cells: Decoded, without: Mask, null: Floats, latent_mean: Floats
-) -> Floats:
-    centred, loadings = cells.latent - latent_mean, decoder.log_proportion.loadings.T
-    contrasts = Contrasts(cells.library, np.log(null), cells.eta(decoder), centred, loadings, without)
-    return decoder.likelihood.deviances(counts, contrasts, cells.linear(decoder))
+        yield decoder.likelihood.deviances(counts, contrasts(chunk, offsets), chunk.linear(decoder))
+        if bar is not None:
+            bar.update(len(chunk.latent))

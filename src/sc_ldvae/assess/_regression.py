@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy.special import logsumexp
 
 from sc_ldvae.kernels import matmul, matmul_transposed, n_threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from scipy.sparse import csc_matrix, csr_matrix
+    from scipy.sparse import csc_matrix
 
     from sc_ldvae._typing import Bar, Floats, Positions
     from sc_ldvae.likelihoods import Likelihood
@@ -25,7 +24,7 @@ _GENES, _CELLS = 64, 2048
 # No log expression moves by more in a step: far from its optimum a likelihood is no parabola.
 _LONGEST = 3.0
 # Most steps; they end where no log expression moves by more, and no part, for the next would move by the square of it.
-_STEPS, _SMALL, _SMALL_OF_PARTS = 30, 0.03, 0.3
+_STEPS, _SMALL, _SMALL_OF_PARTS = 30, 0.03, 0.1
 # Precision that is as good as none.
 _NEARLY_FLAT = 1e-4
 # Mean square of coefficients of which none is expected.
@@ -65,7 +64,10 @@ class Known:
         if decoder.likelihood.has_library:
             for start in range(0, len(latent), _CELLS):
                 cells = slice(start, start + _CELLS)
-                offset[cells] -= logsumexp(fitted(latent[cells], covariates[cells]), axis=1)
+                eta = fitted(latent[cells], covariates[cells])
+                largest = eta.max(1, keepdims=True)
+                # Sums of single precision are as good as the offset.
+                offset[cells] -= largest[:, 0] + np.log(np.exp((eta - largest).astype(np.float32)).sum(1))
         squares = (fitted.covariate_effects**2).mean(0, dtype=np.float64)
         for columns in shared:
             squares[columns] = squares[columns].mean()
@@ -120,7 +122,6 @@ def regressed(likelihood: Likelihood, counts: csc_matrix, known: Known, bar: Bar
 class _Chunk(NamedTuple):
     """Some of the cells."""
 
-    cells: slice
     inputs: Floats
     """n_columns x n_cells."""
     products: Floats
@@ -131,7 +132,7 @@ def _chunks(inputs: Floats) -> Iterator[_Chunk]:
     rows, columns = np.tril_indices(inputs.shape[1])
     for start in range(0, len(inputs), _CELLS):
         x = np.ascontiguousarray(inputs[start : start + _CELLS].T)
-        yield _Chunk(slice(start, start + _CELLS), x, x[rows] * x[columns])
+        yield _Chunk(x, x[rows] * x[columns])
 
 
 def _regress(
@@ -145,47 +146,52 @@ def _regress(
     """Fill coefficients and covariance of a few genes."""
     library = np.exp(known.offset.astype(np.float64))
     coefficients[:, -1] = np.log(np.asarray(counts.sum(0)).ravel() / library.sum())
-    parts = likelihood.start(counts.tocsr(), library)
-    eta = known.offset[:, None] + coefficients[:, -1].astype(np.float32)
+    parts: Mapping[str, Floats] = likelihood.start(counts.tocsr(), library)
+    # n_genes x n_cells.
+    eta = known.offset + coefficients[:, -1:].astype(np.float32)
     # Genes that are not there yet, and whether their parts are.
     left, still = np.arange(counts.shape[1]), np.full(counts.shape[1], not parts)
+    diagonal, columns = np.arange(len(known.precision)), np.ascontiguousarray(known.inputs.T)
     for _ in range(_STEPS):
-        gradient, precision = _moments(likelihood, counts.tocsr(), eta, parts, chunks)
-        gradient -= known.precision * coefficients[left]
-        diagonal = np.arange(precision.shape[1])
+        by_eta, information, updated = likelihood.derivatives(counts, eta, parts)
+        gradient = _summed(by_eta, [chunk.inputs for chunk in chunks]) - known.precision * coefficients[left]
+        precision = _squared(_summed(information, [chunk.products for chunk in chunks]), len(diagonal))
         precision[:, diagonal, diagonal] += known.precision
         covariance[left] = _inverse(precision)
         step = np.einsum("gij,gj->gi", covariance[left], gradient)
-        moves = matmul(known.inputs, np.ascontiguousarray(step.T, np.float32))
-        farthest = np.abs(moves).max(0)
+        moves = matmul(step.astype(np.float32), columns)
+        farthest = np.abs(moves).max(1)
         share = np.minimum(1, _LONGEST / np.maximum(farthest, _SMALL))
         coefficients[left] += share[:, None] * step
-        eta += share * moves
-        if not still.all():
-            updated = likelihood.updated(counts.tocsr(), np.exp(eta), parts)
-            moved = {name: np.where(still, 0, updated[name] - parts[name]) for name in parts}
-            parts = {name: parts[name] + moved[name] for name in parts}
-            still = np.all([np.abs(move) <= _SMALL_OF_PARTS for move in moved.values()], axis=0)
+        eta += share[:, None] * moves
+        moved = {name: np.where(still, 0, updated[name] - parts[name]) for name in parts}
+        parts = {name: parts[name] + moved[name] for name in parts}
+        for move in moved.values():
+            still = np.abs(move) <= _SMALL_OF_PARTS
         far = (farthest > _SMALL) | ~still
         if not far.any():
             break
-        left, counts, eta, still = left[far], counts[:, far], eta[:, far], still[far]
-        parts = {name: values[far] for name, values in parts.items()}
+        if not far.all():
+            left, counts, eta, still = left[far], counts[:, far], eta[far], still[far]
+            parts = {name: values[far] for name, values in parts.items()}
 
 
-def _moments(
-    likelihood: Likelihood, counts: csr_matrix, eta: Floats, parts: Mapping[str, Floats], chunks: list[_Chunk]
-) -> tuple[Floats, Floats]:
-    """Slope of the log-likelihood by the coefficients, n_genes x n_columns, and minus its second derivative."""
-    n_genes, n_columns = counts.shape[1], len(chunks[0].inputs)
-    slope, triangles = np.zeros((n_genes, n_columns)), np.zeros((n_genes, len(chunks[0].products)))
-    for cells, inputs, products in chunks:
-        own, expression = counts[cells], np.exp(eta[cells])
-        slope += matmul_transposed(_by_gene(likelihood.slope(own, expression, parts)), inputs)
-        triangles += matmul_transposed(_by_gene(likelihood.information(own, expression, parts)), products)
-    precision, (rows, columns) = np.empty((n_genes, n_columns, n_columns)), np.tril_indices(n_columns)
-    precision[:, rows, columns] = precision[:, columns, rows] = triangles
-    return slope, precision
+def _summed(values: Floats, columns: list[Floats]) -> Floats:
+    """Values of genes x cells times columns of cells, n_genes x n_columns; the latter are given in parts."""
+    total: Floats = np.zeros((len(values), len(columns[0])))
+    start = 0
+    for some in columns:
+        cells = slice(start, start + some.shape[1])
+        total += matmul_transposed(np.ascontiguousarray(values[:, cells], np.float32), some)
+        start = cells.stop
+    return total
+
+
+def _squared(triangles: Floats, n_columns: int) -> Floats:
+    """The symmetric matrices of which these are the lower triangles, n_genes x n_columns x n_columns."""
+    squares, (rows, columns) = np.empty((len(triangles), n_columns, n_columns)), np.tril_indices(n_columns)
+    squares[:, rows, columns] = squares[:, columns, rows] = triangles
+    return squares
 
 
 def _inverse(precision: Floats) -> Floats:
@@ -197,7 +203,3 @@ def _inverse(precision: Floats) -> Floats:
         scaled = vectors / np.sqrt(np.maximum(np.abs(values), _NEARLY_FLAT))[:, None]
         return scaled @ scaled.transpose(0, 2, 1)
     return np.linalg.inv(precision)
-
-
-def _by_gene(values: Floats) -> Floats:
-    return np.ascontiguousarray(values.T, np.float32)

@@ -64,13 +64,12 @@ def _check_kind(counts: Path | None, asked: dict[str, Any]) -> None:
 def _check_selection(asked: dict[str, Any]) -> None:
     if asked["n_top_genes"] is None:
         return
-    for name, why in (("backed", "counts in memory"), ("modalities", "an AnnData or one --modality")):
-        if asked[name]:
-            msg = (
-                f"--n-top-genes and --{name} were both given, but genes are selected from {why}. Select them first, as "
-                "a boolean column 'highly_variable' of var, and leave --n-top-genes out."
-            )
-            raise ValueError(msg)
+    if asked["backed"]:
+        msg = (
+            "--n-top-genes and --backed were both given, but scanpy selects genes from counts in memory alone. Select "
+            "them first, as a boolean column 'highly_variable' of var, and leave --n-top-genes out."
+        )
+        raise ValueError(msg)
     if importlib.util.find_spec("skmisc") is None:
         msg = "--n-top-genes needs scikit-misc, for scanpy's flavor 'seurat_v3': pip install scikit-misc."
         raise ImportError(msg)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sc_ldvae.cli._at_once import files_of
-from sc_ldvae.cli._genes import fitted_genes, select
+from sc_ldvae.cli._genes import fitted_genes, select, select_in_modalities
 from sc_ldvae.cli._modalities import likelihoods_of
 
 if TYPE_CHECKING:
@@ -39,7 +39,9 @@ def fit(asked: dict[str, Any]) -> None:
     mpl.use("Agg")
     asked = asked | {"modalities": likelihoods_of(asked["modalities"])}
     data = _read(asked)
-    if asked["n_top_genes"] is not None:
+    if asked["n_top_genes"] is not None and asked["modalities"] is not None:
+        select_in_modalities(data, asked)
+    elif asked["n_top_genes"] is not None:
         select(inputs.pick_modality(data, asked["modality"]), asked)
     given = {name: value for name, value in asked.items() if value is not None or name in _MAY_BE_NONE}
     tl.ldvae(data, **{name: value for name, value in given.items() if name not in _NOT_FOR_TL})

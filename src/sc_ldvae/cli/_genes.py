@@ -8,9 +8,11 @@ import numpy as np
 
 from sc_ldvae._options import ModelOptions
 from sc_ldvae._quiet import quiet
+from sc_ldvae.likelihoods import LIKELIHOODS
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from mudata import MuData
 
 
 def select(adata: AnnData, asked: dict[str, Any]) -> None:
@@ -48,6 +50,46 @@ def select(adata: AnnData, asked: dict[str, Any]) -> None:
             "'highly_variable' of var."
         )
         raise ValueError(msg) from error
+
+
+def select_in_modalities(mdata: MuData, asked: dict[str, Any]) -> None:
+    """The same in each modality with counts of genes that has more than are to be fitted, by the MuData's batches.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If there is none, or as for one.
+    """
+    from sc_ldvae import inputs, record
+
+    modalities, n_top_genes, key = asked["modalities"], asked["n_top_genes"], asked["batch_key"]
+    if not isinstance(modalities, dict):
+        modalities = dict.fromkeys(modalities, asked["gene_likelihood"])
+    inputs.check_mudata(mdata, "modalities")
+    found = {name: inputs.modality_of(mdata, name)[0] for name in modalities}
+    chosen = [name for name in found if _of_genes(modalities[name]) and found[name].n_vars > n_top_genes]
+    if not chosen:
+        msg = (
+            f"n_top_genes={n_top_genes}, but no modality with counts of genes (nb, zinb, poisson) has more. Leave it "
+            "out."
+        )
+        raise ValueError(msg)
+    for name in chosen:
+        adata, likelihood = found[name], modalities[name]
+        own = inputs.obs_of(adata)
+        if key is not None:
+            with inputs.told_whose(mdata, mdata):
+                batches = record.column_of(inputs.obs_of(mdata), key, "batch_key")
+            adata.obs = own.assign(**{key: batches.reindex(own.index)})
+        with inputs.named(name):
+            select(adata, asked | {"gene_likelihood": likelihood})
+        adata.obs = own
+
+
+def _of_genes(gene_likelihood: str) -> bool:
+    """Whether scanpy's choice makes sense of what has such counts: not of peaks, nor of proteins."""
+    known = LIKELIHOODS.get(gene_likelihood)
+    return known is not None and known.has_library and not known.thresholded
 
 
 def fitted_genes(adata: AnnData, key: str, layer: str | None, what: str = "genes", *, on_disk: bool = False) -> str:

@@ -57,7 +57,10 @@ def _add_data_options(group: argparse._ArgumentGroup) -> None:
         "%(default).0s",
     )
     genes.add_argument(
-        "--n-top-genes", type=int, help="fit so many genes, which scanpy finds most variable (flavor seurat_v3)"
+        "--n-top-genes",
+        type=int,
+        help="fit so many genes, which scanpy finds most variable (flavor seurat_v3); of --modalities those of genes "
+        "that have more",
     )
     for name in ("batch", "labels", "size-factor"):
         group.add_argument(f"--{name}-key", help="column of obs")

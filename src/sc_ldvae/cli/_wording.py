@@ -26,7 +26,7 @@ def in_options(sentence: str, asked: dict[str, Any]) -> str:
     asked
         The options by name of their argument.
     """
-    if asked.get("modality") is None:
+    if asked.get("modality") is None and asked.get("modalities") is None:
         # raw is read from AnnData alone.
         for phrase, own in _PHRASES.items():
             sentence = sentence.replace(phrase, own)

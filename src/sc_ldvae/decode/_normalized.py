@@ -34,6 +34,11 @@ class GeneColumns(NamedTuple):
     width: int
     """Number of columns."""
 
+    @property
+    def others(self) -> Positions:
+        """Columns that have none of them."""
+        return np.setdiff1d(np.arange(self.width), self.places)
+
 
 @dataclass(frozen=True)
 class Normalized:
@@ -51,16 +56,17 @@ class Normalized:
     rng: np.random.Generator
 
     def dense(self, asked: GeneColumns, bar: Bar) -> Floats:
-        """Values of all cells, n_obs x width."""
+        """Values of all cells, n_obs x width; NaN where there is no gene that was asked for."""
         n_bytes = len(self.state) * asked.width * 4
         check_memory(n_bytes, f"A dense array of {len(self.state)} cells x {asked.width} genes", _ADVICE)
         values = np.zeros((len(self.state), asked.width), dtype=np.float32)
+        values[:, asked.others] = np.nan
         for cells in self._chunks(bar):
             self._add(cells, asked, values[cells])
         return values
 
     def sparse(self, asked: GeneColumns, threshold: float, bar: Bar) -> csr_matrix:
-        """The same without values below a threshold."""
+        """The same without values below a threshold; NaN for other genes would not be sparse."""
         parts: list[csr_matrix] = []
         for part in self.blocks(asked, threshold, bar):
             parts.append(part)

@@ -47,15 +47,19 @@ def explained_deviance(
 
     Returns
     -------
-    One row per factor, with `marginal` (share of the null's deviance that returns without the factor) and `cumulative`
-    (share that the factors up to this one explain). With `by_group` one row per group, with `n_cells`, `total` (share
-    that the whole model explains) and a column for the marginal share of each factor.
+    One row per factor, with `share` (of the null's deviance; the shares add up to the total less the base), `marginal`
+    (what returns without the factor) and `cumulative` (the base and the shares up to this factor). With `by_group` one
+    row per group, with `n_cells`, `total` (share that the whole model explains) and a column for the share of each
+    factor.
 
-    ``attrs`` holds `total` and `base` (share that is left when every factor is at its mean), `n_cells`, and the
-    arguments `cells`, `thinned` (0: not) and `groupby`.
+    ``attrs`` holds `total` and `base` (share that is explained without any factor, as by covariates), `n_cells`, and
+    the arguments `cells`, `thinned` (0: not) and `groupby`.
 
-    Of all modalities of a joint fit: factors that have not vanished x modalities, with the marginal share in each.
-    ``attrs`` holds `total` and `n_cells` by modality, and the arguments.
+    Of all modalities of a joint fit: factors that have not vanished x modalities, with the share in each. ``attrs``
+    holds `total`, `base` and `n_cells` by modality, and the arguments.
+
+    Results of versions that measured no `share` have no such column, and no `base` by modality. Marginal shares stand
+    in its place for groups and modalities, and `base` is that of a cell whose factors are at their mean, below zero.
 
     Raises
     ------
@@ -74,7 +78,7 @@ def explained_deviance(
     >>> sc_ldvae.tl.ldvae(adata, n_latent=3, max_epochs=2, progress=False)
     >>> sc_ldvae.tl.explained_deviance(adata, "batch", cells="all", progress=False)
     >>> sc_ldvae.get.explained_deviance(adata).columns.tolist()
-    ['marginal', 'cumulative']
+    ['share', 'marginal', 'cumulative']
     >>> sc_ldvae.get.explained_deviance(adata, by_group=True).columns.tolist()
     ['n_cells', 'total', 'ldvae1', 'ldvae2', 'ldvae3']
     """
@@ -84,7 +88,7 @@ def explained_deviance(
         return _of_modalities(shown, stored, name, by_group=by_group)
     parts = ("marginal", "cumulative", "total", "base", "n_cells", "params")
     result = record.read_result(shown, name, _TOOL, parts, stored)
-    columns = {part: np.atleast_1d(result[part]) for part in ("marginal", "cumulative")}
+    columns = {part: np.atleast_1d(result[part]) for part in ("share", "marginal", "cumulative") if part in result}
     frame = pd.DataFrame(columns, index=pd.Index(stored.factor_names, name="factor")).iloc[stored.left]
     if by_group:
         frame = _by_group(result, stored, name)
@@ -100,8 +104,10 @@ def _of_modalities(data: Data, stored: record.JointRecord, name: str, *, by_grou
     parts = ("modalities", "marginal", "total", "n_cells", "params")
     result = record.read_result(data, name, _TOOL, parts, stored)
     modalities = result["modalities"].tolist()
-    frame = shares_by_modality(stored, modalities, result["marginal"], result["total"])
+    frame = shares_by_modality(stored, modalities, result[_shares_in(result)], result["total"])
     frame.attrs["n_cells"] = dict(zip(modalities, map(int, result["n_cells"]), strict=True))
+    if "share" in result:
+        frame.attrs["base"] = dict(zip(modalities, map(float, result["base"]), strict=True))
     frame.attrs.update(record.plain_params(result["params"]))
     return frame
 
@@ -115,5 +121,10 @@ def _by_group(result: Mapping[str, Any], stored: record.Record, name: str) -> pd
         {name: np.atleast_1d(groups[name]) for name in ("n_cells", "total")},
         index=pd.Index(np.atleast_1d(groups["name"]), name="group"),
     )
-    frame[stored.names_left] = groups["marginal"][:, stored.left]
+    frame[stored.names_left] = groups[_shares_in(groups)][:, stored.left]
     return frame
+
+
+def _shares_in(result: Mapping[str, Any]) -> str:
+    """What a result calls the shares of its factors: those of older versions are marginal."""
+    return "share" if "share" in result else "marginal"

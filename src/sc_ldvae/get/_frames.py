@@ -37,15 +37,15 @@ def factors(data: Data, *, key: str = record.DEFAULT, modality: str | None = Non
 
     Returns
     -------
-    One row per factor, with `explained_deviance` (share of the null's deviance that returns without the factor, on
-    held-out cells), `mean` and `sd` of the latent over the cells that have one, `posterior_sd` (root mean posterior
-    variance; near 1 for a factor that the data do not use), `vanished` (whether the cells did not support the factor:
-    its loadings and its latent are zero), and `unused` (whether the variance of the latent over the cells is below 0.01
-    [BurdaUnits16]_; for ``latent_distribution='ln'``, of whose latent only the softmax is stored, whether the mean
-    posterior variance is above 0.99). Where the loadings had an adaptive prior there is `prior_scale`, its standard
-    deviation for each factor when the factor was kept, 0 for those that were not; no rotation has it, and a joint fit
-    has one in each modality.
-    ``attrs['total_explained_deviance']`` is that of all factors together.
+    One row per factor, with `explained_deviance` (the factor's share, on held-out cells; the shares add up to what all
+    factors together explain, and fits of formats before 8 hold what is lost without the factor), `mean` and `sd` of the
+    latent over the cells that have one, `posterior_sd` (root mean posterior variance; near 1 for a factor that the data
+    do not use), `vanished` (whether the cells did not support the factor: its loadings and its latent are zero), and
+    `unused` (whether the variance of the latent over the cells is below 0.01 [BurdaUnits16]_; for
+    ``latent_distribution='ln'``, of whose latent only the softmax is stored, whether the mean posterior variance is
+    above 0.99). Where the loadings had an adaptive prior there is `prior_scale`, its standard deviation for each factor
+    when the factor was kept, 0 for those that were not; no rotation has it, and a joint fit has one in each modality.
+    ``attrs['total_explained_deviance']`` is that of the whole model.
 
     Raises
     ------

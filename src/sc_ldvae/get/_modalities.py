@@ -33,8 +33,8 @@ def modalities(data: Data, *, key: str = record.DEFAULT) -> pd.DataFrame:
 
     Returns
     -------
-    Factors that have not vanished x modalities: share of the deviance of the modality's null that returns without the
-    factor, on held-out cells. ``attrs['total']`` has the share of all factors together, by modality.
+    Factors that have not vanished x modalities: the factor's share of what is explained of the modality's deviance, on
+    held-out cells. ``attrs['total']`` has what the whole model explains, by modality.
 
     Raises
     ------

@@ -8,7 +8,7 @@ from sc_ldvae.inputs._columns import columns_of
 from sc_ldvae.inputs._counts import check_genes, check_object, counts_of, gene_mask, split
 from sc_ldvae.inputs._files import checkpoint_of, new_file
 from sc_ldvae.inputs._groups import grouped, tests_of
-from sc_ldvae.inputs._joint import Modalities, PerModality
+from sc_ldvae.inputs._joint import Modalities, PerModality, named
 from sc_ldvae.inputs._layer import Layer, layer_of
 from sc_ldvae.inputs._modality import (
     changed,
@@ -20,6 +20,7 @@ from sc_ldvae.inputs._modality import (
     pick_modality,
     pulled,
     told_whose,
+    with_others,
 )
 from sc_ldvae.inputs._mudata import check_free, check_mudata, is_view, modality_of
 from sc_ldvae.inputs._names import (
@@ -108,6 +109,7 @@ __all__ = [
     "known_places",
     "layer_of",
     "modality_of",
+    "named",
     "new_file",
     "new_names_of",
     "obs_for",
@@ -128,4 +130,5 @@ __all__ = [
     "to_score",
     "told_whose",
     "torch_seed",
+    "with_others",
 ]

@@ -10,7 +10,7 @@ from sc_ldvae._lazy import frame_of
 from sc_ldvae._said import said
 from sc_ldvae._typing import UNSET
 from sc_ldvae.counts import NotCountsError, check_no_empty_cell
-from sc_ldvae.inputs._modality import obs_of
+from sc_ldvae.inputs._modality import RAW_HOLDS_COUNTS, obs_of
 from sc_ldvae.inputs._truth import truth_of
 from sc_ldvae.record import ObsError, check_view
 from sc_ldvae.stores import source_of
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 _FEWEST_CELLS = 2
 # Cells that tell whether all are counts.
 _LOOK = 1000
-_RAW = "adata.raw holds counts: pass adata.raw.to_adata()."
 
 
 def check_object(adata: AnnData) -> None:
@@ -83,7 +82,11 @@ def counts_of(adata: AnnData, layer: str | None, genes: Positions, *, may_be_emp
     name = "X" if layer is None else f"layers[{layer!r}]"
     matrix = adata.X if layer is None else adata.layers[layer]
     if matrix is None:
-        to_do = _RAW if _raw_holds_counts(adata) else "Name the layer that holds the counts, e.g. layer='counts'."
+        to_do = (
+            RAW_HOLDS_COUNTS
+            if _raw_holds_counts(adata)
+            else "Name the layer that holds the counts, e.g. layer='counts'."
+        )
         msg = f"X is empty. {to_do}"
         raise ValueError(msg)
     everything = np.array_equal(genes, np.arange(adata.n_vars))
@@ -92,7 +95,7 @@ def counts_of(adata: AnnData, layer: str | None, genes: Positions, *, may_be_emp
     except NotCountsError as error:
         error.cell, error.gene = str(adata.obs_names[int(error.cell)]), str(adata.var_names[genes[int(error.gene)]])
         if _raw_holds_counts(adata):
-            error.to_do = _RAW
+            error.to_do = RAW_HOLDS_COUNTS
         raise
     if not may_be_empty:
         check_no_empty_cell(source.totals, adata.obs_names, source.n_vars, name)

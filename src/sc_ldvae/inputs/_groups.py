@@ -9,7 +9,7 @@ import pandas as pd
 
 from sc_ldvae.inputs._modality import obs_for, pick_modality, told_whose
 from sc_ldvae.inputs._names import check_once
-from sc_ldvae.record import column_of, levels_of
+from sc_ldvae.record import ObsError, column_of, levels_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,6 +39,13 @@ def tests_of(
     """Groups to characterise, and the position of each and of its reference (-1: rest).
 
     ``'rest'`` is all other cells, also where a group is called so.
+
+    Raises
+    ------
+    ObsError
+        If obs has no such groups, or too few cells of them.
+    TypeError, ValueError
+        If what is asked is none.
     """
     if isinstance(groups, str) and groups != "all":
         msg = f"groups must be 'all' or a list of groups: [{groups!r}]."
@@ -46,7 +53,7 @@ def tests_of(
     reference = str(reference)
     if len(names) < 2:  # noqa: PLR2004  a comparison has two sides
         msg = f"groupby: obs[{groupby!r}] has {len(names)} groups, but a comparison needs two."
-        raise ValueError(msg)
+        raise ObsError(msg)
     asked = names if isinstance(groups, str) else [str(group) for group in groups]
     check_once(pd.Index(asked, dtype=object), "groups")
     known = {"groups": (asked, names), "reference": ([reference], [*names, "rest"])}
@@ -55,7 +62,7 @@ def tests_of(
         if unknown:
             what = f"{argument}: {unknown[0]!r} is not a group of obs[{groupby!r}]"
             msg = f"{what}. Groups: {', '.join(map(repr, names))}."
-            raise ValueError(msg)
+            raise ObsError(msg)
     chosen = [group for group in asked if reference == "rest" or group != reference]
     if not chosen:
         msg = f"groups names no group beside the reference {reference!r}. Name at least one."
@@ -70,5 +77,5 @@ def tests_of(
                 msg = (
                     f"{name!r} has {size} cells in obs[{groupby!r}], too few to compare. Leave it out, or merge groups."
                 )
-                raise ValueError(msg)
+                raise ObsError(msg)
     return chosen, tests

@@ -13,13 +13,13 @@ from sc_ldvae._typing import UNSET
 from sc_ldvae.counts import Cells, NotCountsError
 from sc_ldvae.inputs._annotations import Annotations, annotations_of, size_factors
 from sc_ldvae.inputs._counts import check_genes, counts_of, gene_mask
-from sc_ldvae.inputs._modality import obs_of, told_whose
+from sc_ldvae.inputs._modality import obs_of, of_raw, told_whose
 from sc_ldvae.inputs._mudata import modality_of
 from sc_ldvae.inputs._names import examples
 from sc_ldvae.inputs._numbers import device_of
 from sc_ldvae.inputs._request import check_model, check_no_size_factor, check_schedule
 from sc_ldvae.likelihoods import LIKELIHOODS, Block
-from sc_ldvae.record import Design
+from sc_ldvae.record import Design, ObsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -180,10 +180,12 @@ def named(modality: str) -> Iterator[None]:
         yield
     except NotCountsError as error:
         error.found = f"In modality {modality!r}, {error.found}"
+        error.to_do = of_raw(error.to_do, modality, "make the MuData with")
         raise
     except (ValueError, TypeError) as error:
-        msg = f"In modality {modality!r}: {error}"
-        raise type(error)(msg) from error
+        msg = f"In modality {modality!r}: {of_raw(str(error), modality, 'make the MuData with')}"
+        # Whose obs it is has been said then.
+        raise (ValueError if isinstance(error, ObsError) else type(error))(msg) from error
 
 
 def _check_cells(mdata: MuData, modalities: Sequence[Modality]) -> None:

@@ -6,18 +6,23 @@ from collections.abc import Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 from anndata import AnnData, Raw
+from scipy.sparse import issparse
 
 from sc_ldvae import record
-from sc_ldvae._lazy import frame_of
+from sc_ldvae._lazy import array_of, frame_of
 from sc_ldvae._quiet import quiet
 from sc_ldvae._said import said
+from sc_ldvae.counts import NotCountsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from sc_ldvae._typing import Data
+
+RAW_HOLDS_COUNTS = "adata.raw holds counts: pass adata.raw.to_adata()."
 
 
 def pick_modality(data: Data, modality: str | None) -> AnnData:
@@ -73,6 +78,8 @@ def obs_of(adata: Data) -> pd.DataFrame:
 def told_whose(data: Data, whose: Data, *, and_all: bool = False) -> Iterator[None]:
     """Sentences about obs say whose they mean, where there are several: the MuData's, or that of a modality in it.
 
+    So do those about counts in raw.
+
     Parameters
     ----------
     data
@@ -82,16 +89,33 @@ def told_whose(data: Data, whose: Data, *, and_all: bool = False) -> Iterator[No
     and_all
         What only the MuData has is read beside it.
     """
+    modalities = _modalities(data) if is_mudata(data) else {}
+    name = next((name for name, adata in modalities.items() if adata is whose), None)
     try:
         yield
     except record.ObsError as error:
         if not is_mudata(data):
             raise
-        own = next((f"modality {said(name)}" for name, adata in _modalities(data).items() if adata is whose), "")
+        own = None if name is None else f"modality {said(name)}"
         told = (f"{own} and its MuData" if and_all else own) if own else "the MuData"
         msg = f"In {told}: {error}"
         # Whoever called this within such a context of his own has nothing to add.
         raise ValueError(msg) from error
+    except NotCountsError as error:
+        if name is not None:
+            error.to_do = of_raw(error.to_do, name, "pass")
+        raise
+    except ValueError as error:
+        sentence = str(error) if name is None else of_raw(str(error), name, "pass")
+        if sentence == str(error):
+            raise
+        raise ValueError(sentence) from error
+
+
+def of_raw(sentence: str, modality: str, to_do: str) -> str:
+    """The sentence, in which raw is that of a modality."""
+    own = f"mdata[{modality!r}].raw"
+    return sentence.replace(RAW_HOLDS_COUNTS, f"{own} holds counts: {to_do} {own}.to_adata().")
 
 
 def pulled(data: Data) -> set[str]:
@@ -110,6 +134,27 @@ def obs_for(data: Data, modality: str | None) -> pd.DataFrame:
     if not more or not of_all.index.is_unique:
         return own
     return pd.concat([own, of_all[more].reindex(own.index)], axis=1)
+
+
+def with_others(data: Data, obs: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """`obs`, and beside it `keys` that are ``'<modality>:<name>'``: columns of that one's obs, or features in its X."""
+    modalities: Mapping[str, AnnData] = getattr(data, "mod", {})
+    more = {}
+    for key in keys:
+        for name, adata in modalities.items():
+            own = key.removeprefix(f"{name}:")
+            if key in obs or own == key or not adata.obs_names.is_unique:
+                continue
+            if own in adata.obs:
+                more[key] = record.column_of(obs_of(adata), own, "keys").reindex(obs.index)
+            elif own in adata.var_names and adata.X is not None:
+                more[key] = _feature(adata, own).reindex(obs.index)
+    return obs.assign(**more)
+
+
+def _feature(adata: AnnData, name: str) -> pd.Series[float]:
+    values = array_of(adata[:, [name]].X)
+    return pd.Series((values.toarray() if issparse(values) else np.asarray(values))[:, 0], adata.obs_names)
 
 
 def copied(data: Data) -> Data:

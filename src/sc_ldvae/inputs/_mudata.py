@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 
     from sc_ldvae._typing import Data
 
+# mudata 0.3.10 never again knows a modality that was deleted, and up to 0.3 no update takes cells that are new.
+_CHANGED = (
+    "Was it changed afterwards? Call mdata.update(), or if that does not help make it anew, "
+    "mudata.MuData(dict(mdata.mod)), with the columns of obs that it had."
+)
+
 
 def check_mudata(data: Data, argument: str) -> MuData:
     """Refuse what has no modalities, or other ones than of the same cells.
@@ -70,14 +76,11 @@ def modality_of(mdata: MuData, name: str) -> tuple[AnnData, NDArray[np.int64]]:
     if len(strangers):
         msg = (
             f"{len(strangers)} cells of modality {name!r} ({examples(strangers.to_numpy())}) are not in obs_names of "
-            "the MuData. Was it changed afterwards? Call mdata.update()."
+            f"the MuData. {_CHANGED}"
         )
         raise ValueError(msg)
     if not _knows_genes(mdata, name, adata):
-        msg = (
-            f"Genes of modality {name!r} are not those that the MuData knows. Was it changed afterwards? Call "
-            "mdata.update()."
-        )
+        msg = f"Genes of modality {name!r} are not those that the MuData knows. {_CHANGED}"
         raise ValueError(msg)
     return adata, adata.obs_names.get_indexer(mdata.obs_names).astype(np.int64)
 

@@ -76,7 +76,8 @@ def to_scvi(
     adata = inputs.pick_modality(data, modality)
     stored = record.read(adata, key)
     _check_computable(stored)
-    scorable = inputs.for_likelihood(adata, stored, layer)
+    with inputs.told_whose(data, adata):
+        scorable = inputs.for_likelihood(adata, stored, layer)
     with undisturbed():
         theirs = _adata_for_scvi(adata, stored, scorable.cells.source)
         model = _linear_scvi_of(stored, theirs, linear_scvi_class("io.to_scvi"))

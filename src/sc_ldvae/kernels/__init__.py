@@ -6,11 +6,12 @@ from sc_ldvae.kernels._adam import adam_update
 from sc_ldvae.kernels._affine import fold_norm, norm_backward
 from sc_ldvae.kernels._compare import compare, normalise
 from sc_ldvae.kernels._count_loss import count_loss
-from sc_ldvae.kernels._deviance import deviances
+from sc_ldvae.kernels._deviance import deviances, expected_totals
 from sc_ldvae.kernels._first_layer import multiply
 from sc_ldvae.kernels._hidden import hidden_backward, hidden_forward
 from sc_ldvae.kernels._kept import fill_kept
 from sc_ldvae.kernels._proportions import add_proportions
+from sc_ldvae.kernels._regression import dispersed_derivatives
 from sc_ldvae.kernels._rows import SparseRows, first_other_row, gather_rows, rows_between, sparse_rows
 from sc_ldvae.kernels._sums import matmul, matmul_transposed
 from sc_ldvae.kernels._terms import TERMS
@@ -24,6 +25,8 @@ __all__ = [
     "compare",
     "count_loss",
     "deviances",
+    "dispersed_derivatives",
+    "expected_totals",
     "fill_kept",
     "first_other_row",
     "fold_norm",

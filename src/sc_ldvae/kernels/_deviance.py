@@ -1,4 +1,9 @@
-"""Deviance of counts under a decoder, and under it without some of its factors."""
+"""Deviance of counts under a decoder, and under it without some of its factors.
+
+Without factors, a gene's log expression is what is left of it plus an offset of the gene, the same in all cells: so the
+sets of factors come twice, first to say what is expected of each gene, then with the offsets that follow. From set to
+set a cell's log expression changes by the factors in which they differ.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +12,47 @@ import math
 import numpy as np
 
 from sc_ldvae.kernels._bernoulli import log_odds
-from sc_ldvae.kernels._jit import kernel, log1p, part_of_kernel
+from sc_ldvae.kernels._jit import exp, kernel, log1p, part_of_kernel
 from sc_ldvae.kernels._softmax import softmax
-from sc_ldvae.kernels._sums import exp_of
+from sc_ldvae.kernels._sums import add_scaled, exp_of, scale
+
+# Below it, 1 - exp(-m) loses digits of which the series has all but 1e-7.
+_SERIES = 0.05
+
+
+@kernel
+def expected_totals(library, eta, centred, loadings, without, not_inflated, has_library, thresholded, out):
+    """Add each gene's expected count without each set of factors, over all cells, to `out`.
+
+    Parameters
+    ----------
+    library, eta, centred, loadings, without, not_inflated, thresholded
+        As in `deviances`; if `thresholded`, totals are numbers of cells with any count.
+    has_library
+        Whether there is a softmax. Without, what a background adds is in no total.
+    out
+        Changed: n_sets x genes, double precision.
+    """
+    n, n_genes = eta.shape
+    row, mean, before = np.empty(n_genes, eta.dtype), np.empty(n_genes, eta.dtype), np.empty_like(without[0])
+    for cell in range(n):
+        _copy(row, eta[cell])
+        before[:] = False
+        for i in range(len(without)):
+            _change(row, centred[cell], loadings, before, without[i])
+            _fill(mean, row, has_library)
+            scale(mean, library[cell])
+            if not_inflated is not None:
+                share = not_inflated[cell]
+                for g in range(n_genes):
+                    mean[g] *= share[g]
+            if thresholded:
+                for g in range(n_genes):
+                    m = mean[g]
+                    mean[g] = m - m * m * (1 / 2 - m / 6) if m < _SERIES else 1 - exp(-m)
+            total = out[i]
+            for g in range(n_genes):
+                total[g] += mean[g]
 
 
 @kernel
@@ -23,6 +66,7 @@ def deviances(
     centred,
     loadings,
     without,
+    offsets,
     theta,
     not_inflated,
     background,
@@ -43,6 +87,8 @@ def deviances(
         Latent from its mean, n_cells x factors, and loadings, factors x genes: what a factor adds to `eta`.
     without
         Which factors each set holds, n_sets x factors, boolean.
+    offsets
+        Added to `eta` without each set, n_sets x genes.
     theta
         Inverse dispersions, n_cells x genes; None for Poisson.
     not_inflated
@@ -56,52 +102,88 @@ def deviances(
         Filled: n_cells x (1 + n_sets), double precision.
     """
     n, n_genes = eta.shape
-    row, proportions = np.empty(n_genes, eta.dtype), np.empty(n_genes, eta.dtype)
+    row, mean, before = np.empty(n_genes, eta.dtype), np.empty(n_genes, eta.dtype), np.empty_like(without[0])
+    shifted = np.empty(n_genes, eta.dtype)
     for cell in range(n):
         own = slice(indptr[cell], indptr[cell + 1])
-        x_genes, x, logs = genes[own], counts[own], np.empty(len(counts[own]), eta.dtype)
+        x_genes, x = genes[own], counts[own]
+        saturated = _saturated(x_genes, x, None if theta is None else theta[cell])
+        _copy(row, eta[cell])
+        before[:] = False
         for i in range(out.shape[1]):
-            base = null if i == 0 else eta[cell]
-            for g in range(n_genes):
-                row[g] = base[g]
-            if i > 0:
-                for k in range(len(loadings)):
-                    if without[i - 1, k]:
-                        change, effect = centred[cell, k], loadings[k]
-                        for g in range(n_genes):
-                            row[g] -= change * effect[g]
-            if background is None:
-                softmax(row, x_genes, proportions, logs)
+            if i == 0:
+                _copy(shifted, null)
             else:
-                exp_of(proportions, row)
-                if i > 0:
-                    for g in range(n_genes):
-                        proportions[g] += background[g]
-            for g in range(n_genes):
-                proportions[g] *= library[cell]
-            if not_inflated is not None:
-                if i > 0:
-                    share = not_inflated[cell]
-                    for g in range(n_genes):
-                        proportions[g] *= share[g]
-            if theta is None:
-                if thresholded:
-                    out[cell, i] = _bernoulli(x_genes, proportions)
-                else:
-                    out[cell, i] = _poisson(x_genes, x, proportions)
+                _change(row, centred[cell], loadings, before, without[i - 1])
+                offset = offsets[i - 1]
+                for g in range(n_genes):
+                    shifted[g] = row[g] + offset[g]
+            _fill(mean, shifted, background is None)
+            if i > 0 and background is not None:
+                for g in range(n_genes):
+                    mean[g] += background[g]
+            scale(mean, library[cell])
+            if i > 0 and not_inflated is not None:
+                share = not_inflated[cell]
+                for g in range(n_genes):
+                    mean[g] *= share[g]
+            if theta is not None:
+                out[cell, i] = 2 * (saturated + _negative_binomial(x_genes, x, mean, theta[cell]))
+            elif thresholded:
+                out[cell, i] = 2 * _bernoulli(x_genes, mean)
             else:
-                out[cell, i] = _negative_binomial(x_genes, x, proportions, theta[cell])
+                out[cell, i] = 2 * (saturated + _poisson(x_genes, x, mean))
+
+
+@part_of_kernel
+def _copy(out, x):
+    for g in range(len(x)):
+        out[g] = x[g]
+
+
+@part_of_kernel
+def _change(row, centred, loadings, before, now):
+    """From the log expression without one set of factors to that without another; `before` becomes `now`."""
+    for k in range(len(now)):
+        if before[k] != now[k]:
+            add_scaled(row, loadings[k], centred[k] if before[k] else -centred[k])
+            before[k] = now[k]
+
+
+@part_of_kernel
+def _fill(expression, eta, has_library):
+    """Of a cell whose library is 1."""
+    if has_library:
+        # No gene's log proportion is asked for.
+        softmax(eta, np.empty(0, np.int64), expression, eta)
+    else:
+        exp_of(expression, eta)
+
+
+@part_of_kernel
+def _saturated(genes, counts, theta):
+    """What no mean is in, of half a deviance: ``x log x - x`` for Poisson, or what `_negative_binomial` says."""
+    total = 0.0
+    for i in range(len(genes)):
+        x = float(counts[i])
+        if theta is None:
+            total += x * math.log(x) - x
+        else:
+            t = float(theta[genes[i]])
+            total += x * math.log(x / (x + t)) - t * math.log1p(x / t)
+    return total
 
 
 @part_of_kernel
 def _poisson(genes, counts, mean):
+    """Half the deviance but for ``x log x - x``: ``m - x log m``."""
     value = mean.dtype.type(0)
     for g in range(len(mean)):
         value += mean[g]
     total = float(value)
     for i in range(len(genes)):
-        total += counts[i] * math.log(counts[i] / mean[genes[i]]) - counts[i]
-    return 2 * total
+        total -= counts[i] * math.log(mean[genes[i]])
+    return total
 
 
 @part_of_kernel
@@ -113,17 +195,20 @@ def _bernoulli(genes, mean):
     for g in genes:
         m = float(mean[g])
         total -= log_odds(m, math.log(m))
-    return 2 * total
+    return total
 
 
 @part_of_kernel
 def _negative_binomial(genes, counts, mean, theta):
+    """Half the deviance but for what no mean is in: ``t log(1 + m / t) + x log((m + t) / m)``.
+
+    ``x log(x / m) - (x + t) log((x + t) / (m + t))`` less this is ``x log(x / (x + t)) - t log(1 + x / t)``.
+    """
     value = mean.dtype.type(0)
     for g in range(len(mean)):
         value += theta[g] * log1p(mean[g] / theta[g])
     total = float(value)
     for i in range(len(genes)):
-        g, x = genes[i], float(counts[i])
-        m, t = float(mean[g]), float(theta[g])
-        total += x * math.log(x / m) - (x + t) * math.log((x + t) / (m + t)) - t * math.log1p(m / t)
-    return 2 * total
+        m = float(mean[genes[i]])
+        total += counts[i] * math.log((m + float(theta[genes[i]])) / m)
+    return total

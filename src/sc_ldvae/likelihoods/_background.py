@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from sc_ldvae._bounds import LARGEST_LOG_THETA
-from sc_ldvae.likelihoods._likelihood import Contrasts, Part
+from sc_ldvae.likelihoods._likelihood import Contrasts, Likelihood, Part
 from sc_ldvae.likelihoods._negative_binomial import THETA, NegativeBinomial
-from sc_ldvae.likelihoods._poisson import spread_deviances
+from sc_ldvae.likelihoods._spread import spread_deviances
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,6 +62,9 @@ class WithBackground(NegativeBinomial):
         nonzeros = np.split(of_genes.data, of_genes.indptr[1:-1])
         low = [np.quantile(own, _QUANTILE) if len(own) else 1.0 for own in nonzeros]
         return super().start(counts, library) | {"log_background": np.log(low)}
+
+    # The kernel of the negative binomial is not its own.
+    derivatives = Likelihood.derivatives
 
     def deviances(self, counts: csr_matrix, contrasts: Contrasts, linear: Mapping[str, Floats]) -> Floats:
         """Of the negative binomial, whose null has one mean for all cells."""

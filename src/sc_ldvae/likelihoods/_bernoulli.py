@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sc_ldvae.likelihoods._likelihood import Contrasts, Likelihood
-from sc_ldvae.likelihoods._poisson import spread_deviances
+from sc_ldvae.likelihoods._spread import spread_deviances
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,6 +37,10 @@ class Bernoulli(Likelihood):
         """Of the means with which as many cells are expected to have any."""
         means = -np.log1p(-(totals + 0.5) / (n_cells + 1))
         return means / means.sum()
+
+    def log_mean(self, expected: Floats) -> Floats:
+        """Of the Poisson count."""
+        return super().log_mean(-np.log1p(-np.minimum(expected, _LARGEST_SHARE)))
 
     def deviances(self, counts: csr_matrix, contrasts: Contrasts, linear: Mapping[str, Floats]) -> Floats:  # noqa: ARG002
         """Minus twice the log-likelihood: that of zeros and ones that are certain is zero."""

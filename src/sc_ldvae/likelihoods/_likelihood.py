@@ -6,12 +6,15 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
+import numpy as np
+
+from sc_ldvae.likelihoods._spread import spread_totals
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
-    from scipy.sparse import csr_matrix
+    from scipy.sparse import csc_matrix, csr_matrix
 
     from sc_ldvae._typing import Floats, Mask
 
@@ -46,6 +49,19 @@ class Contrasts(NamedTuple):
     """n_latent x n_genes."""
     without: Mask
     """Which factors each set holds, n_sets x n_latent."""
+    offsets: Floats
+    """Added to `eta` without each set, n_sets x n_genes."""
+
+
+class Derivatives(NamedTuple):
+    """What a regression of genes asks of the likelihood."""
+
+    slope: Floats
+    """Of each count's log-likelihood by its log expression, n_genes x n_cells."""
+    information: Floats
+    """Minus the second derivative, n_genes x n_cells."""
+    updated: Mapping[str, Floats]
+    """Better values of the parts, n_genes each."""
 
 
 class Likelihood(ABC):
@@ -83,6 +99,17 @@ class Likelihood(ABC):
         totals = totals + 0.5
         return totals / totals.sum()
 
+    def expected_totals(self, contrasts: Contrasts, linear: Mapping[str, Floats]) -> Floats:  # noqa: ARG002  see above
+        """Expression of each gene under each set, without offsets, summed over the cells, n_sets x n_genes.
+
+        With what the parts make of it, but for a background; if `thresholded`, numbers of cells with any count.
+        """
+        return spread_totals(contrasts, None, has_library=self.has_library, thresholded=self.thresholded)
+
+    def log_mean(self, expected: Floats) -> Floats:
+        """Log means of counts of which so many are `expected`; if `thresholded`, such a share of the cells has any."""
+        return np.log(np.maximum(expected, np.finfo(float).tiny))
+
     @abstractmethod
     def deviances(self, counts: csr_matrix, contrasts: Contrasts, linear: Mapping[str, Floats]) -> Floats:
         """Deviance of each cell's counts from what is expected under the null and each set, n_cells x (1 + n_sets)."""
@@ -102,6 +129,22 @@ class Likelihood(ABC):
         They start from those of `linear`.
         """
         return dict(linear)
+
+    def derivatives(self, counts: csc_matrix, log_expression: Floats, linear: Mapping[str, Floats]) -> Derivatives:
+        """The same and the information, where all that is known of genes is in one place.
+
+        Parameters
+        ----------
+        counts
+            n_cells x n_genes.
+        log_expression
+            n_genes x n_cells.
+        linear
+            Parts, n_genes each.
+        """
+        by_cell, expression = counts.tocsr(), np.exp(log_expression.T)
+        slope, information = (of(by_cell, expression, linear).T for of in (self.slope, self.information))
+        return Derivatives(slope, information, self.updated(by_cell, expression, linear))
 
     @abstractmethod
     def information(self, counts: csr_matrix, expression: Floats, linear: Mapping[str, Floats]) -> Floats:

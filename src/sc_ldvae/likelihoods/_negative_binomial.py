@@ -8,14 +8,14 @@ import numpy as np
 from scipy.special import digamma, polygamma
 
 from sc_ldvae._bounds import LARGEST_LOG_THETA
-from sc_ldvae.likelihoods._likelihood import Contrasts, Likelihood, Part
-from sc_ldvae.likelihoods._poisson import spread_deviances
+from sc_ldvae.likelihoods._likelihood import Contrasts, Derivatives, Likelihood, Part
+from sc_ldvae.likelihoods._spread import spread_deviances
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
-    from scipy.sparse import csr_matrix
+    from scipy.sparse import csc_matrix, csr_matrix
 
     from sc_ldvae._typing import Floats
 
@@ -75,10 +75,19 @@ class NegativeBinomial(Likelihood):
         slope, curvature = (np.bincount(places, values, counts.shape[1]) for values in (first, second))
         slope -= (np.log1p(ratio) + residual).sum(0, dtype=np.float64)
         curvature += (per_mean * (ratio + residual)).sum(0, dtype=np.float64)
-        # By t.
-        log_theta, slope, curvature = np.log(theta), theta * slope, theta * slope + theta**2 * curvature
-        slope, curvature = slope - log_theta, curvature - 1
-        return dict(linear) | {"log_theta": log_theta + np.clip(slope / np.maximum(-curvature, 1), -_LONGEST, _LONGEST)}
+        return dict(linear) | {"log_theta": _stepped(theta, slope, curvature)}
+
+    def derivatives(self, counts: csc_matrix, log_expression: Floats, linear: Mapping[str, Floats]) -> Derivatives:
+        """By a kernel."""
+        # numba takes half a second to load, which who only reads a fit need not wait for.
+        from sc_ldvae.kernels import dispersed_derivatives
+
+        theta = self.theta(linear).astype(np.float64)
+        slope, information = np.empty((2, *log_expression.shape), np.float32)
+        of_theta = np.empty((len(theta), 2))
+        arrays = counts.indptr.astype(np.int64), counts.indices.astype(np.int64), counts.data.astype(np.float32)
+        dispersed_derivatives(*arrays, log_expression, theta, slope, information, of_theta)
+        return Derivatives(slope, information, {"log_theta": _stepped(theta, *of_theta.T)})
 
     def information(self, counts: csr_matrix, mean: Floats, linear: Mapping[str, Floats]) -> Floats:
         """``theta m (x + theta) / (theta + m)**2``, in single precision."""
@@ -101,6 +110,15 @@ class NegativeBinomial(Likelihood):
     def simulated(self, n_genes: int, rng: np.random.Generator) -> dict[str, Floats]:
         """Log normal dispersions."""
         return {"theta": _SIMULATED_THETA * np.exp(rng.normal(0, _SIMULATED_SD, n_genes))}
+
+
+def _stepped(theta: Floats, slope: Floats, curvature: Floats) -> Floats:
+    """Log theta after a step of Newton's, from the derivatives of the log-likelihood by theta."""
+    log_theta = np.log(theta)
+    # By log theta, with its prior.
+    first, second = theta * slope - log_theta, theta * slope + theta**2 * curvature - 1
+    step = np.clip(first / np.maximum(-second, 1), -_LONGEST, _LONGEST)
+    return np.clip(log_theta + step, -LARGEST_LOG_THETA, LARGEST_LOG_THETA)
 
 
 def log_theta_by_moments(counts: csr_matrix, library: Floats) -> NDArray[np.float64]:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import expit, logit
 
-from sc_ldvae.likelihoods._likelihood import Contrasts, Part
+from sc_ldvae.likelihoods._likelihood import Contrasts, Likelihood, Part
 from sc_ldvae.likelihoods._negative_binomial import THETA, NegativeBinomial
-from sc_ldvae.likelihoods._poisson import spread_deviances
+from sc_ldvae.likelihoods._spread import spread_deviances, spread_totals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,6 +36,13 @@ class ZeroInflated(NegativeBinomial):
     def start(self, counts: csr_matrix, library: Floats) -> dict[str, Floats]:
         """Dispersions at their moments, few extra zeros."""
         return super().start(counts, library) | {"zero_inflation": np.full(counts.shape[1], _START)}
+
+    # The kernel of the negative binomial is not its own.
+    derivatives = Likelihood.derivatives
+
+    def expected_totals(self, contrasts: Contrasts, linear: Mapping[str, Floats]) -> Floats:
+        """Without the extra zeros."""
+        return spread_totals(contrasts, expit(-linear["zero_inflation"]), has_library=True, thresholded=False)
 
     def deviances(self, counts: csr_matrix, contrasts: Contrasts, linear: Mapping[str, Floats]) -> Floats:
         """Of the expected counts, extra zeros among them, under the negative binomial."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from sc_ldvae import get, record
 from sc_ldvae.inputs import fitted_of
@@ -17,7 +18,6 @@ from sc_ldvae.record import JointRecord
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pandas as pd
     from matplotlib.axes import Axes
 
     from sc_ldvae._typing import Ax, Data
@@ -30,8 +30,12 @@ _HEIGHT_PER_GROUP = 0.2
 _PANELS_PER_ROW = 3
 # Shares of a group of fewer are mostly chance.
 _FEWEST_CELLS = 10
+# Of the total: bars as tall hold their number. Per cent: what is explained without factors is drawn from it on.
+_TALL, _LEAST_BASE = 0.2, 0.5
 # Factors whose numbers would touch in the usual size.
 _MANY = 20
+# Entries of a legend.
+_PER_LINE = 3
 
 
 @plot
@@ -47,14 +51,18 @@ def explained_deviance(
 ) -> list[Axes] | None:
     """Plot the share of the deviance that each factor explains, that of the first factors together, and the total.
 
-    Bars are marginal shares: what is lost without the factor. The line is the cumulative share, that of the factors up
-    to this one with all others at their means; it ends at the total. Where groups of cells were measured, a heat map
-    beside it shows the marginal shares in each of them, and their totals. Groups of fewer than ten cells are grey:
-    their shares are mostly chance.
+    Bars are the shares of the factors. The line adds them up, from what is explained without any factor, as by
+    covariates, to the total. Where groups of cells were measured, a heat map beside it shows the shares in each of
+    them, and their totals. Groups of fewer than ten cells are grey: their shares are mostly chance.
 
     Before :func:`sc_ldvae.tl.explained_deviance` was called, the bars are the shares that the fit itself measured, and
-    there is no line. Of a joint fit these are shares of the deviance of all modalities together. What was measured of
-    it afterwards has a panel for each modality, without a line; :func:`sc_ldvae.pl.modalities` has them in one.
+    there is no line. By default they are measured on the same cells; the axis says which they are. Other plots show the
+    shares of the fit, whatever was measured afterwards. Of a joint fit these are shares of the deviance of all
+    modalities together, and what was measured of it afterwards has a panel for each modality;
+    :func:`sc_ldvae.pl.modalities` has them in one.
+
+    Results of versions that measured marginal shares (what is lost without the factor) are drawn as these, which do not
+    add up to the total.
 
     Parameters
     ----------
@@ -126,7 +134,7 @@ def _measured(
     if key_added is None and f"{key}_explained_deviance" not in whose.uns:
         factors = get.factors(whose, key=key)
         total = factors.attrs["total_explained_deviance"]
-        frame = factors[~factors["vanished"]][["explained_deviance"]].set_axis(["marginal"], axis=1)
+        frame = factors[~factors["vanished"]][["explained_deviance"]].set_axis(["share"], axis=1)
         frame.attrs = {"total": total, **of_the_fit(whose, stored)}
         return {"": frame}, None
     frame = get.explained_deviance(whose, key=key, key_added=key_added)
@@ -138,8 +146,13 @@ def _measured(
 
 
 def _of_modality(frame: pd.DataFrame, name: str) -> pd.DataFrame:
-    own = frame[[name]].set_axis(["marginal"], axis=1)
-    own.attrs = frame.attrs | {"total": frame.attrs["total"][name]}
+    of_all = ("total", "n_cells", "base")
+    attrs = {part: value[name] if part in of_all else value for part, value in frame.attrs.items()}
+    if "base" not in attrs:
+        own = frame[[name]].set_axis(["marginal"], axis=1)
+    else:
+        own = pd.DataFrame({"share": frame[name], "cumulative": attrs["base"] + frame[name].cumsum()})
+    own.attrs = attrs
     return own
 
 
@@ -160,8 +173,9 @@ def _draw_shares(axis: Axes, frame: pd.DataFrame, modality: str) -> None:
     from matplotlib.patheffects import withStroke
 
     of = f" of {shown(modality)}" if modality else ""
-    numbers, shares, total = np.arange(1, len(frame) + 1), 100 * frame["marginal"], 100 * frame.attrs["total"]
-    bars = axis.bar(numbers, shares, width=0.72, color=_BAR, label="each factor")
+    measure, label = ("share", "each factor") if "share" in frame else ("marginal", "each factor (marginal share)")
+    numbers, shares, total = np.arange(1, len(frame) + 1), 100 * frame[measure], 100 * frame.attrs["total"]
+    bars = axis.bar(numbers, shares, width=0.72, color=_BAR, label=label)
     # Weak factors have bars that can't be seen.
     texts = axis.bar_label(bars, [_short(share) for share in shares], fontsize=FONT, padding=1, zorder=4)
     for text in texts:
@@ -169,6 +183,13 @@ def _draw_shares(axis: Axes, frame: pd.DataFrame, modality: str) -> None:
     if "cumulative" in frame:
         cumulative = 100 * frame["cumulative"]
         axis.plot(numbers, cumulative, color=COLOR, linewidth=1.2, marker="o", markersize=3, label="factors up to this")
+        if shares.iloc[0] > _TALL * total:
+            # Above a bar that can hold its number the line begins.
+            texts[0].set(va="top")
+            texts[0].xyann = (0, -3)
+    base = 100 * frame.attrs.get("base", 0)
+    if measure == "share" and abs(base) >= _LEAST_BASE:
+        axis.axhline(base, color="0.3", linewidth=0.8, linestyle=":", label=f"without factors: {base:.1f} %")
     axis.margins(y=0.08)
     axis.axhline(total, color="0.3", linewidth=0.8, linestyle="--", label=f"all factors: {total:.1f} %")
     axis.axhline(0, color="0.3", linewidth=0.8)
@@ -176,8 +197,15 @@ def _draw_shares(axis: Axes, frame: pd.DataFrame, modality: str) -> None:
     axis.set_xlim(0.4, len(frame) + 0.6)
     axis.set_xlabel("factor", fontsize=9)
     axis.set_ylabel(f"explained deviance{of} (%)\n{judged_by(frame.attrs)}", fontsize=9)
+    handles = axis.get_legend_handles_labels()[0]
     axis.legend(
-        frameon=False, fontsize=7.5, ncols=3, loc="lower left", bbox_to_anchor=(0, 1), columnspacing=1, handlelength=1.5
+        frameon=False,
+        fontsize=7.5,
+        ncols=_PER_LINE if len(handles) <= _PER_LINE else 2,
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        columnspacing=1,
+        handlelength=1.5,
     )
     axis.tick_params(labelsize=8)
     axis.tick_params(axis="x", length=0, labelsize=8 if len(frame) < _MANY else 7)

@@ -58,11 +58,11 @@ def factors(
     """Plot an overview of the factors, one tile for each.
 
     A tile shows the cells coloured by the factor, and the genes with the largest and the smallest loadings as in
-    :func:`sc_ldvae.pl.loadings`. Its title gives the share of the deviance that the factor explains, on thinned counts
-    and the like after :func:`sc_ldvae.tl.explained_deviance`, else as the fit measured it; its score, after
-    :func:`sc_ldvae.tl.stability`; and, after :func:`sc_ldvae.tl.associate`, the column of `obs` that it follows most
-    closely, with eta squared or Spearman's correlation (rho) and the levels in which the factor is highest and lowest.
-    None is named whose eta or rho squared is below 0.1: nine tenths of the factor are something else.
+    :func:`sc_ldvae.pl.loadings`. Its title gives the share of the deviance that the factor explains, as the fit
+    measured it; its score, after :func:`sc_ldvae.tl.stability`; and, after :func:`sc_ldvae.tl.associate`, the column of
+    `obs` that it follows most closely, with eta squared or Spearman's correlation (rho) and the levels in which the
+    factor is highest and lowest. None is named whose eta or rho squared is below 0.1: nine tenths of the factor are
+    something else.
 
     All tiles have the same colours and scales. Colours are symmetric around zero and end at the 99th percentile of the
     absolute values shown. Cells with values far from zero lie on top. Of a joint fit, a tile has genes of each
@@ -130,7 +130,7 @@ def factors(
     latent = get.latent_of(data, rotation, key, modality)
     cells = Places.of(whose, basis, latent)
     values = pd.DataFrame(latent, columns=stored.factor_names)[names].to_numpy()
-    shares = {} if rotation else shares_by_modality(whose, stored, key, measured=True)
+    shares = {} if rotation else shares_by_modality(whose, stored, key)
     titles = factor_titles(stored, rotation)
     tiles = [
         _Tile(titles[name], text, [_under_its_modality(panel, name, shares) for panel in chosen[name]])

@@ -119,7 +119,7 @@ def loadings(
     where: Any = {"key": key, "modality": modality, "gene_symbols": gene_symbols, "genes": genes}
     chosen = top_panels(data, stored, names, n_genes, by=by, rotation=rotation, per=per, log2=log2, **where)
     if rotation is None:
-        shares = shares_by_modality(whose, stored, key, measured=False)
+        shares = shares_by_modality(whose, stored, key)
         chosen = {name: [_entitled(panel, shares[panel.modality][name]) for panel in chosen[name]] for name in names}
     per_factor = len(chosen[names[0]])
     contents = [panel for name in names for panel in chosen[name]]

@@ -63,16 +63,11 @@ def _of_modality(table: T, modality: str) -> T:
     return table[table.index.get_level_values("modality") == modality].droplevel("modality")
 
 
-def shares_by_modality(
-    whose: Data, stored: Record | JointRecord, key: str, *, measured: bool
-) -> Mapping[Hashable, pd.Series[float]]:
-    """What the factors explain of the deviance of each modality: as the fit measured it, or the tool if it was asked.
+def shares_by_modality(whose: Data, stored: Record | JointRecord, key: str) -> Mapping[Hashable, pd.Series[float]]:
+    """What the factors explain of the deviance of each modality, as the fit measured it.
 
     `whose` is the object of the fit: the AnnData, or the MuData of a joint one.
     """
-    by_tool = measured and f"{key}_explained_deviance" in whose.uns
     if isinstance(stored, JointRecord):
-        return dict((get.explained_deviance if by_tool else get.modalities)(whose, key=key).items())
-    if by_tool:
-        return {"": get.explained_deviance(whose, key=key)["marginal"]}
+        return dict(get.modalities(whose, key=key).items())
     return {"": get.factors(whose, key=key)["explained_deviance"]}

@@ -57,8 +57,11 @@ def vanished(stored: Record | JointRecord, factors: Sequence[int | str] | int | 
 
 
 def judged_by(attrs: Mapping[Hashable, Any]) -> str:
-    """Which cells, and how much of their counts, shares of deviance were measured on."""
-    cells = {"held_out": "held-out cells", "all": "all cells", "training": "cells of the fit"}[attrs["cells"]]
+    """Which cells, how many if it is known, and how much of their counts, shares of deviance were measured on."""
+    number = f"{attrs['n_cells']:,} " if "n_cells" in attrs else ""
+    cells = {"held_out": f"{number}held-out cells", "all": f"all {number}cells", "training": "cells of the fit"}[
+        attrs["cells"]
+    ]
     return f"{cells}, {100 * attrs['thinned']:g} % of their counts" if attrs["thinned"] else cells
 
 

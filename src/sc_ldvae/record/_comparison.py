@@ -32,13 +32,11 @@ _COLUMNS = (
 )
 
 
-def write_comparison(
-    adata: AnnData, name: str, params: Mapping[str, Any], tables: dict[str, pd.DataFrame], not_fitted: pd.Index
-) -> None:
+def write_comparison(adata: AnnData, name: str, params: Mapping[str, Any], tables: dict[str, pd.DataFrame]) -> None:
     """Set ``uns[name]`` to ranked genes, one table per group, as :func:`scanpy.tl.rank_genes_groups` leaves them."""
     # Files give fields without a name another one.
     named = dict(params) | {"groups": np.array(list(tables), dtype=str)}
-    content: dict[str, Any] = {"params": named, **as_scanpy(tables, not_fitted)}
+    content: dict[str, Any] = {"params": named, **as_scanpy(tables)}
     named[CHECKSUM] = checksum(_arrays_of(content))
     write(adata, {"uns": {name: content}})
 
@@ -66,7 +64,7 @@ def read_comparison(adata: AnnData, name: str, group: str | None = None) -> dict
         msg = f"group={group!r} was not compared. Groups: {', '.join(map(repr, arrays))}."
         raise ValueError(msg)
     frames = {one: pd.DataFrame(columns) for one, columns in arrays.items() if group is None or one == group}
-    # The proportions of fitted genes are never zero.
+    # Results of older versions have zeros for genes that were not fitted; the proportions of the others are never zero.
     return {one: frame[frame["proportion_reference"] > 0] for one, frame in frames.items()}
 
 
@@ -130,23 +128,16 @@ def _fields_of(value: Any, name: str) -> dict[str, NDArray[Any]]:  # noqa: ANN40
     return arrays
 
 
-def as_scanpy(tables: dict[str, pd.DataFrame], not_fitted: pd.Index) -> dict[str, Any]:
+def as_scanpy(tables: dict[str, pd.DataFrame]) -> dict[str, Any]:
     """Structured arrays with one field per group, as :func:`scanpy.tl.rank_genes_groups` leaves them.
 
-    Some of scanpy's plots want every gene of the object: those that were not fitted do not differ, and have zeros.
+    As there with `n_genes`, they are shorter than the object has genes where not all of them were compared.
     """
-    zeros = pd.DataFrame({"names": not_fitted, "pvals": 1.0, "pvals_adj": 1.0})
-    ordered = {}
-    for group, ranked in tables.items():
-        every = pd.concat([ranked, zeros]) if len(zeros) else ranked
-        ordered[group] = every.sort_values("scores", ascending=False, kind="stable", key=lambda score: score.fillna(0))
+    ordered = {group: table.sort_values("scores", ascending=False, kind="stable") for group, table in tables.items()}
     result = {}
     for column in tables[next(iter(tables))].columns:
         frame = pd.DataFrame(
-            {
-                group: ranked[column].fillna(0).to_numpy(_TYPES.get(column, np.float32))
-                for group, ranked in ordered.items()
-            }
+            {group: ranked[column].to_numpy(_TYPES.get(column, np.float32)) for group, ranked in ordered.items()}
         )
         result[column] = frame.to_records(index=False)
     return result

@@ -10,7 +10,7 @@ from sc_ldvae.record._joint import VIEWS, joint_fits_in, read_joint, sealed_join
 from sc_ldvae.record._others import OTHERS, of_others
 from sc_ldvae.record._record import Record
 from sc_ldvae.record._sealed import sealed
-from sc_ldvae.record._store import write, write_joint
+from sc_ldvae.record._store import OfModalities, write, write_joint
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -63,8 +63,10 @@ def write_others(
     there = [name for name in together.views if name in data.mod]
     entries = _entries(data.mod[modality], extended)
     varm = {
-        key: {name: entries["varm"][key] if name == modality else data.mod[name].varm[key] for name in there}
-        for key in entries["varm"]
+        key: OfModalities(
+            {name: entries["varm"][key] if name == modality else data.mod[name].varm[key] for name in there}, fill
+        )
+        for key, fill in ((keys.loadings, 0), (keys.loadings_se, np.nan))
     }
     write_joint(data, {"varm": varm, "uns": {keys.uns: sealed_joint(own, keys, views)}}, {modality: entries})
 

@@ -24,7 +24,7 @@ class Keys:
     loadings: str
     """varm: loadings, zero for genes that were not fitted."""
     loadings_se: str
-    """varm: their standard errors, where the fit has some."""
+    """varm: their standard errors, where the fit has some, NaN for genes that were not fitted (before, zero)."""
     library: str
     """obs: library of each cell."""
     held_out: str

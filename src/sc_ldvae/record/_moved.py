@@ -17,7 +17,7 @@ from sc_ldvae.record._others import OTHERS, of_others
 from sc_ldvae.record._record import Record
 from sc_ldvae.record._sealed import sealed
 from sc_ldvae.record._state import State
-from sc_ldvae.record._store import write, write_joint
+from sc_ldvae.record._store import OfModalities, write, write_joint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -88,8 +88,8 @@ def write_joint_state(mdata: MuData, stored: JointRecord, keys: Keys, state: Sta
     of_all: dict[str, dict[str, Any]] = {
         "obsm": {keys.latent: _shown(state, stored.rotation), keys.variance: state.variance},
         "varm": {
-            key: {name: one["varm"][key] for name, one in of_modalities.items()}
-            for key in (keys.loadings, keys.loadings_se)
+            key: OfModalities({name: one["varm"][key] for name, one in of_modalities.items()}, fill)
+            for key, fill in ((keys.loadings, 0), (keys.loadings_se, np.nan))
         },
         "obs": {keys.held_out: held_out, keys.fit: fit_column(stored, n_obs)},
         "uns": {keys.uns: content},

@@ -250,19 +250,24 @@ class Record(AnyRecord):
             return np.zeros(len(obs), dtype=np.int64)
         return by.codes(obs)
 
-    def at_genes(self, names: pd.Index, values: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-        """Rows for `names` out of `values` of the known genes (n_known x columns), zero for all others."""
+    def at_genes(self, names: pd.Index, values: NDArray[np.floating[Any]], fill: float) -> NDArray[np.float32]:
+        """Rows for `names` out of `values` of the known genes (n_known x columns), `fill` for all others."""
         positions = self.known_positions_in(names)
-        rows = np.zeros((len(names), values.shape[1]), dtype=np.float32)
+        rows = np.full((len(names), values.shape[1]), fill, dtype=np.float32)
         rows[positions[positions >= 0]] = values[positions >= 0]
         return rows
 
     def varm_for(self, names: pd.Index) -> dict[str, NDArray[np.float32]]:
-        """Entries of varm for genes of these names: loadings, and where they are known their standard errors."""
+        """Entries of varm for genes of these names: loadings, and where they are known their standard errors.
+
+        Of genes without loadings those are zero, for scanpy's plots want numbers, and their errors NaN.
+        """
         loadings, covariance = self.shown_decoder.known.loadings, self.known_covariance
-        entries = {self.keys.loadings: self.at_genes(names, loadings)}
+        entries = {self.keys.loadings: self.at_genes(names, loadings, fill=0)}
         if covariance is not None:
-            entries[self.keys.loadings_se] = self.at_genes(names, np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)))
+            entries[self.keys.loadings_se] = self.at_genes(
+                names, np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)), fill=np.nan
+            )
         return entries
 
     def content_for(self, keys: Keys) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,15 @@ Entries: TypeAlias = Mapping[str, Mapping[str, Any]]
 Undo: TypeAlias = list[Callable[[], object]]
 
 _MISSING = object()
+
+
+class OfModalities(NamedTuple):
+    """What is to stand in varm of a MuData."""
+
+    rows: Mapping[str, Floats]
+    """Of the genes of some modalities, by their names."""
+    fill: float
+    """What genes of the others have."""
 
 
 def write(adata: Data, entries: Entries, var_names: pd.Index[str] | None = None) -> None:
@@ -52,7 +61,7 @@ def write(adata: Data, entries: Entries, var_names: pd.Index[str] | None = None)
 def write_joint(mdata: MuData, of_all: Entries, of_modalities: Mapping[str, Entries]) -> None:
     """The same for a MuData and some of its modalities: all of them, or none.
 
-    What stands in varm ``of_all`` is given by the names of modalities.
+    What stands in varm ``of_all`` is given as `OfModalities`.
     """
     for name in of_modalities:
         check_view(mdata.mod[name])
@@ -86,7 +95,7 @@ def _write_together(mdata: MuData, of_all: Entries, of_modalities: Mapping[str, 
             of_all = _reordered(of_all, names.get_indexer(mdata.obs_names))
     for name, entries in of_modalities.items():
         _write_any(mdata.mod[name], entries, undo)
-    varm = {key: _laid_out(mdata, by_modality) for key, by_modality in of_all.get("varm", {}).items()}
+    varm = {key: _laid_out(mdata, one) for key, one in of_all.get("varm", {}).items()}
     _write_actual(mdata, {**of_all, "varm": varm}, undo)
 
 
@@ -96,10 +105,11 @@ def _reordered(entries: Entries, cells: Positions) -> Entries:
     return {**entries, **of_cells}
 
 
-def _laid_out(mdata: MuData, by_modality: Mapping[str, Floats]) -> Floats:
-    """Rows for the genes of all modalities, in the order that the MuData has them; zero where there is none."""
-    laid_out: Floats = np.zeros((mdata.n_vars, max(one.shape[1] for one in by_modality.values())), np.float32)
-    for name, rows in by_modality.items():
+def _laid_out(mdata: MuData, of_modalities: OfModalities) -> Floats:
+    """Rows for the genes of all modalities, in the order that the MuData has them."""
+    width = max(rows.shape[1] for rows in of_modalities.rows.values())
+    laid_out: Floats = np.full((mdata.n_vars, width), of_modalities.fill, np.float32)
+    for name, rows in of_modalities.rows.items():
         # Positions from 1 on; 0 are those of other modalities.
         places = np.asarray(mdata.varmap[name], np.int64).ravel()
         laid_out[places > 0] = rows[places[places > 0] - 1]

@@ -41,7 +41,9 @@ def associate(
     keys
         Columns of `obs`; of a modality also those that only the MuData has. By default all of `obs` that are not
         constant and either numeric or categorical, boolean or text with 2 to 50 levels, fewer than cells. What fits
-        left there is left out (library, marks of cells, scores by :func:`sc_ldvae.tl.elbo` and the like).
+        left there is left out (library, marks of cells, scores by :func:`sc_ldvae.tl.elbo` and the like). Of a MuData
+        also ``'<modality>:<name>'``, a column of `obs` of any modality, or one of its features as it stands in `X`:
+        ``'prot:CD3'``. Raw counts of genes follow the library as well; normalise them first.
     key
         The `key_added` of the fit.
     modality
@@ -102,6 +104,7 @@ def associate(
     latent = record.shown_latent(adata, stored)[:, stored.left]
     obs = inputs.obs_of(adata) if keys is None else inputs.obs_for(data, modality)
     with inputs.told_whose(data, adata, and_all=keys is not None):
+        obs = inputs.with_others(data, obs, keys or [])
         columns = inputs.columns_of(obs, keys, but=record.columns_in(adata) | inputs.pulled(adata))
     for column in columns:
         _tell_of_unknown(column)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
-import pandas as pd
 
 from sc_ldvae import inputs, record
 from sc_ldvae._arguments import door
@@ -44,7 +43,7 @@ def differential_expression(
     copy: bool = False,
     progress: bool = True,
 ) -> Data | None:
-    """Rank the fitted genes for characterising groups of cells, by the model's posterior.
+    """Rank the genes for characterising groups of cells, by the model's posterior.
 
     For a pair of cells, one of the group and one of the reference, the log2 fold change of a gene has a distribution
     under the posterior of their latents. Averaged over all pairs, it says how probable a change is
@@ -52,7 +51,10 @@ def differential_expression(
     Monte Carlo error and needs no seed. Counts are not needed.
 
     The result is stored in the layout of :func:`scanpy.tl.rank_genes_groups`: :func:`scanpy.get.rank_genes_groups_df`
-    and the plots ``sc.pl.rank_genes_groups*`` take it as it is.
+    and the plots ``sc.pl.rank_genes_groups*`` take it as it is. Genes without loadings were not compared, and have no
+    rows (:func:`extend` gives them some). The plots with `values_to_plot` want rows of all genes of their object: give
+    them the fitted genes alone, ``sc.pl.rank_genes_groups_dotplot(adata[:, adata.uns['ldvae']['genes']],
+    values_to_plot='logfoldchanges')``.
 
     Parameters
     ----------
@@ -92,8 +94,8 @@ def differential_expression(
 
     Returns
     -------
-    None, or the copy. ``uns[key_added]`` gets `params` and, for each group, all genes of `data` ordered by score (genes
-    that were not fitted do not differ, and have zeros):
+    None, or the copy. ``uns[key_added]`` gets `params` and, for each group, the genes of `data` with loadings,
+    ordered by score:
 
     `names`, `scores`
         Genes, and natural log of the odds that a gene is higher rather than lower in the group, where half of the
@@ -143,7 +145,8 @@ def differential_expression(
     adata = inputs.pick_modality(data, modality)
     stored = record.read(adata, key)
     codes, names = inputs.grouped(data, modality, groupby)
-    chosen, tests = inputs.tests_of(codes, names, groupby, groups, reference)
+    with inputs.told_whose(data, adata, and_all=True):
+        chosen, tests = inputs.tests_of(codes, names, groupby, groups, reference)
     genes = np.flatnonzero(inputs.known_places(adata, stored) >= 0)
     known = codes >= 0
     cells = adata[known]
@@ -176,10 +179,9 @@ def differential_expression(
     tables = {
         group: decode.ranking(comparison, i, stored.known_genes[genes], mode, fdr) for i, group in enumerate(chosen)
     }
-    not_fitted = adata.var_names.difference(pd.Index(stored.known_genes))
 
     def write(adata: AnnData) -> None:
-        record.write_comparison(adata, key_added, params, tables, not_fitted)
+        record.write_comparison(adata, key_added, params, tables)
 
     return inputs.changed(data, modality, write, copy=copy)
 

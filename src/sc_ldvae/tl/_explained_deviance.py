@@ -10,7 +10,7 @@ from sc_ldvae import inputs, record
 from sc_ldvae._arguments import door
 from sc_ldvae._products import product
 from sc_ldvae._typing import UNSET
-from sc_ldvae.tl._scored import check_some, judged_by, with_counts
+from sc_ldvae.tl._scored import check_some, judged_by, measured, with_counts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
-    from sc_ldvae._typing import Data, Floats, Mask, Seed
+    from sc_ldvae._typing import Data, Floats, Mask, Positions, Seed
     from sc_ldvae.assess import Decoded, Deviances
     from sc_ldvae.counts import Source
     from sc_ldvae.tl._scored import Scored
@@ -42,9 +42,12 @@ def explained_deviance(
     """Measure how much of the counts' variation the factors account for.
 
     The explained deviance is ``1 - deviance(model) / deviance(null)``; the null gives every cell its library times the
-    overall proportions, and both have the fitted dispersion. A factor's marginal share is what is lost when it is set
-    to its mean. The cumulative share is that of the first factors with all others at their means; it starts below zero,
-    for a cell whose factors are average is not the average cell.
+    overall proportions, and both have the fitted dispersion. The shares of the factors add up to it: a factor's share
+    is what it adds to those that are there before it, on average over the orders in which they may come (its Shapley
+    value). Factors that are not there are averaged out of the expected counts, whose totals stay, so without any factor
+    next to nothing is explained, but for what covariates explain (`base`). The shares are those that the fit itself
+    measured, on the same cells by default; this function adds what else is asked. A factor's marginal share is what is
+    lost without it.
 
     The encoder reads the counts that it is judged by, so a factor that only copies noise seems to explain a little,
     even in cells that were held out from the fit. With `thinned` it does not: each count is split at random, the latent
@@ -59,7 +62,8 @@ def explained_deviance(
     groupby
         Column of `obs` with groups of cells to measure apart; cells without a group are left out of them.
     cells
-        ``'held_out'``: those that the fit has not seen. ``'all'``: every cell.
+        ``'held_out'``: those that the fit has not seen, without `groupby` at most 2,000 evenly spaced ones, as the fit
+        itself takes. ``'all'``: every cell.
     thinned
         Share of the counts to judge by, above 0 and below 1, such as 0.2; by default latent and deviance come from the
         same counts. Not with ``gene_likelihood='bernoulli'``: whether there are counts has no parts.
@@ -85,16 +89,20 @@ def explained_deviance(
     ``total``
         Share that the whole model explains.
     ``base``
-        Share that is left when every factor is at its mean: where the cumulative shares start.
-    ``marginal``, ``cumulative``
-        Shares of the factors, n_latent.
+        Share that is explained without any factor, as by covariates: near zero where there are none.
+    ``share``
+        Of each factor, n_latent. They sum to `total` less `base`.
+    ``marginal``
+        What is lost without each factor, n_latent.
+    ``cumulative``
+        `base` and the shares of the factors up to each, n_latent: the last is the `total`.
     ``n_cells``
         Number of cells.
     ``groups``
         With `groupby`: the same by group, arrays with one row per group, and their names (``name``).
     ``modalities``
-        Of a joint fit, names of the modalities: then `total`, `base` and `n_cells` have one value for each, `marginal`
-        and `cumulative` one row.
+        Of a joint fit, names of the modalities: then `total`, `base` and `n_cells` have one value for each, `share`,
+        `marginal` and `cumulative` one row.
     ``params``, ``fit``
         `cells`, `thinned` (0: not) and `groupby`; a mark of the fit, by which getters tell it from others.
 
@@ -120,7 +128,7 @@ def explained_deviance(
     >>> adata = sc_ldvae.datasets.simulate(n_obs=200, n_vars=50, n_latent=3, n_batches=2)
     >>> sc_ldvae.tl.ldvae(adata, n_latent=3, max_epochs=2, progress=False)
     >>> sc_ldvae.tl.explained_deviance(adata, "batch", cells="all", progress=False)
-    >>> adata.uns["ldvae_explained_deviance"]["marginal"].shape
+    >>> adata.uns["ldvae_explained_deviance"]["share"].shape
     (3,)
     """
     inputs.check_key(key_added)
@@ -131,7 +139,7 @@ def explained_deviance(
     else:
         groups = None if groupby is None else inputs.grouped(data, modality, groupby)
         with inputs.told_whose(data, found):
-            result = _of_one(found, stored, groupby, groups, cells, thinned, layer, rng, progress=progress)
+            result = _of_one(data, found, stored, groupby, groups, cells, thinned, layer, rng, progress=progress)
     result["params"] = params
     name = f"{key}_explained_deviance" if key_added is None else key_added
 
@@ -142,6 +150,7 @@ def explained_deviance(
 
 
 def _of_one(
+    data: Data,
     adata: AnnData,
     stored: record.Record,
     groupby: str | None,
@@ -158,11 +167,13 @@ def _of_one(
     counts = inputs.fitted_counts(adata, stored, inputs.layer_of(layer))
     decoded = _decoded(adata, stored, counts) if thinned is None else _thinned(adata, stored, counts, thinned, rng)
     scored = with_counts(stored, decoded, scored)
-    check_some(scored, codes, groupby, thinned)
-    sums = _deviances(stored, counts, decoded, scored, others, progress=progress)
+    with inputs.told_whose(data, adata, and_all=True):
+        check_some(scored, codes, groupby, thinned)
+    chosen = measured(scored, cells, groupby)
+    sums = _deviances(stored, counts, decoded, chosen, others, progress=progress)
     result: dict[str, Any] = sums.shares() | {"n_cells": len(sums.per_cell)}
     if groupby is not None:
-        result["groups"] = sums.by_group(codes[scored], names)
+        result["groups"] = sums.by_group(codes[chosen], names)
     return result
 
 
@@ -194,22 +205,23 @@ def _of_modalities(
         own = state.of_view(mdata.obs_names.get_indexer(adata.obs_names), stored.modalities.index(name))
         latent = _in_shown_frame(own, stored)
         library = own.library.astype(np.float64) * (1.0 if thinned is None else thinned)
-        decoded = _as_decoded(adata, view, judged[name], latent, library)
+        with inputs.told_whose(mdata, adata):
+            decoded = _as_decoded(adata, view, judged[name], latent, library)
         scored, others = judged_by(adata, view, cells)
         scored = with_counts(view, decoded, scored)
         check_some(scored, np.full(adata.n_obs, -1), None, thinned)
-        found.append(_deviances(view, counts[name], decoded, scored, others, progress=progress))
+        chosen = measured(scored, cells, groupby)
+        found.append(_deviances(view, counts[name], decoded, chosen, others, progress=progress))
     shares = [one.shares() for one in found]
-    of_all = {part: np.array([one[part] for one in shares]) for part in ("total", "base", "marginal", "cumulative")}
     return {
         "modalities": np.array(list(views), dtype=str),
-        **of_all,
+        **{part: np.array([one[part] for one in shares]) for part in shares[0]},
         "n_cells": np.array([len(one.per_cell) for one in found]),
     }
 
 
 def _deviances(
-    stored: record.Record, counts: Source, decoded: Decoded, scored: Mask, others: Mask, *, progress: bool
+    stored: record.Record, counts: Source, decoded: Decoded, scored: Positions, others: Mask, *, progress: bool
 ) -> Deviances:
     """Of the scored cells, beside the null of the others."""
     from tqdm import tqdm
@@ -217,8 +229,9 @@ def _deviances(
     from sc_ldvae import assess
 
     null = assess.null_proportions(stored.decoder.likelihood, counts, np.flatnonzero(others))
-    with tqdm(total=int(scored.sum()), unit="cell", disable=not progress) as bar:
-        return assess.Deviances.of(stored.shown_decoder, decoded, np.flatnonzero(scored), null, bar)
+    # Every cell is passed twice.
+    with tqdm(total=2 * len(scored), unit="cell", disable=not progress) as bar:
+        return assess.Deviances.of(stored.shown_decoder, decoded, scored, null, bar)
 
 
 def _decoded(adata: AnnData, stored: record.Record, counts: Source) -> Decoded:

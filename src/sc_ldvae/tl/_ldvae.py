@@ -179,7 +179,8 @@ def ldvae(
         the log foreground, relative to nothing.
     ``varm['ldvae_loadings_se']`` (``varm[key_added + '_se']``)
         Their standard errors, n_vars x n_latent, from the observed Fisher information of each gene's counts, given the
-        latent; zero for genes that were not fitted.
+        latent; NaN for genes that were not fitted (files of earlier versions have zero), which
+        :func:`scanpy.pl.ranking` does not take: give it ``adata[:, adata.uns['ldvae']['genes']]``.
     ``obs['ldvae_library']`` (``obs[key_added + '_library']``)
         Library: total counts of a cell over the fitted genes that the model scales by. Not for ``'nb_background'``.
     ``obs['ldvae_held_out']`` (``obs[key_added + '_held_out']``)

@@ -77,7 +77,11 @@ def normalized_expression(
     rng
         Seed or generator of the draws.
     key_added
-        Layer to put the result into, with zeros for genes that are not asked for or were not fitted.
+        Layer to put the result into, with NaN for genes that are not asked for or have no loadings: nobody has computed
+        those. With `threshold`, whose layer would not be sparse then, they are left out like small values. Plots of
+        scanpy leave the place of such a gene empty, or its cells grey. But beside one ``dotplot`` and
+        ``stacked_violin`` have no colours without `vmin` and `vmax`, ``standard_scale='var'`` takes it for lowest, and
+        :func:`scanpy.pp.pca` refuses it: name fitted genes there, or take ``adata[:, adata.uns['ldvae']['genes']]``.
     path
         New ``.h5ad`` or ``.zarr`` file to write the result to, some cells after the others, for what does not fit into
         memory: an AnnData whose X is the expression, with obs, obsm and var of `data`.

@@ -64,9 +64,9 @@ def posterior_predictive(
     rng
         Seed or generator of the draws.
     key_added
-        Layer to put the counts into, with zeros for genes that are not asked for or were not fitted; with more than one
-        draw ``f"{key_added}_1"`` and so on. :func:`sc_ldvae.pl.posterior_predictive` looks for
-        ``key_added="posterior_predictive"``.
+        Layer to put the counts into, which is sparse: genes that are not asked for or were not fitted have none there,
+        though nobody has drawn them. With more than one draw ``f"{key_added}_1"`` and so on.
+        :func:`sc_ldvae.pl.posterior_predictive` looks for ``key_added="posterior_predictive"``.
     path
         New ``.h5ad`` or ``.zarr`` file to write the counts of one draw to, some cells after the others, for what does
         not fit into memory: an AnnData whose X they are, with obs, obsm and var of `data`.

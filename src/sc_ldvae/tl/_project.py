@@ -94,7 +94,8 @@ def project(
         raise ValueError(msg)
     cells, fitted, stored = _found(query, reference, key, modality)
     keys = stored.keys if key_added is None else record.Keys.named(key_added)
-    scorable = _scorable(cells, stored, keys, layer, missing_genes)
+    with inputs.told_whose(query, cells):
+        scorable = _scorable(cells, stored, keys, layer, missing_genes)
     with scorable.scorer() as scorer, tqdm(total=cells.n_obs, unit="cell", disable=not progress) as bar:
         state = fit.posterior(scorable.model, scorer, scorable.cells, scorable.everyone, bar)
 

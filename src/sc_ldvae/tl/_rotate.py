@@ -112,7 +112,8 @@ def rotate(
     matrix, state = inputs.rotation_of(adata, stored, method, "method"), record.state_of(adata, stored)
     turn = np.linalg.inv(matrix).T
     decoders = [view.decoder.rotated(turn) for view in stored.views.values()]
-    explained = _explained(adata, stored, state, matrix, decoders, layer)
+    with inputs.told_whose(data, adata):
+        explained = _explained(adata, stored, state, matrix, decoders, layer)
     vanished = np.all([decoder.log_proportion.vanished for decoder in decoders], axis=0)
     together = assess.together(*explained)
     order = np.lexsort((-together.shares, vanished))
@@ -144,7 +145,8 @@ def _explained(
     for place, (name, view) in enumerate(stored.views.items()):
         adata, _ = inputs.modality_of(data, name)
         own = state.of_view(data.obs_names.get_indexer(adata.obs_names), place)
-        found.append(_explained_of(adata, view, own, matrix, decoders[place], inputs.layer_of(layer, name)))
+        with inputs.told_whose(data, adata):
+            found.append(_explained_of(adata, view, own, matrix, decoders[place], inputs.layer_of(layer, name)))
         shares.append(adata.n_obs / data.n_obs)
     return found, shares
 

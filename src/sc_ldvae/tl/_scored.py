@@ -11,7 +11,7 @@ from sc_ldvae import record
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from sc_ldvae._typing import Mask
+    from sc_ldvae._typing import Mask, Positions
     from sc_ldvae.assess import Decoded
 
 Scored = Literal["held_out", "all"]
@@ -41,4 +41,12 @@ def check_some(scored: Mask, codes: np.ndarray, groupby: str | None, thinned: fl
         raise ValueError(msg)
     if groupby is not None and not (codes[scored] >= 0).any():
         msg = f"groupby: obs[{groupby!r}] has no group for any of the {scored.sum()} cells. Fill it, or leave it out."
-        raise ValueError(msg)
+        raise record.ObsError(msg)
+
+
+def measured(scored: Mask, cells: Scored, groupby: str | None) -> Positions:
+    """Those of the scored cells to measure: all of them where that was asked, or where groups may have few."""
+    from sc_ldvae.assess import cells_for_deviance
+
+    every = np.flatnonzero(scored)
+    return cells_for_deviance(every) if cells == "held_out" and groupby is None else every

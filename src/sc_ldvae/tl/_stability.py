@@ -133,8 +133,10 @@ def stability(
     inputs.check_whole(n_seeds=n_seeds)
     found, stored = inputs.fitted_of(data, key, modality)
     _check(found, stored, n_seeds, subsample, rotation)
+    with inputs.told_whose(data, found):
+        request = _request(found, stored, layer, device)
     # Half of the cells support fewer factors than all of them do, and that is another question.
-    request = replace(_request(found, stored, layer, device), selects=False)
+    request = replace(request, selects=False)
     generator = np.random.default_rng(rng)
     fitted, information = inputs.of_modalities(found, stored)
 
