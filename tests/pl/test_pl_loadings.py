@@ -366,7 +366,12 @@ BAD = [
     pytest.param(pl.loadings, {"factors": []}, "factors is empty", id="no-factor"),
     pytest.param(pl.loadings_heatmap, {"order": "tree"}, "order must be 'factor' or 'clustered'", id="order"),
     pytest.param(pl.loadings_heatmap, {"n_genes": 0}, "n_genes must be at least 1, but is 0", id="heatmap-n_genes"),
-    pytest.param(pl.loadings_heatmap, {"genes": ["CD4"]}, "genes holds 'CD4', which is not among the 60", id="gene"),
+    pytest.param(
+        pl.loadings_heatmap,
+        {"genes": ["CD4"]},
+        "genes holds 'CD4', which is not among the 60 genes of the object that have",
+        id="gene",
+    ),
     pytest.param(pl.loadings_heatmap, {"genes": []}, "genes is empty", id="no-gene"),
     pytest.param(pl.loadings_heatmap, {"genes": ["gene1", "gene1"]}, "genes holds 'gene1' more than once", id="twice"),
     pytest.param(pl.loadings_heatmap, {"factors": []}, "factors is empty", id="heatmap-no-factor"),

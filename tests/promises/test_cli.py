@@ -193,7 +193,8 @@ def test_defaults_are_those_of_tl() -> None:
     # Of calls, and what has to be said for each modality.
     for name in ("data", "copy", "random_state", "modality_weights"):
         del expected[name]
-    for name in ("command", "counts", "backed", "output", "force", "n_genes", "n_top_genes", "genome", "raw"):
+    of_files = ("command", "counts", "backed", "output", "force", "genome", "raw")
+    for name in (*of_files, "n_genes", "gene_symbols", "n_top_genes"):
         del options[name]
     assert options.pop("rng") == 0
     assert isinstance(expected.pop("rng"), Unset)
@@ -346,6 +347,30 @@ def test_the_sentence_points_to_raw(run: Callable[..., Outcome], with_raw: Path,
     assert outcome.code == 2
     assert "X holds" in outcome.stderr
     assert "raw holds counts: add --raw." in outcome.stderr
+
+
+def test_genes_are_shown_by_the_names_in_a_column(
+    run: Callable[..., Outcome], with_raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adata = ad.read_h5ad(with_raw)
+    adata.raw.var["feature_name"] = ["S" + name for name in adata.raw.var_names]
+    adata.write_h5ad(with_raw)
+    drawn = []
+    monkeypatch.setattr(sc_ldvae.pl, "loadings", lambda *_, **arguments: drawn.append(arguments["gene_symbols"]))
+    outcome = run("fit", with_raw, "--raw", "--gene-symbols", "feature_name", "-o", tmp_path / "fitted.h5ad", *QUICK)
+    assert outcome.code == 0
+    genes = pd.read_csv(tmp_path / "fitted_top_genes.csv")["gene"]
+    assert set(genes) <= {"S" + name for name in adata.raw.var_names}
+    assert drawn == ["feature_name"]
+
+
+@pytest.mark.usefixtures("never_fitted")
+def test_a_column_that_is_not_there_is_refused_before_the_fit(
+    run: Callable[..., Outcome], file: Path, tmp_path: Path
+) -> None:
+    outcome = run("fit", file, "--gene-symbols", "feature_name", "-o", tmp_path / "never.h5ad", *QUICK)
+    assert outcome.code == 2
+    assert "--gene-symbols feature_name is not a column of var" in outcome.stderr
 
 
 def test_one_genome_of_a_file(run: Callable[..., Outcome], counts: AnnData, tmp_path: Path) -> None:

@@ -326,6 +326,18 @@ def test_what_is_refused_changes_nothing(
         tl.extend(adata, **QUIET, **arguments)
 
 
+@pytest.mark.parametrize("dtype", ["category", "string", object])
+def test_a_symbol_is_told_from_a_name_that_is_nowhere(before: AnnData, dtype: Any) -> None:
+    adata = before.copy()
+    adata.var["n_cells"] = 3
+    adata.var["symbol"] = pd.Series([None, *(f"S{i}" for i in range(1, adata.n_vars))], adata.var_names, dtype=dtype)
+    sentence = r"^genes holds 'S3', .* var\['symbol'\] calls 'gene3' so.*rename_genes\(adata, 'symbol'\)\.$"
+    with pytest.raises(ValueError, match=sentence):
+        tl.extend(adata, ["S3"], **QUIET)
+    with pytest.raises(ValueError, match=r"which is not among the 90 var_names\.$"):
+        tl.extend(adata, ["CD3E"], **QUIET)
+
+
 def test_of_all_genes_those_without_counts_are_left_out(before: AnnData, caplog: pytest.LogCaptureFixture) -> None:
     adata = before.copy()
     adata.X[:, 3] = 0

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("sc_ldvae")
 
-_NOT_FOR_TL = ("command", "counts", "backed", "output", "force", "n_genes", "n_top_genes", "genome", "raw")
+_OF_FILES = ("command", "counts", "backed", "output", "force", "genome", "raw")
+_NOT_FOR_TL = (*_OF_FILES, "n_genes", "gene_symbols", "n_top_genes")
 # Of others None says that nothing was asked for.
 _MAY_BE_NONE = ("loadings_prior", "mask_var")
 
@@ -39,6 +40,8 @@ def fit(asked: dict[str, Any]) -> None:
     mpl.use("Agg")
     asked = asked | {"modalities": likelihoods_of(asked["modalities"])}
     data = _read(asked)
+    if asked["gene_symbols"] is not None:
+        _check_symbols(data, asked)
     if asked["n_top_genes"] is not None and asked["modalities"] is not None:
         select_in_modalities(data, asked)
     elif asked["n_top_genes"] is not None:
@@ -85,6 +88,15 @@ def _of_raw(data: Data) -> AnnData:
     return counts
 
 
+def _check_symbols(data: Data, asked: dict[str, Any]) -> None:
+    """Refuse a column that is not there before the fit, not when it is drawn."""
+    from sc_ldvae import inputs
+    from sc_ldvae.get import symbols_of
+
+    names = asked["modalities"] or [asked["modality"]]
+    symbols_of({name: inputs.pick_modality(data, name) for name in names}, asked["gene_symbols"])
+
+
 def _write(data: Data, asked: dict[str, Any]) -> None:
     """The result and what people look at, and say what it is."""
     from sc_ldvae import get, pl
@@ -93,8 +105,9 @@ def _write(data: Data, asked: dict[str, Any]) -> None:
     where = {"key": asked["key_added"] or "ldvae", "modality": asked["modality"]}
     files.result.parent.mkdir(parents=True, exist_ok=True)
     _write_result(data, files.result, on_disk=asked["backed"])
-    pl.loadings(data, n_genes=asked["n_genes"], show=False, save=files.picture, **where)
-    get.top_genes(data, asked["n_genes"], **where).to_csv(files.table)
+    named = where | {"gene_symbols": asked["gene_symbols"]}
+    pl.loadings(data, n_genes=asked["n_genes"], show=False, save=files.picture, **named)
+    get.top_genes(data, asked["n_genes"], **named).to_csv(files.table)
 
     _log_genes(data, asked, where["key"])
     summary = get.factors(data, **where)

@@ -29,6 +29,7 @@ def parser() -> argparse.ArgumentParser:
     fit.add_argument("-o", "--output", default="fitted.h5ad", help="file to write; picture and table go beside it")
     fit.add_argument("--force", action="store_true", help="replace files that are there already")
     fit.add_argument("--n-genes", type=int, default=10, help="genes per factor and direction in picture and table")
+    fit.add_argument("--gene-symbols", metavar="COLUMN", help="column of var: genes' names in picture and table")
     _add_data_options(fit.add_argument_group("data"))
     _add_model_options(fit.add_argument_group("model"))
     _add_training_options(fit.add_argument_group("training"))

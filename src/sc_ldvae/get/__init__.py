@@ -17,6 +17,7 @@ from sc_ldvae.get._stability import consensus_loadings, stability
 
 # What no user needs, but the pictures: not in __all__.
 from sc_ldvae.get._stability import replication as replication
+from sc_ldvae.get._symbols import symbols_of as symbols_of
 from sc_ldvae.get._top_genes import HALF_INTERVAL as HALF_INTERVAL
 from sc_ldvae.get._top_genes import By as By
 from sc_ldvae.get._top_genes import top_genes

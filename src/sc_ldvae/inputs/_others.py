@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from sc_ldvae._lazy import frame_of
 from sc_ldvae._said import said
 from sc_ldvae._typing import Unset
 from sc_ldvae.inputs._counts import check_genes, counts_of
@@ -44,12 +45,26 @@ def other_genes(adata: AnnData, stored: Record, genes: Sequence[str] | str | Non
     check_once(wanted, "genes")
     places = adata.var_names.get_indexer(wanted)
     if (places < 0).any():
-        msg = f"genes holds {said(wanted[places < 0][0])}, which is not among the {adata.n_vars} var_names."
-        raise ValueError(msg)
+        unknown = wanted[places < 0][0]
+        msg = f"genes holds {said(unknown)}, which is not among the {adata.n_vars} var_names."
+        raise ValueError(msg + _whose_symbol(adata, unknown))
     if fitted[places].any():
         msg = f"genes holds {said(wanted[fitted[places]][0])}, which has loadings by the fit. Name others."
         raise ValueError(msg)
     return np.sort(places)
+
+
+def _whose_symbol(adata: AnnData, gene: str) -> str:
+    """What to do where it is the name of a gene in a column of var."""
+    var = frame_of(adata.var)
+    for column in var:
+        named = adata.var_names[(var[column] == gene).to_numpy(dtype=bool, na_value=False)]
+        if len(named):
+            return (
+                f" var[{said(column)}] calls {said(named[0])} so. Name that, or rename all genes first: "
+                f"sc_ldvae.tl.rename_genes(adata, {said(column)})."
+            )
+    return ""
 
 
 def counts_of_others(adata: AnnData, stored: Record, layer: str | Unset | None, genes: Positions) -> Source:

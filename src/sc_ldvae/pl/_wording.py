@@ -101,7 +101,9 @@ def check_genes(fitted: pd.Index[str], genes: Sequence[str] | str) -> pd.Index[s
     chosen = pd.Index(names, dtype=object)
     unknown = chosen[~chosen.isin(fitted)]
     if len(unknown):
-        msg = f"genes holds {unknown[0]!r}, which is not among the {len(fitted)} fitted genes of the object."
+        msg = (
+            f"genes holds {unknown[0]!r}, which is not among the {len(fitted)} genes of the object that have loadings."
+        )
         raise ValueError(msg)
     check_once(chosen, "genes")
     return chosen

@@ -53,7 +53,7 @@ def differential_expression(
     The result is stored in the layout of :func:`scanpy.tl.rank_genes_groups`: :func:`scanpy.get.rank_genes_groups_df`
     and the plots ``sc.pl.rank_genes_groups*`` take it as it is. Genes without loadings were not compared, and have no
     rows (:func:`extend` gives them some). The plots with `values_to_plot` want rows of all genes of their object: give
-    them the fitted genes alone, ``sc.pl.rank_genes_groups_dotplot(adata[:, adata.uns['ldvae']['genes']],
+    them the genes with loadings alone, ``sc.pl.rank_genes_groups_dotplot(adata[:, sc_ldvae.get.loadings(adata).index],
     values_to_plot='logfoldchanges')``.
 
     Parameters
