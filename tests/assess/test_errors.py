@@ -141,8 +141,42 @@ def test_covariance_is_the_inverse_of_the_observed_information(
         own = (None if part is None else part[training, gene] for part in (theta, logits))
         of_gene = x[training, gene], log_mean[training, gene], inputs[training], *own
         information = negative_hessian(*of_gene, backgrounds[gene], thresholded=thresholded)
-        expected = np.linalg.inv(information)[:N_LATENT, :N_LATENT]
+        inverse = np.linalg.inv(information)
+        expected = inverse[:N_LATENT, :N_LATENT]
         np.testing.assert_allclose(got[gene], expected, rtol=2e-3, atol=1e-3 * expected.diagonal().min())
+        own = slice(N_LATENT, N_LATENT + FREE.shape[1])
+        of_effects = np.sqrt(np.diag(FREE @ inverse[own, own] @ FREE.T))
+        np.testing.assert_allclose(adata.uns["ldvae"]["covariate_effects_se"][gene], of_effects, rtol=2e-3)
+
+
+def test_errors_of_covariate_effects_know_their_prior(counts: ad.AnnData) -> None:
+    """Whose scale is that of the effects and their errors, for each covariate by itself."""
+    adata = counts.copy()
+    options: dict[str, Any] = {"batch_key": "batch", "categorical_covariate_keys": ["sex"], "progress": False}
+    sc_ldvae.tl.ldvae(adata, N_LATENT, continuous_covariate_keys=["covariate1"], max_epochs=400, **options)
+    stored, gene = adata.uns["ldvae"]["decoder"], int(np.argmin(adata.X.sum(0)))
+    effects = stored["covariate_effects"].astype(np.float64)
+    errors = sc_ldvae.get.covariate_effects_se(adata)
+    assert errors.columns.tolist() == sc_ldvae.get.covariate_effects(adata).columns.tolist()
+    squares = (effects**2 + errors.to_numpy(np.float64) ** 2).mean(0)
+    widths = np.concatenate([np.full(3, squares[:3].mean()), np.full(2, squares[3:5].mean()), squares[5:]])
+    left = np.abs(stored["loadings"]).any(0)
+    latent, covariates = adata.obsm["X_ldvae"].astype(np.float64), covariates_of(adata.obs)
+    eta = affine(stored, latent, covariates)
+    log_library = np.log(adata.obs[["ldvae_library"]].to_numpy(np.float64))
+    log_mean = eta - logsumexp(eta, axis=1, keepdims=True) + log_library
+    inputs = np.hstack([latent[:, left], covariates @ FREE, np.ones((adata.n_obs, 1))])
+    training = ~adata.obs["ldvae_held_out"].to_numpy()
+    theta = np.exp(stored["log_theta"][0, gene].astype(np.float64))
+    x = adata.X.toarray()[training, gene]
+    information = negative_hessian(x, log_mean[training, gene], inputs[training], theta, None, thresholded=False)
+    n_left = int(left.sum())
+    own = slice(n_left, n_left + FREE.shape[1])
+    without = np.sqrt(np.diag(FREE @ np.linalg.inv(information)[own, own] @ FREE.T))
+    information[own, own] += FREE.T @ np.diag(1 / widths) @ FREE
+    expected = np.sqrt(np.diag(FREE @ np.linalg.inv(information)[own, own] @ FREE.T))
+    np.testing.assert_allclose(errors.iloc[gene], expected, rtol=0.02)
+    assert (expected < 0.97 * without).any()
 
 
 def test_errors_are_roots_of_the_covariance_and_not_a_number_outside_the_mask(
@@ -211,3 +245,13 @@ def test_intervals_cover_the_truth(simulation: dict[str, Any], options: dict[str
     covered = (np.abs(standardised) < 1.96).mean()
     assert 0.9 < covered < 0.98
     assert 0.85 < standardised.std() < 1.2
+    if "batch_key" in options:
+        effects = np.hstack([adata.varm["true_batch_effects"], adata.varm["true_continuous_effects"]]).astype(
+            np.float64
+        )
+        effects[:, :3] -= effects[:, :3].mean(1, keepdims=True)
+        effects[:, 3] *= adata.obs["covariate1"].std()
+        effects -= effects.mean(0)
+        off = sc_ldvae.get.covariate_effects(adata).to_numpy() - effects
+        # The latent takes a little of what differs between batches by chance, which these errors do not know.
+        assert 0.85 < (np.abs(off / sc_ldvae.get.covariate_effects_se(adata).to_numpy()) < 1.96).mean() < 0.98

@@ -13,6 +13,7 @@ from scipy.cluster import hierarchy
 from scipy.spatial.distance import pdist
 
 from sc_ldvae import get, pl
+from sc_ldvae.record._sealed import sealed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -328,13 +329,16 @@ def test_names_of_a_scatter_are_apart(data: str, request: pytest.FixtureRequest)
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_covariate_effects_are_the_ends_of_the_table(kind: str, fitted: AnnData) -> None:
-    frame = get.covariate_effects(fitted)
+    frame, errors = get.covariate_effects(fitted), get.covariate_effects_se(fitted)
     axes = pl.covariate_effects(fitted, 6, kind=kind, show=False)
     assert [axis.get_title() for axis in axes] == ["batch: batch0", "batch: batch1", "covariate1"]
     units = ["effect (ln fold change to the mean of levels)"] * 2 + ["effect (ln fold change per standard deviation)"]
     for k, axis in enumerate(axes):
         effects = frame.iloc[:, k].sort_values(ascending=False)
-        expected = [*effects.index[:6], *effects.index[-6:]]
+        # Those that are largest at the least, in the order of their effects.
+        bound = effects.abs() - 1.96 * errors.iloc[:, k]
+        ends = [bound[effects > 0].nlargest(6).index, bound[effects < 0].nlargest(6).index]
+        expected = effects[[name for end in ends for name in end]].sort_values(ascending=False).index.tolist()
         assert one_line(axis.get_ylabel() if kind == "rank" else axis.get_xlabel()) == units[k]
         if kind == "rank":
             assert sorted(names_on(axis)) == sorted(expected)
@@ -344,6 +348,22 @@ def test_covariate_effects_are_the_ends_of_the_table(kind: str, fitted: AnnData)
             assert [bar.get_width() for bar in axis.patches] == pytest.approx(effects[expected].tolist(), rel=1e-6)
     limits = [axis.get_ylim() if kind == "rank" else axis.get_xlim() for axis in axes]
     assert len(set(limits)) == 1
+
+
+def test_effects_have_their_intervals_where_they_are_known(fitted: AnnData) -> None:
+    (axis,) = pl.covariate_effects(fitted, 6, covariate="covariate1", show=False)
+    (whiskers,) = axis.containers[1].lines[2]
+    lengths = [segment[1, 0] - segment[0, 0] for segment in whiskers.get_segments()]
+    errors = get.covariate_effects_se(fitted)["covariate1", ""]
+    assert lengths == pytest.approx((2 * 1.96 * errors[rows_of(axis)]).tolist(), rel=1e-5)
+    before = fitted.copy()
+    del before.uns["ldvae"]["covariate_effects_se"]
+    before.uns["ldvae"] = sealed(before.uns["ldvae"])
+    (axis,) = pl.covariate_effects(before, 6, covariate="covariate1", show=False)
+    effects = get.covariate_effects(before)["covariate1", ""].sort_values(ascending=False)
+    assert rows_of(axis) == [*effects.index[:6], *effects.index[-6:]]
+    with pytest.raises(ValueError, match="has no errors of its covariate effects"):
+        get.covariate_effects_se(before)
 
 
 def test_effects_of_one_covariate(fitted: AnnData) -> None:

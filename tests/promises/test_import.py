@@ -23,6 +23,7 @@ ROOMS = {
         "associations",
         "consensus_loadings",
         "covariate_effects",
+        "covariate_effects_se",
         "differential_expression",
         "enrichment",
         "explained_deviance",

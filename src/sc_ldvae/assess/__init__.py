@@ -14,7 +14,7 @@ from sc_ldvae.assess._deviance import (
     together,
 )
 from sc_ldvae.assess._enrichment import Enrichment, enriched
-from sc_ldvae.assess._errors import loadings_covariance
+from sc_ldvae.assess._errors import Errors, errors
 from sc_ldvae.assess._information import gene_information
 from sc_ldvae.assess._matching import directions, matched, softmaxes, spanned
 from sc_ldvae.assess._modality_rotation import by_modality
@@ -31,6 +31,7 @@ __all__ = [
     "Decoded",
     "Deviances",
     "Enrichment",
+    "Errors",
     "Explained",
     "Known",
     "Method",
@@ -44,9 +45,9 @@ __all__ = [
     "deviances_without",
     "directions",
     "enriched",
+    "errors",
     "explained_deviance",
     "gene_information",
-    "loadings_covariance",
     "matched",
     "null_proportions",
     "principal",

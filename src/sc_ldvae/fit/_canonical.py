@@ -42,6 +42,7 @@ class OfView:
     """Of the cells among all."""
     state: State
     loadings_covariance: Floats
+    covariate_effects_se: Floats
     explained_deviance: Floats
     total_explained_deviance: float
 
@@ -61,7 +62,9 @@ class Factors:
 
 
 @undisturbed(torch.device("cpu"))
-def canonical(model: Model, cells: Cells, held_out: Mask, options: ModelOptions, levels: Levels) -> Factors:
+def canonical(
+    model: Model, cells: Cells, held_out: Mask, options: ModelOptions, levels: Levels, *, shrunken: bool = False
+) -> Factors:
     """Canonical factors of a trained model, on the CPU.
 
     Parameters
@@ -74,6 +77,8 @@ def canonical(model: Model, cells: Cells, held_out: Mask, options: ModelOptions,
         Cells that were not trained on, n_obs.
     options, levels
         Of which the model was built.
+    shrunken
+        Whether its covariate effects had the adaptive prior.
     """
     arrays, everyone = folded(model, options, levels), np.arange(cells.n_obs)
     module, views = unfolded(arrays), cells.views(model.widths)
@@ -101,15 +106,16 @@ def canonical(model: Model, cells: Cells, held_out: Mask, options: ModelOptions,
         training = np.flatnonzero(~held_out[view.places])
         some, own = evenly(training, _CELLS_FOR_ERRORS), state.of_view(view.places, place)
         known = as_decoded(stored.views[place], view.cells.subset(some), own.rows(some))
-        covariance = _covariance(
+        errors = _errors(
             arrays[place].decoder,
             known,
             level_blocks(model.views[place]),
             composition=options.composition,
+            shrunken=shrunken,
             n_training=len(training),
         )
         one = explained[place]
-        of_views.append(OfView(arrays[place], view.places, own, covariance, one.shares[order], one.total))
+        of_views.append(OfView(arrays[place], view.places, own, *errors, one.shares[order], one.total))
     return Factors(tuple(of_views), order, state, shares[order], total, elbo_held_out)
 
 
@@ -160,14 +166,21 @@ def _canonical_order(
     return order, np.where(skewness[strongest, np.arange(len(order))] < 0, -1.0, 1.0)
 
 
-def _covariance(
-    decoder: Decoder, decoded: assess.Decoded, levels: list[slice], *, composition: bool, n_training: int
-) -> NDArray[np.float64]:
-    """Of the loadings of each gene; of those of vanished factors zero, as they themselves."""
+def _errors(
+    decoder: Decoder,
+    decoded: assess.Decoded,
+    levels: list[slice],
+    *,
+    composition: bool,
+    shrunken: bool,
+    n_training: int,
+) -> assess.Errors:
+    """Of each gene; of the loadings of vanished factors zero, as they themselves."""
     kept = np.flatnonzero(~decoder.log_proportion.vanished)
     n_genes, n_latent = decoder.log_proportion.loadings.shape
-    covariance = np.zeros((n_genes, n_latent, n_latent))
-    covariance[:, kept[:, None], kept] = assess.loadings_covariance(
-        decoder, decoded, kept, levels, composition=composition, n_training=n_training
+    found = assess.errors(
+        decoder, decoded, kept, levels, composition=composition, shrunken=shrunken, n_training=n_training
     )
-    return covariance
+    covariance = np.zeros((n_genes, n_latent, n_latent))
+    covariance[:, kept[:, None], kept] = found.loadings
+    return found._replace(loadings=covariance)

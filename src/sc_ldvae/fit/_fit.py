@@ -48,6 +48,8 @@ class Training:
     stop_reason: str
     prior_scales: list[Floats] | None = None
     """Standard deviation of the prior of each factor's loadings in each modality, 0 where it vanished, n_latent."""
+    shrunken: bool = False
+    """Whether covariate effects had such a prior to the end."""
 
 
 def fit(
@@ -81,7 +83,9 @@ def _finished(request: Request, held_out: Mask, training: Training) -> JointFit:
     """What a training comes to: canonical factors, and what they say of the cells."""
     # What overflows here is refused below.
     with np.errstate(all="ignore"):
-        factors = canonical(training.model, request.cells, held_out, request.options, request.levels)
+        factors = canonical(
+            training.model, request.cells, held_out, request.options, request.levels, shrunken=training.shrunken
+        )
     _check_finite(factors)
     history = training.history
     new = new_fit(factors, held_out, history.columns(), history.epoch[history.best()], training.stop_reason)
@@ -106,6 +110,7 @@ def new_fit(
             library=own.state.library,
             held_out=held_out[own.places],
             loadings_covariance=own.loadings_covariance,
+            covariate_effects_se=own.covariate_effects_se,
             explained_deviance=own.explained_deviance,
             total_explained_deviance=own.total_explained_deviance,
             elbo_held_out=factors.elbo_held_out,
@@ -131,7 +136,7 @@ def _check_finite(factors: Factors) -> None:
     state, total, elbo = factors.state, factors.total_explained_deviance, factors.elbo_held_out
     values: list[Any] = [state.latent, state.variance, factors.explained_deviance, total, 0.0 if elbo is None else elbo]
     for own in factors.of_views:
-        values += [own.state.library, own.loadings_covariance, own.explained_deviance]
+        values += [own.state.library, own.loadings_covariance, own.covariate_effects_se, own.explained_deviance]
     if not all(np.isfinite(part).all() for part in values):
         msg = "The fit ended with values that are not finite. Try a smaller lr, or fit for longer."
         raise FloatingPointError(msg)
@@ -213,9 +218,10 @@ def _trained_at_once(
     history = course.history
     ranks.shared(lambda: check_result(model, request.cells, held_out, history, request.schedule))
     if selecting is None:
-        return Training(model, history, reason)
+        return Training(model, history, reason, shrunken=adaptive)
     model = with_vanished(model, kept, request)
-    return Training(model, history, reason, [np.where(kept, scale, 0.0) for scale in selecting.scales])
+    scales = [np.where(kept, scale, 0.0) for scale in selecting.scales]
+    return Training(model, history, reason, scales, shrunken=adaptive)
 
 
 def _priors(model: Model, request: Request, held_out: Mask, n_factors: int, ranks: Ranks) -> AdaptivePriors | None:

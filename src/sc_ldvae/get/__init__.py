@@ -7,7 +7,7 @@ from sc_ldvae.get._differential_expression import differential_expression
 from sc_ldvae.get._enrichment import enrichment
 from sc_ldvae.get._explained_deviance import explained_deviance
 from sc_ldvae.get._feature_correlation import feature_correlation
-from sc_ldvae.get._frames import covariate_effects, factors, history
+from sc_ldvae.get._frames import covariate_effects, covariate_effects_se, factors, history
 from sc_ldvae.get._latent import latent
 from sc_ldvae.get._likelihood import latent_library_size, likelihood_parameters
 from sc_ldvae.get._loadings import loadings, loadings_se
@@ -29,6 +29,7 @@ __all__ = [
     "associations",
     "consensus_loadings",
     "covariate_effects",
+    "covariate_effects_se",
     "differential_expression",
     "enrichment",
     "explained_deviance",

@@ -14,9 +14,9 @@ from sc_ldvae.get._symbols import renamed, symbols_of
 from sc_ldvae.inputs import fitted_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable
 
-    from sc_ldvae._typing import Data
+    from sc_ldvae._typing import Data, Floats
 
 # Variance over the cells of the posterior mean of a factor that is in use.
 _LEAST_VARIANCE = 0.01
@@ -165,6 +165,10 @@ def covariate_effects(
     ValueError
         If there is no such fit or column.
 
+    See Also
+    --------
+    covariate_effects_se : Standard errors of the same numbers.
+
     Examples
     --------
     >>> import sc_ldvae
@@ -173,13 +177,73 @@ def covariate_effects(
     >>> sc_ldvae.get.covariate_effects(adata).columns.tolist()
     [('batch', 'batch0'), ('batch', 'batch1')]
     """
+    return _of_covariates(data, key, modality, gene_symbols, lambda view: view.decoder.log_proportion.covariate_effects)
+
+
+@door
+def covariate_effects_se(
+    data: Data, *, key: str = record.DEFAULT, modality: str | None = None, gene_symbols: str | None = None
+) -> pd.DataFrame:
+    """Standard errors of the effects of batches and covariates.
+
+    As those of the loadings they are of a regression of each gene on the latent, here with the prior that the effects
+    have in a fit with ``loadings_prior='adaptive'``.
+
+    Parameters
+    ----------
+    data
+        Fitted AnnData, or MuData with a fitted `modality` or a joint fit.
+    key
+        The `key_added` of the fit.
+    modality
+        Modality of a MuData; of a joint fit None for all of them.
+    gene_symbols
+        Column of `var` with the names to show, as in :func:`loadings`.
+
+    Returns
+    -------
+    Standard error of each effect, as :func:`covariate_effects` gives them.
+
+    Raises
+    ------
+    ValueError
+        If there is no such fit or column, or if an older version wrote the fit, without errors of its effects.
+
+    Examples
+    --------
+    >>> import sc_ldvae
+    >>> adata = sc_ldvae.datasets.simulate(n_obs=200, n_vars=50, n_latent=3, n_batches=2)
+    >>> sc_ldvae.tl.ldvae(adata, n_latent=3, batch_key="batch", max_epochs=2, progress=False)
+    >>> sc_ldvae.get.covariate_effects_se(adata).shape
+    (50, 2)
+    """
+
+    def errors_of(stored: record.Record) -> Floats:
+        if stored.covariate_effects_se is None:
+            msg = (
+                f"uns[{key!r}] has no errors of its covariate effects, as it was written by an older version. "
+                "Fit again."
+            )
+            raise ValueError(msg)
+        return stored.covariate_effects_se
+
+    return _of_covariates(data, key, modality, gene_symbols, errors_of)
+
+
+def _of_covariates(
+    data: Data,
+    key: str,
+    modality: str | None,
+    gene_symbols: str | None,
+    values_of: Callable[[record.Record], Floats],
+) -> pd.DataFrame:
+    """Genes of all modalities x columns of the design."""
     shown, stored = fitted_of(data, key, modality)
-    symbols = symbols_of(objects_of(shown, stored), gene_symbols)
-    return stacked({name: _effects_of(view, symbols.get(name, {})) for name, view in stored.views.items()})
-
-
-def _effects_of(stored: record.Record, symbols: Mapping[str, str]) -> pd.DataFrame:
-    covariates, levels = zip(*stored.design.columns, strict=True) if stored.design.columns else ((), ())
-    columns = pd.MultiIndex.from_arrays([list(covariates), list(levels)], names=["covariate", "level"])
-    effects = stored.shown_decoder.log_proportion.covariate_effects
-    return pd.DataFrame(np.array(effects), index=renamed(pd.Index(stored.genes), symbols), columns=columns)
+    symbols, columns = symbols_of(objects_of(shown, stored), gene_symbols), stored.first.design.columns
+    pairs = [[name for name, _ in columns], [level for _, level in columns]]
+    names = pd.MultiIndex.from_arrays(pairs, names=["covariate", "level"])
+    frames = {
+        name: pd.DataFrame(np.array(values_of(view)), renamed(pd.Index(view.genes), symbols.get(name, {})), names)
+        for name, view in stored.views.items()
+    }
+    return stacked(frames)

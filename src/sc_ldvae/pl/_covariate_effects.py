@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from sc_ldvae import get, record
 from sc_ldvae._said import said
+from sc_ldvae.assess import signs
 from sc_ldvae.inputs import pick_modality
 from sc_ldvae.pl._ends import Panel, check_kind, draw
 from sc_ldvae.pl._figure import finish, plot
@@ -43,6 +43,9 @@ def covariate_effects(
     Each panel is a level of a categorical covariate, or a continuous covariate. Cells of this level, or with more of
     the covariate, have a higher expression of the red genes above and a lower one of the blue genes below, relative to
     the average gene, to the mean over the levels and at the same latent. All panels have one scale.
+
+    If the fit has standard errors, genes are those whose effects are largest at the least, whiskers are 95 % intervals
+    (1.96 errors to both sides), and genes whose q-value is above 0.05 are pale: their sign is not known.
 
     Parameters
     ----------
@@ -96,8 +99,11 @@ def covariate_effects(
     if n_genes < 1:
         msg = f"n_genes must be at least 1, but is {n_genes}."
         raise ValueError(msg)
-    effects = get.covariate_effects(pick_modality(data, modality), key=key, gene_symbols=gene_symbols)
-    frame = _of_covariate(effects, covariate, key)
+    adata: Any = pick_modality(data, modality)
+    frame = _of_covariate(get.covariate_effects(adata, key=key, gene_symbols=gene_symbols), covariate, key)
+    errors = None
+    if record.read(adata, key).covariate_effects_se is not None:
+        errors = get.covariate_effects_se(adata, key=key, gene_symbols=gene_symbols)
     columns = [frame.columns.get_level_values(part) for part in ("covariate", "level")]
     n_levels = columns[0].value_counts()
     contents = [
@@ -105,7 +111,7 @@ def covariate_effects(
             f"{shown(name)}: {shown(level)}" if n_levels[name] > 1 else shown(name),
             f"effect (ln fold change\n{'to the mean of levels' if n_levels[name] > 1 else 'per standard deviation'})",
             frame[name, level],
-            _ends(frame[name, level], n_genes),
+            _ends(frame[name, level], None if errors is None else errors[name, level], n_genes),
         )
         for name, level in zip(*columns, strict=True)
     ]
@@ -125,8 +131,17 @@ def _of_covariate(frame: pd.DataFrame, covariate: str | None, key: str) -> pd.Da
     return frame.loc[:, known == covariate]
 
 
-def _ends(values: pd.Series[float], n_genes: int) -> pd.DataFrame:
+def _ends(values: pd.Series[float], errors: pd.Series[float] | None, n_genes: int) -> pd.DataFrame:
     """The table of :func:`sc_ldvae.get.top_genes` for values that are no loadings."""
-    ranked = values.sort_values(ascending=False, kind="stable")
-    ends = pd.concat([ranked[ranked > 0].head(n_genes), ranked[ranked < 0].tail(n_genes)])
-    return pd.DataFrame({"direction": np.where(ends > 0, "positive", "negative"), "loading": ends})
+    genes = pd.DataFrame({"loading": values})
+    doubt: Any = 0
+    if errors is not None:
+        genes["se"] = errors
+        _, genes["qvalue"] = signs(values.to_numpy(), errors.to_numpy())
+        doubt = get.HALF_INTERVAL * errors
+    parts = []
+    for direction, sign in (("positive", 1), ("negative", -1)):
+        own = genes[sign * values > 0].assign(direction=direction)
+        bounds = (sign * values - doubt)[own.index]
+        parts.append(own.loc[bounds.sort_values(ascending=False, kind="stable").index[:n_genes]])
+    return pd.concat(parts)

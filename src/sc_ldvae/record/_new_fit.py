@@ -41,6 +41,8 @@ class NewFit:
     held_out: Mask
     loadings_covariance: Floats
     """n_genes x n_latent x n_latent."""
+    covariate_effects_se: Floats
+    """n_genes x columns of the design."""
     explained_deviance: Floats
     """n_latent."""
     total_explained_deviance: float
@@ -140,6 +142,7 @@ def content_of(
         "library_prior": new.folded.library_prior,
         "elbo_held_out": new.elbo_held_out,
         "prior_scale": new.prior_scale,
+        "covariate_effects_se": new.covariate_effects_se.astype(np.float32) if asked.design.columns else None,
         "modalities": np.array(together, dtype=str) if new.folded.expert else None,
     }
     return sealed(content | {name: value for name, value in optional.items() if value is not None})

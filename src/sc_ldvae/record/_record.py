@@ -144,6 +144,13 @@ class Record(AnyRecord):
         return unpacked(self.content["loadings_covariance"], self.n_latent)
 
     @property
+    def covariate_effects_se(self) -> NDArray[np.float32] | None:
+        """Standard errors of the covariate effects, n_genes x columns of the design, if they are known."""
+        if not self.design.columns:
+            return np.zeros((len(self.genes), 0), np.float32)
+        return self.content.get("covariate_effects_se")
+
+    @property
     def others_covariance(self) -> NDArray[np.floating[Any]]:
         """The same of the genes outside of the fit."""
         return unpacked(self.content[OTHERS]["loadings_covariance"], self.n_latent)

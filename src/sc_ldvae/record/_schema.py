@@ -62,6 +62,7 @@ _WHOLE = {
     "checksum": text(optional=True),
 }
 _ERRORS = {"loadings_covariance": single("genes", "triangle", optional=True)}
+_ERRORS_OF_EFFECTS = {"covariate_effects_se": single("genes", "columns", least=0, optional=True)}
 # Whose levels are the groups of cells, for parts of the likelihood with one value per group.
 _LEVELS = {"gene-batch": "batches", "gene-label": "labels"}
 _ONE, _HIDDEN = ("",), "hidden units of {}"
@@ -96,6 +97,7 @@ def typed(content: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(msg)
     _check_params(record, blocks)
     sizes.setdefault("columns", 0)
+    record |= checked(content, "", _ERRORS_OF_EFFECTS, sizes)
     if "n_hidden" in record["params"]:
         sizes[_HIDDEN.format("z")] = sizes[_HIDDEN.format("library")] = record["params"]["n_hidden"]
     record |= {name: _nested(content, name, table, sizes) for name, table in _parts_of(content, record)}
