@@ -422,6 +422,9 @@ def foreign(function: str, keywords: Mapping[str, Any], touched: set[str]) -> se
     """Entries that this call has no business with."""
     if not function.startswith("tl.") or keywords.get("copy"):
         return touched
+    if function == "tl.rename_genes":
+        # Names of genes stand in every fit and comparison.
+        return {path for path in touched if not path.startswith(("var.index", "uns["))}
     default = inspect.signature(FUNCTIONS[function]).parameters.get("key_added")
     named = keywords.get("key_added") or (default.default if default is not None else None)
     keys = record.Keys.named(named if isinstance(named, str) else keywords.get("key", "ldvae"))

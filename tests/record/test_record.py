@@ -122,7 +122,7 @@ DAMAGE = [
         id="covariate_effects",
     ),
     pytest.param(
-        lose("covariates"), "'decoder/covariate_effects' has the shape (20, 5) in place of (20, 0)", id="covariates"
+        lose("covariates"), "'covariate_effects_se' has the shape (20, 5) in place of (20, 0)", id="covariates"
     ),
     pytest.param(
         cut("decoder", "log_theta", rows=1),

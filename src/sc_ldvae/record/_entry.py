@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _INFINITE = math.inf
+_LARGEST_WHOLE = 2**53
 
 
 class Entry(NamedTuple):
@@ -37,7 +38,7 @@ def text(*shape: str, **more: Any) -> Entry:
 
 def whole(*shape: str, **more: Any) -> Entry:
     """Whole numbers, from 0 on."""
-    return Entry("int64", shape, **{"least": 0, "most": 2**53} | more)
+    return Entry("int64", shape, **{"least": 0, "most": _LARGEST_WHOLE} | more)
 
 
 def single(*shape: int | str, **more: Any) -> Entry:
@@ -93,9 +94,14 @@ def _entry(part: Mapping[str, Any], path: str, name: str, entry: Entry, sizes: S
     if problem is not None:
         msg = f"{path + name!r} {problem}"
         raise ValueError(msg)
-    kind = "int64" if entry.rather_whole and (array == np.rint(array)).all() else entry.kind
+    kind = "int64" if entry.rather_whole and _are_whole(array) else entry.kind
     array = np.ascontiguousarray(array, kind).reshape(array.shape)
     return array if entry.shape else array.item()
+
+
+def _are_whole(array: NDArray[Any]) -> bool:
+    # Beyond the largest, numbers are whole for want of digits. As numbers of Python: it would overflow in halves.
+    return not array.size or ((array == np.rint(array)).all() and array.max().item() <= _LARGEST_WHOLE)
 
 
 def _type_problem(array: NDArray[Any], entry: Entry) -> str | None:
