@@ -55,7 +55,7 @@ def test_shares_of_factors(assessed: AnnData) -> None:
     total = 100 * frame.attrs["total"]
     assert [style for level, style in lines_at(shares).items() if level == pytest.approx(total, rel=1e-12)] == ["--"]
     base = frame.attrs["base"]
-    lines = ["factors up to this", f"without factors: {100 * base:.1f} %", f"all factors: {total:.1f} %"]
+    lines = ["factors up to this", f"without factors: {100 * base:.1f} %", f"all factors and covariates: {total:.1f} %"]
     assert legend_of(shares) == [*lines, "each factor"]
     # From what covariates explain, bar by bar, to the total.
     assert [style for level, style in lines_at(shares).items() if level == 100 * base] == [":"]
@@ -120,7 +120,7 @@ def test_shares_by_group(assessed: AnnData) -> None:
 def test_groups_of_few_cells_have_no_colour(assessed: AnnData) -> None:
     adata = assessed.copy()
     result = adata.uns["ldvae_explained_deviance"]
-    result["groups"] |= {"n_cells": np.array([9, 10]), "marginal": np.array([[0.8, 0.9, 0.7], [0.1, 0.2, 0.3]])}
+    result["groups"] |= {"n_cells": np.array([9, 10]), "share": np.array([[0.8, 0.9, 0.7], [0.1, 0.2, 0.3]])}
     del result["checksum"]
     _, groups = pl.explained_deviance(adata, show=False)
     (image,) = groups.images

@@ -168,7 +168,7 @@ def test_deviance_of_all_together(joint: MuData) -> None:
         (100 * joint.uns["ldvae"]["explained_deviance"]).tolist()
     )
     assert axis.get_ylabel() == "explained deviance (%)\nheld-out cells"
-    total = f"all factors: {100 * joint.uns['ldvae']['total_explained_deviance']:.1f} %"
+    total = f"all factors and covariates: {100 * joint.uns['ldvae']['total_explained_deviance']:.1f} %"
     assert set(texts_of(axis.get_legend().get_texts())) == {total, "each factor"}
 
 
@@ -179,7 +179,7 @@ def test_deviance_as_it_was_measured(joint_assessed: MuData) -> None:
         cells = f"{frame.attrs['n_cells'][modality]} held-out cells, 25 % of their counts"
         assert axis.get_ylabel() == f"explained deviance of {modality} (%)\n{cells}"
         total, base = (100 * frame.attrs[part][modality] for part in ("total", "base"))
-        assert f"all factors: {total:.1f} %" in texts_of(axis.get_legend().get_texts())
+        assert f"all factors and covariates: {total:.1f} %" in texts_of(axis.get_legend().get_texts())
         (line,) = [line for line in axis.lines if line.get_marker() == "o"]
         np.testing.assert_allclose(line.get_ydata(), base + 100 * frame[modality].cumsum())
 

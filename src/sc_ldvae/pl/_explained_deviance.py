@@ -113,8 +113,9 @@ def explained_deviance(
         if ax is None
         else panels(len(frames) + (groups is not None), ax, ncols=1, width=0, height=0)
     )
+    everything = "all factors and covariates" if stored.first.design.columns else "all factors"
     for axis, (name, frame) in zip(axes, frames.items(), strict=False):
-        _draw_shares(axis, frame, name)
+        _draw_shares(axis, frame, name, everything)
     if groups is not None:
         names = [f"{shown(name)} ({n})" for name, n in groups["n_cells"].items()]
         shares = groups.drop(columns=["n_cells", "total"])
@@ -169,7 +170,7 @@ def _new_axes(n: int, n_factors: int, groups: pd.DataFrame | None) -> list[Axes]
     return list(figure.subplots(1, 2, width_ratios=[width, beside]))
 
 
-def _draw_shares(axis: Axes, frame: pd.DataFrame, modality: str) -> None:
+def _draw_shares(axis: Axes, frame: pd.DataFrame, modality: str, everything: str) -> None:
     from matplotlib.patheffects import withStroke
 
     of = f" of {shown(modality)}" if modality else ""
@@ -191,7 +192,7 @@ def _draw_shares(axis: Axes, frame: pd.DataFrame, modality: str) -> None:
     if measure == "share" and abs(base) >= _LEAST_BASE:
         axis.axhline(base, color="0.3", linewidth=0.8, linestyle=":", label=f"without factors: {base:.1f} %")
     axis.margins(y=0.08)
-    axis.axhline(total, color="0.3", linewidth=0.8, linestyle="--", label=f"all factors: {total:.1f} %")
+    axis.axhline(total, color="0.3", linewidth=0.8, linestyle="--", label=f"{everything}: {total:.1f} %")
     axis.axhline(0, color="0.3", linewidth=0.8)
     axis.set_xticks(numbers)
     axis.set_xlim(0.4, len(frame) + 0.6)
