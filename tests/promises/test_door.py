@@ -627,9 +627,20 @@ def test_ctrl_c_while_writing_is_undone(
     assert_same(maybe_fitted, before)
 
 
-@pytest.mark.parametrize("gone", [True, False], ids=["no-X", "logs-in-X"])
+@pytest.mark.parametrize(
+    ("gone", "options"),
+    [
+        pytest.param(True, {}, id="no-X"),
+        pytest.param(False, {}, id="logs-in-X"),
+        pytest.param(False, {"layer": "raw"}, id="raw-as-layer"),
+    ],
+)
 def test_counts_in_raw_are_named(
-    gone: bool, adata: AnnData, fit_quickly: Callable[..., None], unchanged: Callable[..., Any]
+    gone: bool,
+    options: dict[str, Any],
+    adata: AnnData,
+    fit_quickly: Callable[..., None],
+    unchanged: Callable[..., Any],
 ) -> None:
     adata.raw = adata.copy()
     adata.X = None if gone else np.log1p(adata.X)
@@ -637,7 +648,7 @@ def test_counts_in_raw_are_named(
         unchanged(adata),
         pytest.raises(ValueError, match=r"adata\.raw holds counts: pass adata\.raw\.to_adata\(\)\.$"),
     ):
-        fit_quickly(adata, 2, mask_var=None)
+        fit_quickly(adata, 2, mask_var=None, **options)
     fit_quickly(adata.raw.to_adata(), 2, mask_var=None)
 
 

@@ -76,7 +76,8 @@ def counts_of(adata: AnnData, layer: str | None, genes: Positions, *, may_be_emp
     if layer is not None and layer not in adata.layers:
         # From anndata 0.13 on, X is the layer None.
         known = ", ".join(said(name) for name in list(adata.layers.keys()) if name is not None)
-        msg = f"layer={layer!r} is not in layers. Layers: {known or 'none'}."
+        hint = f" {RAW_HOLDS_COUNTS}" if _raw_holds_counts(adata) else ""
+        msg = f"layer={layer!r} is not in layers. Layers: {known or 'none'}.{hint}"
         raise ValueError(msg)
     check_view(adata)
     name = "X" if layer is None else f"layers[{layer!r}]"
