@@ -187,7 +187,7 @@ def test_api_page_lists_it(room: str, name: str) -> None:
 
 @pytest.mark.parametrize("name", ROOMS["pl"])
 def test_gallery_shows_it(name: str) -> None:
-    gallery = (Path(__file__).parents[2] / "notebooks" / "gallery.ipynb").read_text()
+    gallery = (Path(__file__).parents[2] / "notebooks" / "studies" / "gallery.ipynb").read_text()
     assert f"sc_ldvae.pl.{name}(" in gallery
 
 

@@ -83,10 +83,10 @@ def test_genes_left_out_have_the_loadings_that_they_have_when_fitted(pbmc_counts
     assert correlation(expected, found[:, left], 1 / errors[:, left] ** 2) >= 0.98
 
 
-@pytest.mark.parametrize("likelihood", ["nb", "zinb", "poisson"])
+@pytest.mark.parametrize("likelihood", ["nb", "zinb"])
 def test_the_truth_is_within_the_intervals(likelihood: Any) -> None:
-    adata = sc_ldvae.datasets.simulate(2000, 240, 3, gene_likelihood=likelihood, rng=1)
-    outside = np.arange(240) % 3 == 0
+    adata = sc_ldvae.datasets.simulate(1200, 150, 3, gene_likelihood=likelihood, rng=1)
+    outside = np.arange(150) % 3 == 0
     tl.ldvae(adata, 3, mask_var=~outside, gene_likelihood=likelihood, loadings_prior=None, **QUIET)
     tl.extend(adata, **QUIET)
     truth = seen_from(adata.obsm["X_ldvae"], adata.obsm["true_latent"], adata.varm["true_loadings"])
