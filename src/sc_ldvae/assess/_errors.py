@@ -8,6 +8,7 @@ import numpy as np
 from scipy.linalg import block_diag
 
 from sc_ldvae.kernels import matmul
+from sc_ldvae.record import unpacked
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -80,12 +81,10 @@ def errors(
         start += len(information)
     if n_training is not None:
         triangles *= n_training / start
-    of_genes = np.empty((n_genes, inputs.shape[1], inputs.shape[1]))
-    of_genes[:, rows, columns] = of_genes[:, columns, rows] = triangles
     if not np.isfinite(triangles).all():
         msg = "The information of the counts about the loadings is not finite: the fit diverged. Try a smaller lr."
         raise FloatingPointError(msg)
-    values, vectors = np.linalg.eigh(of_genes)
+    values, vectors = np.linalg.eigh(unpacked(triangles, inputs.shape[1]))
     scaled = vectors / np.sqrt(np.maximum(values, _LEAST))[:, None]
     of_factors, of_covariates = scaled[:, :n_factors], scaled[:, n_factors : inputs.shape[1] - (not composition)]
     effects = decoder.log_proportion.covariate_effects.astype(np.float64)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from sc_ldvae.kernels import matmul, matmul_transposed, n_threads
+from sc_ldvae.record import unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -155,7 +156,7 @@ def _regress(
     for _ in range(_STEPS):
         by_eta, information, updated = likelihood.derivatives(counts, eta, parts)
         gradient = _summed(by_eta, [chunk.inputs for chunk in chunks]) - known.precision * coefficients[left]
-        precision = _squared(_summed(information, [chunk.products for chunk in chunks]), len(diagonal))
+        precision = unpacked(_summed(information, [chunk.products for chunk in chunks]), len(diagonal))
         precision[:, diagonal, diagonal] += known.precision
         covariance[left] = _inverse(precision)
         step = np.einsum("gij,gj->gi", covariance[left], gradient)
@@ -166,8 +167,8 @@ def _regress(
         eta += share[:, None] * moves
         moved = {name: np.where(still, 0, updated[name] - parts[name]) for name in parts}
         parts = {name: parts[name] + moved[name] for name in parts}
-        for move in moved.values():
-            still = np.abs(move) <= _SMALL_OF_PARTS
+        if moved:
+            still = np.all([np.abs(move) <= _SMALL_OF_PARTS for move in moved.values()], axis=0)
         far = (farthest > _SMALL) | ~still
         if not far.any():
             break
@@ -185,13 +186,6 @@ def _summed(values: Floats, columns: list[Floats]) -> Floats:
         total += matmul_transposed(np.ascontiguousarray(values[:, cells], np.float32), some)
         start = cells.stop
     return total
-
-
-def _squared(triangles: Floats, n_columns: int) -> Floats:
-    """The symmetric matrices of which these are the lower triangles, n_genes x n_columns x n_columns."""
-    squares, (rows, columns) = np.empty((len(triangles), n_columns, n_columns)), np.tril_indices(n_columns)
-    squares[:, rows, columns] = squares[:, columns, rows] = triangles
-    return squares
 
 
 def _inverse(precision: Floats) -> Floats:

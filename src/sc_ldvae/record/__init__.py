@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sc_ldvae.record._comparison import read_comparison, write_comparison
-from sc_ldvae.record._covariance import turned
+from sc_ldvae.record._covariance import turned, unpacked
 from sc_ldvae.record._decoder import AffineMap, Decoder
 from sc_ldvae.record._design import MEAN, Categorical, Continuous, Design, Setting
 from sc_ldvae.record._extended import write_others
@@ -72,6 +72,7 @@ __all__ = [
     "state_of",
     "storable",
     "turned",
+    "unpacked",
     "write",
     "write_comparison",
     "write_fit",
