@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import ast
 import importlib.util
 import os
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from sc_ldvae import kernels
 from sc_ldvae.kernels import _threads as threads
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # Minibatches are cut into slices: two threads have something to do.
 SCRIPT = """
@@ -54,26 +55,6 @@ if __name__ == "__main__":
     import numba
     assert numba.threading_layer() == os.environ["NUMBA_THREADING_LAYER"]
 """
-
-
-def test_each_slice_is_told_which_it_is_in_one_type() -> None:
-    """Else its machine code is there twice: it takes longer to compile, and nothing says that both add up alike."""
-    seen = []
-    for path in Path(kernels.__file__).parent.glob("*.py"):
-        tree = ast.parse(path.read_text())
-        functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
-        slices = {
-            function.name for function in functions if "slice_of_kernel" in map(ast.unparse, function.decorator_list)
-        }
-        calls = [
-            ast.unparse(node.args[0])
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in slices
-        ]
-        assert len(calls) == len(slices), path
-        seen += calls
-    assert len(seen) >= 6
-    assert set(seen) == {"np.int64(which)"}
 
 
 def run(tmp_path: Path, *arguments: str, code: str = SCRIPT, **environment: str) -> None:

@@ -7,32 +7,13 @@ With gradient g: ``m += (1 - beta1) (g - m)``, ``v += (1 - beta2) (g^2 - v)``,
 from __future__ import annotations
 
 import numpy as np
-from numba import prange
 
-from sc_ldvae.kernels._jit import slice_of_kernel, stay_apart
 from sc_ldvae.kernels._parallel import parallel_kernel
 
 
 @parallel_kernel
-def adam_update(serial, n_slices, values, gradient, mean, square, step_size, root_correction, beta1, beta2, eps):
+def adam_update(which, n_slices, values, gradient, mean, square, step_size, root_correction, beta1, beta2, eps):
     """Move the moving averages of gradient and squared gradient, then the values."""
-
-    def update(which):
-        _update(
-            np.int64(which), n_slices, values, gradient, mean, square, step_size, root_correction, beta1, beta2, eps
-        )
-
-    if serial:
-        for which in range(n_slices):
-            update(which)
-    else:
-        for which in prange(n_slices):
-            update(which)
-
-
-@slice_of_kernel
-def _update(which, n_slices, values, gradient, mean, square, step_size, root_correction, beta1, beta2, eps):
-    stay_apart()
     n = len(values)
     one = values.dtype.type(1)
     own = slice(which * n // n_slices, (which + 1) * n // n_slices)

@@ -46,12 +46,13 @@ def norm_backward(weight, cov_weight, mean, gamma, inverse_sd, d_matrix, d_weigh
     for g in range(n_genes):
         d_beta[g] = d_bias[g]
     # What the scale gets, through the weight and through the bias.
-    d_scale = np.zeros_like(d_bias)
+    rows = np.empty((5, n_genes), weight.dtype)
+    d_scale, minus_scaled, d_variance, scale, weighted = rows[0], rows[1], rows[2], rows[3], rows[4]
+    d_scale[:] = 0
     for k in range(n_inputs):
         row, d_row = weight[k], d_matrix[k]
         for g in range(n_genes):
             d_scale[g] += row[g] * (d_row[g] - mean[k] * d_bias[g])
-    minus_scaled, d_variance, scale = np.empty_like(d_bias), np.empty_like(d_bias), np.empty_like(d_bias)
     for g in range(n_genes):
         d_gamma[g] = d_scale[g] * inverse_sd[g]
         scale[g] = gamma[g] * inverse_sd[g]
@@ -64,7 +65,6 @@ def norm_backward(weight, cov_weight, mean, gamma, inverse_sd, d_matrix, d_weigh
             out[g] = scale[g] * d_row[g] + two * d_variance[g] * cov_row[g]
         add_scaled(out, minus_scaled, mean[k])
     add_products(d_mean, weight, minus_scaled)
-    weighted = np.empty_like(d_bias)
     for k in range(n_inputs):
         row = weight[k]
         for g in range(n_genes):

@@ -6,12 +6,11 @@ Gene after gene, over all cells: nothing of size cells x genes is ever held.
 from __future__ import annotations
 
 import numpy as np
-from numba import prange
 
-from sc_ldvae.kernels._jit import exp, log, part_of_kernel, slice_of_kernel, stay_apart
+from sc_ldvae.kernels._jit import exp, log, part_of_kernel
 from sc_ldvae.kernels._parallel import parallel_kernel
 from sc_ldvae.kernels._softmax import softmax
-from sc_ldvae.kernels._sums import add_scaled, linear_map
+from sc_ldvae.kernels._sums import add_scaled, linear_map, positions
 
 # Cells and genes whose values stay in the cache together.
 _CELLS, _GENES = 1024, 16
@@ -22,7 +21,7 @@ _LOG2_E = np.float32(1 / np.log(2))
 
 
 @parallel_kernel
-def normalise(serial, n_slices, u, decoder, loadings, scale, competing, log_sums, centres):
+def normalise(which, n_slices, u, decoder, loadings, scale, competing, log_sums, centres):
     """What the softmax takes from every gene of a cell: its expected log normaliser, and its slopes.
 
     Parameters
@@ -42,23 +41,8 @@ def normalise(serial, n_slices, u, decoder, loadings, scale, competing, log_sums
     centres
         Filled: mean of the genes' slopes, cells x factors.
     """
-
-    def normalise_cells(which):
-        _normalise_cells(np.int64(which), n_slices, u, decoder, loadings, scale, competing, log_sums, centres)
-
-    if serial:
-        for which in range(n_slices):
-            normalise_cells(which)
-    else:
-        for which in prange(n_slices):
-            normalise_cells(which)
-
-
-@slice_of_kernel
-def _normalise_cells(which, n_slices, u, decoder, loadings, scale, competing, log_sums, centres):
-    stay_apart()
     n_cells, n_factors, n_genes = len(u), len(loadings), decoder.shape[1]
-    inputs, factors, first = np.arange(u.shape[1]), np.arange(n_factors), np.zeros(1, np.int64)
+    inputs, factors, first = positions(u.shape[1]), positions(n_factors), positions(1)
     buffers = np.empty((3, n_genes), u.dtype)
     eta, proportions, own = buffers[0], buffers[1], buffers[2]
     log_proportion, half = np.empty(1, u.dtype), u.dtype.type(0.5)
@@ -81,7 +65,7 @@ def _normalise_cells(which, n_slices, u, decoder, loadings, scale, competing, lo
 # Every array is an argument, as in `count_loss`.
 @parallel_kernel
 def compare(
-    serial,
+    which,
     n_slices,
     u,
     scale,
@@ -128,57 +112,6 @@ def compare(
         Filled: tests x genes x 7: probability that y is above by the threshold, below by it, and above at all; mean and
         variance of the difference; mean proportions of the group and of its reference. Double precision.
     """
-
-    def compare_genes(which):
-        _compare_genes(
-            np.int64(which),
-            n_slices,
-            u,
-            scale,
-            centres,
-            decoder,
-            loadings,
-            competing,
-            log_sums,
-            group,
-            sizes,
-            tests,
-            pseudocount,
-            largest,
-            width,
-            lag,
-            out,
-        )
-
-    if serial:
-        for which in range(n_slices):
-            compare_genes(which)
-    else:
-        for which in prange(n_slices):
-            compare_genes(which)
-
-
-@slice_of_kernel
-def _compare_genes(
-    which,
-    n_slices,
-    u,
-    scale,
-    centres,
-    decoder,
-    loadings,
-    competing,
-    log_sums,
-    group,
-    sizes,
-    tests,
-    pseudocount,
-    largest,
-    width,
-    lag,
-    out,
-):
-    stay_apart()
     n_genes, n_cells, n_groups = len(decoder), u.shape[1], len(sizes)
     lowest = np.log2(pseudocount)
     n_bins = int((np.log2(largest + pseudocount) - lowest) / width) + 2

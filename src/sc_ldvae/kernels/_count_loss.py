@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import prange
 
-from sc_ldvae.kernels._jit import slice_of_kernel, stay_apart
 from sc_ldvae.kernels._link import express, through_link
 from sc_ldvae.kernels._parallel import parallel_kernel
 from sc_ldvae.kernels._row_loss import N_SCRATCH, TILE, row_loss
-from sc_ldvae.kernels._sums import add_products, add_rows, add_scaled, linear_map, scale
+from sc_ldvae.kernels._sums import add_products, add_rows, add_scaled, linear_map, positions, scale
 
 
 # Every array is an argument, for a kernel that takes apart a structure of them loses what it knows of their layout.
 @parallel_kernel
 def count_loss(
-    serial,
+    which,
     n_slices,
     indptr,
     genes,
@@ -65,59 +63,8 @@ def count_loss(
     With outputs ``y_m = u @ maps[m]`` and the gradients ``d_m`` by them, which `row_loss` gives, the gradient by u is
     ``sum_m maps[m] @ d_m`` and that by ``maps[m]`` is the sum of ``outer(u, d_m)`` over cells.
     """
-
-    def add_cells(which):
-        _add_cells(
-            np.int64(which),
-            n_slices,
-            indptr,
-            genes,
-            counts,
-            log_library,
-            u,
-            u_transposed,
-            maps,
-            group,
-            terms,
-            factor,
-            log_likelihood,
-            d_u,
-            d_log_library,
-            d_maps,
-            d_grouped,
-        )
-
-    if serial:
-        for which in range(n_slices):
-            add_cells(which)
-    else:
-        for which in prange(n_slices):
-            add_cells(which)
-
-
-@slice_of_kernel
-def _add_cells(
-    which,
-    n_slices,
-    indptr,
-    genes,
-    counts,
-    log_library,
-    u,
-    u_transposed,
-    maps,
-    group,
-    terms,
-    factor,
-    log_likelihood,
-    d_u,
-    d_log_library,
-    d_maps,
-    d_grouped,
-):
-    stay_apart()
     (n_maps, n_inputs, n_genes), n_cells, n_grouped = maps.shape, len(u), d_grouped.shape[1]
-    inputs, in_tile = np.arange(n_inputs), np.arange(TILE)
+    inputs, in_tile = positions(n_inputs), positions(TILE)
     # Indexed, not unpacked: numba forgets that what it unpacks is contiguous.
     rows = np.empty((2, n_genes), u.dtype)
     proportions, log_proportions = rows[0], rows[1]

@@ -14,7 +14,7 @@ import numpy as np
 from sc_ldvae.kernels._bernoulli import log_odds
 from sc_ldvae.kernels._jit import exp, kernel, log1p, part_of_kernel
 from sc_ldvae.kernels._softmax import softmax
-from sc_ldvae.kernels._sums import add_scaled, exp_of, scale
+from sc_ldvae.kernels._sums import add_scaled, exp_of, positions, scale
 
 # Below it, 1 - exp(-m) loses digits of which the series has all but 1e-7.
 _SERIES = 0.05
@@ -155,7 +155,7 @@ def _fill(expression, eta, has_library):
     """Of a cell whose library is 1."""
     if has_library:
         # No gene's log proportion is asked for.
-        softmax(eta, np.empty(0, np.int64), expression, eta)
+        softmax(eta, positions(0), expression, eta)
     else:
         exp_of(expression, eta)
 

@@ -29,7 +29,7 @@ _PRANGE_ALONE: Any = {"prange": True, **dict.fromkeys(_NOT_PARALLEL, False)}
 
 def kernel(function: _Function) -> _Function:
     """Compile at the first call, keep the machine code on disk, run without the interpreter's lock."""
-    return _kept_on_disk(function, nogil=True)
+    return _kept_on_disk(function, function, nogil=True)
 
 
 def part_of_kernel(function: _Function) -> _Function:
@@ -38,41 +38,28 @@ def part_of_kernel(function: _Function) -> _Function:
     return compiled
 
 
-def slice_of_kernel(function: _Function) -> _Function:
-    """Compile what a parallel kernel does for one slice of its work; calls `stay_apart` first.
-
-    It is told which slice as an int64: `prange` counts in another type than `range`, and for two types it would be two
-    pieces of machine code, compiled one after the other.
-    """
+def part_of_parallel_kernel(function: _Function) -> _Function:
+    """The same for the function of a slice, which is called, and not inlined."""
     compiled: _Function = njit(**OPTIONS, **_WITHOUT_WRAPPERS)(function)
     return compiled
 
 
 def on_threads(function: _Function) -> _Function:
     """`kernel` for a function whose `prange` runs on the threads of numba."""
-    return _kept_on_disk(function, nogil=True, parallel=_PRANGE_ALONE)
+    return _kept_on_disk(function, function, nogil=True, parallel=_PRANGE_ALONE)
 
 
-@intrinsic
-def _stay_apart(_typing_context: Any) -> Any:
-    def code(context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
-        builder.function.attributes.add("noinline")
-        return context.get_dummy_value()
-
-    return types.none(), code
+def kernel_kept_as(name: Callable[..., Any], function: _Function) -> _Function:
+    """`kernel` for a function that is kept on disk under the name, and with the code, of another."""
+    return _kept_on_disk(name, function, nogil=True)
 
 
-# Keeps the function that calls it out of those that call that: the same machine code adds up in the same order, but
-# compiled into one caller and another, a function may not.
-stay_apart: Any = _stay_apart
-
-
-def _kept_on_disk(function: _Function, **options: Any) -> _Function:
+def _kept_on_disk(name: Callable[..., Any], function: _Function, **options: Any) -> _Function:
     compiled: Any = njit(**options, **OPTIONS)(function)
     # RuntimeError: no folder can be written to, neither the package's nor the user's.
     with suppress(RuntimeError, OSError):
         # Where numba itself keeps its own (`Dispatcher.enable_caching`).
-        compiled._cache = Cache(function)  # noqa: SLF001
+        compiled._cache = Cache(name)  # noqa: SLF001
     result: _Function = compiled
     return result
 

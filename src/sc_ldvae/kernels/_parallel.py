@@ -6,7 +6,8 @@ from functools import update_wrapper
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from sc_ldvae.kernels._jit import on_threads
+from sc_ldvae.kernels._jit import kernel_kept_as, part_of_parallel_kernel
+from sc_ldvae.kernels._slices import bound, run_slices
 from sc_ldvae.kernels._threads import layer
 
 if TYPE_CHECKING:
@@ -18,13 +19,19 @@ _own = Lock()
 
 
 class ParallelKernel:
-    """A kernel that is told whether to do its slices one after the other: its first argument, which callers leave out.
+    """A function that does a slice of some work, done for all of them.
 
-    Either way the same machine code does a slice.
+    The function takes the number of the slice, then that of all slices. Callers pass the latter and what follows.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self._kernel = on_threads(function)
+        of_slice = part_of_parallel_kernel(function)
+
+        def every_slice(serial, n_slices, *arguments):
+            address, data = bound(of_slice, (n_slices, *arguments))
+            run_slices(serial, n_slices, address, data)
+
+        self._kernel = kernel_kept_as(function, every_slice)
         update_wrapper(self, function)
 
     def __call__(self, n_slices: int, *arguments: Any) -> None:
@@ -43,5 +50,5 @@ class ParallelKernel:
 
 
 def parallel_kernel(function: Callable[..., Any]) -> ParallelKernel:
-    """`kernel` for a function that hands its slices to a `slice_of_kernel`, with `range` or `prange`."""
+    """`kernel` for a function that does one slice of its work, so that threads may do others."""
     return ParallelKernel(function)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import prange
 
-from sc_ldvae.kernels._jit import exp, slice_of_kernel, stay_apart
+from sc_ldvae.kernels._jit import exp
 from sc_ldvae.kernels._parallel import parallel_kernel
-from sc_ldvae.kernels._sums import add_scaled, linear_map, maximum
+from sc_ldvae.kernels._sums import add_scaled, linear_map, maximum, positions
 
 
 @parallel_kernel
-def add_proportions(serial, n_slices, u, decoder, n_competing, genes, places, weights, out):
+def add_proportions(which, n_slices, u, decoder, n_competing, genes, places, weights, out):
     """Add the mean of each cell's proportions of some genes over draws, times the cell's weight, to its row of `out`.
 
     Parameters
@@ -30,23 +29,8 @@ def add_proportions(serial, n_slices, u, decoder, n_competing, genes, places, we
     out
         Cells x columns; changed.
     """
-
-    def add_cells(which):
-        _add_cells(np.int64(which), n_slices, u, decoder, n_competing, genes, places, weights, out)
-
-    if serial:
-        for which in range(n_slices):
-            add_cells(which)
-    else:
-        for which in prange(n_slices):
-            add_cells(which)
-
-
-@slice_of_kernel
-def _add_cells(which, n_slices, u, decoder, n_competing, genes, places, weights, out):
-    stay_apart()
     (n_draws, n_cells, n_inputs), n_genes = u.shape, decoder.shape[1]
-    inputs, eta, total = np.arange(n_inputs), np.empty(n_genes, u.dtype), np.empty(n_genes, u.dtype)
+    inputs, eta, total = positions(n_inputs), np.empty(n_genes, u.dtype), np.empty(n_genes, u.dtype)
     for cell in range(which * n_cells // n_slices, (which + 1) * n_cells // n_slices):
         total[:] = 0
         for draw in range(n_draws):

@@ -43,7 +43,7 @@ def gather_rows(
     chosen: NDArray[np.integer[Any]],
 ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.floating[Any]]]:
     """Pointers, columns and values of the `chosen` rows of a CSR matrix."""
-    pointers = np.zeros(len(chosen) + 1, np.int64)
+    chosen, pointers = np.ascontiguousarray(chosen), np.zeros(len(chosen) + 1, np.int64)
     np.cumsum(indptr[chosen + 1] - indptr[chosen], out=pointers[1:])
     columns, own = np.empty(pointers[-1], np.int32), np.empty(pointers[-1], values.dtype)
     _gather(indptr, indices, values, chosen, pointers, columns, own)

@@ -54,6 +54,15 @@ def add_products(out, rows, x):
 
 
 @part_of_kernel
+def positions(n):
+    """All of `n` rows, in the type in which kernels choose some: another one would be compiled for itself."""
+    every = np.empty(n, np.int32)
+    for i in range(n):
+        every[i] = i
+    return every
+
+
+@part_of_kernel
 def linear_map(out, rows, chosen, weights):
     """Fill `out` with ``weights @ rows[chosen]``."""
     out[:] = 0
@@ -84,7 +93,9 @@ def exp_of(out, x):
 @part_of_kernel
 def maximum(x):
     """Largest value, by lanes: compilers do not reorder comparisons of floats as they do sums."""
-    lanes = np.full(_LANES, x[0], x.dtype)
+    lanes = np.empty(_LANES, x.dtype)
+    for lane in range(_LANES):
+        lanes[lane] = x[0]
     n_full = len(x) // _LANES * _LANES
     for start in range(0, n_full, _LANES):
         block = x[start : start + _LANES]
@@ -105,14 +116,15 @@ def matmul(a, b):
     which the kernels' own threads spin.
     """
     out = np.empty((len(a), b.shape[1]), b.dtype)
-    _multiply(np.ascontiguousarray(a), b, np.arange(len(b)), out)
+    # In one layout, and positions in one type: each other one would be compiled for itself.
+    _multiply(np.ascontiguousarray(a), np.ascontiguousarray(b), np.arange(len(b), dtype=np.int32), out)
     return out
 
 
 def matmul_transposed(a, b):
     """``a @ b.T``, likewise."""
     out = np.zeros((len(a), len(b)), b.dtype)
-    _multiply_transposed(np.ascontiguousarray(a), b, out)
+    _multiply_transposed(np.ascontiguousarray(a), np.ascontiguousarray(b), out)
     return out
 
 

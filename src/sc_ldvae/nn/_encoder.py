@@ -40,12 +40,22 @@ class Normal(NamedTuple):
         return 0.5 * (own - of_prior + ratio.log()).sum(1)
 
 
+class Linear(nn.Linear):
+    """A linear layer whose values are not drawn yet, so that building a model leaves the global generator alone."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__(n_in, n_out, **FACTORY)
+
+    def reset_parameters(self) -> None:
+        """They stay as they are."""
+
+
 class Layer(nn.Module):
     """Linear, BatchNorm, ReLU, Dropout."""
 
     def __init__(self, n_in: int, n_out: int, dropout_rate: float) -> None:
         super().__init__()
-        self.linear = linear(n_in, n_out)
+        self.linear = Linear(n_in, n_out)
         self.norm = nn.BatchNorm1d(n_out, eps=BATCH_NORM_EPS, **FACTORY)
         self.dropout_rate = dropout_rate
 
@@ -64,8 +74,8 @@ class Encoder(nn.Module):
         super().__init__()
         widths = [n_input] + [n_hidden] * n_layers
         self.layers = nn.ModuleList(Layer(a, b, dropout_rate) for a, b in pairwise(widths))
-        self.mean = linear(n_hidden, n_output)
-        self.log_variance = linear(n_hidden, n_output)
+        self.mean = Linear(n_hidden, n_output)
+        self.log_variance = Linear(n_hidden, n_output)
 
     def hidden(self) -> list[Layer]:
         """The hidden layers, from the counts on."""
@@ -75,9 +85,3 @@ class Encoder(nn.Module):
         for layer in self.hidden():
             x = layer(x, generator)
         return Normal(self.mean(x), self.log_variance(x).exp() + VARIANCE_FLOOR)
-
-
-def linear(n_in: int, n_out: int) -> nn.Linear:
-    """A linear layer whose values are not drawn yet, so that building a model leaves the global generator alone."""
-    layer: nn.Linear = nn.utils.skip_init(nn.Linear, n_in, n_out, **FACTORY)  # type: ignore[no-untyped-call]
-    return layer
