@@ -7,11 +7,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from benchmarks import fit, large, scale, step
+from benchmarks import fit, large, scale, start_up, step
 from benchmarks.calibration import calibration
 from benchmarks.data import DATA_SETS
 from benchmarks.extend import extend
-from benchmarks.first_call import first_call
 from benchmarks.gpu import gpu
 from benchmarks.integration import integration
 from benchmarks.joint import joint
@@ -49,8 +48,9 @@ COMMANDS = {
         lambda session, asked: large.large(session, asked.cells or large.SIZES, repeats=asked.repeats),
         "fits of up to a million cells, in memory and on disk, beside LinearSCVI's first epoch",
     ),
-    "first-call": Command(
-        lambda session, asked: first_call(session, asked.repeats), "the first call in a fresh process"
+    "start-up": Command(
+        lambda session, asked: start_up.start_up(session, asked.only or start_up.NAMES_OF_DATA, asked.repeats),
+        "first calls, with and without compiled kernels on disk; the phases of a call, beside PCA",
     ),
     "tasks": Command(
         lambda session, asked: tasks(session, repeats=asked.repeats),
@@ -102,9 +102,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder of tables, figures and finished runs")
     parser.add_argument("--data", type=Path, help="folder of the data files; what is missing is left out")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of every method")
-    parser.add_argument("--repeats", type=int, default=3, help="seeds of fit, processes of first-call and large")
+    parser.add_argument("--repeats", type=int, default=3, help="seeds of fit, calls of start-up, processes of large")
     parser.add_argument("--cells", nargs="+", type=int, help="numbers of cells of large")
-    parser.add_argument("--only", nargs="+", choices=DATA_SETS, help="data sets of fit and step")
+    parser.add_argument("--only", nargs="+", choices=DATA_SETS, help="data sets of fit, start-up and step")
     parser.add_argument("--methods", nargs="+", choices=METHODS, help="methods of fit")
     return parser
 

@@ -105,6 +105,9 @@ class ClockWatcher:
     def __init__(self, clock: Clock) -> None:
         self._clock, self._trained = clock, 0.0
 
+    def waits(self, what: str) -> None:
+        """Nothing to do."""
+
     def trained(self, model: LDVAE) -> None:  # noqa: ARG002  the clock wants the time alone
         """The steps of a round are done."""
         self._trained = self._clock.now()

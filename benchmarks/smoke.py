@@ -10,12 +10,12 @@ import numpy as np
 
 from benchmarks import process
 from benchmarks.data import prepared
-from benchmarks.first_call import first_call
 from benchmarks.fit import fit
 from benchmarks.gpu import gpu
 from benchmarks.large import large
 from benchmarks.runs import Session
 from benchmarks.scale import scale
+from benchmarks.start_up import start_up
 from benchmarks.step import step
 from benchmarks.tasks import tasks
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _DATA = ("pbmc68k",)
-_FILES = ("methods", "match", "cross_check", "step", "scaling", "large", "first_call", "tasks")
+_FILES = ("methods", "match", "cross_check", "step", "scaling", "large", "start_up", "phases", "tasks")
 
 
 class _Here(Session):
@@ -49,7 +49,7 @@ def smoke(session: Session) -> None:
     gpu(session, sizes=((300, 200),))
     scale(session, cells=(300,), genes=(), methods=("ldvae", "linear_scvi"))
     large(session, sizes=(2000,), n_genes=200, ways=("memory", "disk"), repeats=1)
-    first_call(session, repeats=1)
+    start_up(session, _DATA, repeats=1)
     tasks(session, "pbmc68k", repeats=1)
     path = str(file)
     session.call("benchmarks.stability:predict", path=path, half=0, threads=threads, n_seeds=2)

@@ -150,6 +150,9 @@ class Notes:
     def __init__(self) -> None:
         self.lines: list[tuple[object, ...]] = []
 
+    def waits(self, what: str) -> None:
+        """Nothing to do."""
+
     def trained(self, model: LDVAE) -> None:
         self.lines.append(("trained", model.training))
 

@@ -83,6 +83,29 @@ def test_same_bits_in_threads_forks_and_processes(tmp_path: Path, layer: str, wa
     run(tmp_path, *ways, NUMBA_THREADING_LAYER=layer)
 
 
+def test_a_kernel_starts_the_threads_that_a_kept_part_of_it_needs(tmp_path: Path) -> None:
+    """Each process compiles another kernel, linked with what the first has kept; then one loads them."""
+    code = """
+import sys
+import numpy as np
+from sc_ldvae import kernels
+
+def adam_update():
+    kernels.adam_update(1, *np.zeros((4, 3), np.float32), *np.ones(5, np.float32))
+
+def multiply():
+    one = np.ones(1, np.float32)
+    out = np.zeros((1, 1), np.float32)
+    kernels.multiply(1, np.array([0, 1]), np.zeros(1, np.int32), one, one[:, None], out)
+    assert out == 1
+
+for name in sys.argv[1:]:
+    globals()[name]()
+"""
+    for names in (["adam_update"], ["multiply"], ["multiply"], ["adam_update", "multiply"]):
+        run(tmp_path, *names, code=code, NUMBA_CACHE_DIR=str(tmp_path / "cache"))
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a fork that the package did not see is not noticed")
 def test_a_fork_of_a_process_that_has_threads_of_others_alone(tmp_path: Path) -> None:
     """The package is imported in the child; torch has threads in the parent, and no fit has run."""

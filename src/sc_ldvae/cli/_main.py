@@ -10,6 +10,8 @@ from sc_ldvae.cli._wording import in_options
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from sc_ldvae.likelihoods import GeneLikelihood
+
 logger = logging.getLogger("sc_ldvae")
 
 _CAN_NOT, _INTERRUPTED = 2, 130
@@ -26,8 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from sc_ldvae.cli._parser import parser
 
         asked |= vars(parser().parse_args(arguments))
-        check_at_once(asked)
-        fit(asked)
+        if asked["command"] == "compile":
+            _compile(asked["gene_likelihood"])
+        else:
+            check_at_once(asked)
+            fit(asked)
     except KeyboardInterrupt:
         logger.error("sc_ldvae: Interrupted.")  # noqa: TRY400  it was the user, who needs no traceback
         return _INTERRUPTED
@@ -36,3 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logger.error("sc_ldvae: %s", sentence)  # noqa: TRY400  users get the sentence, not the traceback
         return _CAN_NOT
     return 0
+
+
+def _compile(gene_likelihood: GeneLikelihood | None) -> None:
+    from sc_ldvae import tl
+
+    # What fits of made-up counts come to is nobody's concern.
+    logger.setLevel(logging.WARNING)
+    tl.compile_kernels(gene_likelihood=gene_likelihood)

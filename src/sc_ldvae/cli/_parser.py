@@ -19,7 +19,8 @@ def parser() -> argparse.ArgumentParser:
     called = script if Path(sys.argv[0]).stem == script else "python -m sc_ldvae"
     whole = argparse.ArgumentParser(prog=called, description=sc_ldvae.__doc__)
     whole.add_argument("--version", action="version", version=f"{script} {sc_ldvae.__version__}")
-    fit = whole.add_subparsers(dest="command", required=True).add_parser(
+    commands = whole.add_subparsers(dest="command", required=True)
+    fit = commands.add_parser(
         "fit",
         help="fit counts; write them with the factors, a picture of the loadings and a table of top genes",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -33,6 +34,8 @@ def parser() -> argparse.ArgumentParser:
     _add_data_options(fit.add_argument_group("data"))
     _add_model_options(fit.add_argument_group("model"))
     _add_training_options(fit.add_argument_group("training"))
+    compiling = commands.add_parser("compile", help="compile all kernels now, which otherwise the first calls do")
+    compiling.add_argument("--gene-likelihood", choices=LIKELIHOODS, help="those of one likelihood alone")
     return whole
 
 

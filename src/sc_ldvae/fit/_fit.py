@@ -20,7 +20,8 @@ from sc_ldvae.fit._schedule import rounds_of
 from sc_ldvae.fit._start import MAX_CELLS, start_from_data
 from sc_ldvae.fit._vanish import with_vanished, without_vanished
 from sc_ldvae.fit._verdict import check_result
-from sc_ldvae.likelihoods import LIKELIHOODS
+from sc_ldvae.fit._watcher import Nobody
+from sc_ldvae.likelihoods import LIKELIHOODS, Mode, compiled_together
 from sc_ldvae.nn import undisturbed
 from sc_ldvae.record import JointFit, NewFit
 
@@ -65,8 +66,8 @@ def fit(
 
     The state of the training is written to `checkpoint`; with `resume` it goes on from the one that is there.
     """
-    device = own_device(request.device)
-    with ranks_of(device) as ranks:
+    device, watcher = own_device(request.device), watcher or Nobody()
+    with ranks_of(device) as ranks, compiled_together(_modes(request), watcher.waits):
         request, kept = replace(request, device=device), None
         if ranks.n > 1:
             check_same(fingerprint_of(request, ranks.n), ranks)
@@ -77,6 +78,13 @@ def fit(
             kept = ranks.shared(lambda: Checkpoint(checkpoint, known, resume=resume))
         training = trained(request, held_out, rng, watcher, kept, ranks)
         return ranks.shared(lambda: _finished(request, held_out, training))
+
+
+def _modes(request: Request) -> list[Mode]:
+    """What kernels are compiled for, one for each modality."""
+    options, blocks = request.options, request.blocks
+    own = [options.of_modality(block.gene_likelihood, block.dispersion) for block in blocks] or [options]
+    return [Mode(one.gene_likelihood, one.dispersion == "gene-cell") for one in own]
 
 
 def _finished(request: Request, held_out: Mask, training: Training) -> JointFit:

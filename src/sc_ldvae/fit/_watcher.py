@@ -16,8 +16,14 @@ if TYPE_CHECKING:
     from sc_ldvae.nn import Model
 
 
+_TITLE = "LDVAE"
+
+
 class Watcher(Protocol):
-    """Is told twice in every round."""
+    """Is told twice in every round, and of what keeps it waiting."""
+
+    def waits(self, what: str) -> None:
+        """Something other than training is done now; nothing is any more if empty."""
 
     def trained(self, model: Model) -> None:
         """The steps of a round are done; held-out cells are not scored yet."""
@@ -28,6 +34,9 @@ class Watcher(Protocol):
 
 class Nobody:
     """Watches nothing."""
+
+    def waits(self, what: str) -> None:
+        """Nothing to do."""
 
     def trained(self, model: Model) -> None:
         """Nothing to do."""
@@ -41,6 +50,11 @@ class Progress:
 
     def __init__(self, bar: Bar) -> None:
         self._bar = bar
+
+    def waits(self, what: str) -> None:
+        """It says so, and seconds of it are not counted as those of a round."""
+        self._bar.set_description(f"{_TITLE} ({what})" if what else _TITLE)
+        self._bar.unpause()
 
     def trained(self, model: Model) -> None:
         """The bar waits for the score."""
@@ -57,5 +71,5 @@ class Progress:
 def progress_bar(rounds: Rounds, *, shown: bool) -> Iterator[Progress]:
     """A bar for so many rounds."""
     unit = "epoch" if rounds.per_epoch == 1 else "round"
-    with tqdm(total=rounds.n, desc="LDVAE", unit=unit, disable=not shown) as bar:
+    with tqdm(total=rounds.n, desc=_TITLE, unit=unit, disable=not shown) as bar:
         yield Progress(bar)

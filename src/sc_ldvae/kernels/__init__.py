@@ -5,6 +5,7 @@ from __future__ import annotations
 from sc_ldvae.kernels._adam import adam_update
 from sc_ldvae.kernels._affine import fold_norm, norm_backward
 from sc_ldvae.kernels._compare import compare, normalise
+from sc_ldvae.kernels._compiling import Compilation, compiled_with
 from sc_ldvae.kernels._count_loss import count_loss
 from sc_ldvae.kernels._deviance import deviances, expected_totals
 from sc_ldvae.kernels._first_layer import multiply
@@ -19,10 +20,12 @@ from sc_ldvae.kernels._threads import n_slices, n_threads, own_threads
 
 __all__ = [
     "TERMS",
+    "Compilation",
     "SparseRows",
     "adam_update",
     "add_proportions",
     "compare",
+    "compiled_with",
     "count_loss",
     "deviances",
     "dispersed_derivatives",

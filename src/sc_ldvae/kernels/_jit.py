@@ -33,13 +33,12 @@ def kernel(function: _Function) -> _Function:
 
 
 def part_of_kernel(function: _Function) -> _Function:
-    """Compile a function that only kernels call: neither kept on disk nor wrapped for Python, which takes time."""
-    compiled: _Function = njit(forceinline=True, **OPTIONS, **_WITHOUT_WRAPPERS)(function)
-    return compiled
+    """Compile a function that only kernels call: not wrapped for Python, but kept on disk, for kernels share it."""
+    return _kept_on_disk(function, function, forceinline=True, **_WITHOUT_WRAPPERS)
 
 
 def part_of_parallel_kernel(function: _Function) -> _Function:
-    """The same for the function of a slice, which is called, and not inlined."""
+    """Compile the function of a slice, which is called and not inlined, and is kept with the kernel that calls it."""
     compiled: _Function = njit(**OPTIONS, **_WITHOUT_WRAPPERS)(function)
     return compiled
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sc_ldvae.tl._associate import associate
+from sc_ldvae.tl._compile_kernels import compile_kernels
 from sc_ldvae.tl._differential_expression import differential_expression
 from sc_ldvae.tl._elbo import elbo
 from sc_ldvae.tl._enrichment import enrichment
@@ -21,6 +22,7 @@ from sc_ldvae.tl._stability import stability
 
 __all__ = [
     "associate",
+    "compile_kernels",
     "differential_expression",
     "elbo",
     "enrichment",
