@@ -76,6 +76,7 @@ ROOMS = {
     ],
     "tl": [
         "associate",
+        "compile_kernels",
         "differential_expression",
         "elbo",
         "enrichment",

@@ -47,5 +47,9 @@ def _compile(gene_likelihood: GeneLikelihood | None) -> None:
     from sc_ldvae import tl
 
     # What fits of made-up counts come to is nobody's concern.
+    level = logger.level
     logger.setLevel(logging.WARNING)
-    tl.compile_kernels(gene_likelihood=gene_likelihood)
+    try:
+        tl.compile_kernels(gene_likelihood=gene_likelihood)
+    finally:
+        logger.setLevel(level)

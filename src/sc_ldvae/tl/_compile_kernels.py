@@ -6,7 +6,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from mudata import MuData
 from tqdm import tqdm
 
 from sc_ldvae import datasets
@@ -77,6 +76,8 @@ def _fit_and_use(gene_likelihood: GeneLikelihood) -> None:
 
 
 def _fit_together(gene_likelihood: GeneLikelihood) -> None:
+    from mudata import MuData
+
     modalities = {name: _counts(gene_likelihood) for name in ("one", "other")}
     modalities["other"].var_names = [f"other {name}" for name in modalities["other"].var_names]
     ldvae(MuData(modalities), 2, modalities=dict.fromkeys(modalities, gene_likelihood), **_TRAINING)
