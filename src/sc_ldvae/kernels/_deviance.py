@@ -7,56 +7,57 @@ set a cell's log expression changes by the factors in which they differ.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from sc_ldvae.kernels._bernoulli import log_odds
-from sc_ldvae.kernels._jit import exp, kernel, log1p, part_of_kernel
-from sc_ldvae.kernels._softmax import softmax
-from sc_ldvae.kernels._sums import add_scaled, exp_of, positions, scale
+from sc_ldvae.kernels._jit import exp, log, log1p, part_of_kernel
+from sc_ldvae.kernels._maximum import maximum
+from sc_ldvae.kernels._parallel import parallel_kernel
+from sc_ldvae.kernels._sums import add_scaled, scale
 
 # Below it, 1 - exp(-m) loses digits of which the series has all but 1e-7.
 _SERIES = 0.05
 
 
-@kernel
-def expected_totals(library, eta, centred, loadings, without, not_inflated, has_library, thresholded, out):
-    """Add each gene's expected count without each set of factors, over all cells, to `out`.
+@parallel_kernel
+def expected_totals(
+    which, n_slices, library, eta, centred, loadings, changes, not_inflated, has_library, thresholded, out
+):
+    """Fill each gene's expected count without each set of factors, summed over the cells of each slice.
 
     Parameters
     ----------
-    library, eta, centred, loadings, without, not_inflated, thresholded
+    n_slices
+        Slices of the cells.
+    library, eta, centred, loadings, changes, not_inflated, thresholded
         As in `deviances`; if `thresholded`, totals are numbers of cells with any count.
     has_library
         Whether there is a softmax. Without, what a background adds is in no total.
     out
-        Changed: n_sets x genes, double precision.
+        Filled: slices x sets x genes.
     """
-    n, n_genes = eta.shape
-    row, mean, before = np.empty(n_genes, eta.dtype), np.empty(n_genes, eta.dtype), np.empty_like(without[0])
-    for cell in range(n):
-        _copy(row, eta[cell])
-        before[:] = False
-        for i in range(len(without)):
-            _change(row, centred[cell], loadings, before, without[i])
-            _fill(mean, row, has_library)
-            scale(mean, library[cell])
+    (n_cells, n_genes), n_sets = eta.shape, len(changes)
+    rows = np.empty((2, n_genes), eta.dtype)
+    row, mean = rows[0], rows[1]
+    out[which] = 0
+    for cell in range(which * n_cells // n_slices, (which + 1) * n_cells // n_slices):
+        row[:] = eta[cell]
+        for i in range(n_sets):
+            _change(row, changes[i], centred[cell], loadings)
+            _express(mean, row, library[cell], has_library)
             if not_inflated is not None:
-                share = not_inflated[cell]
-                for g in range(n_genes):
-                    mean[g] *= share[g]
+                _multiply(mean, not_inflated[cell])
             if thresholded:
                 for g in range(n_genes):
                     m = mean[g]
                     mean[g] = m - m * m * (1 / 2 - m / 6) if m < _SERIES else 1 - exp(-m)
-            total = out[i]
-            for g in range(n_genes):
-                total[g] += mean[g]
+            add_scaled(out[which, i], mean, mean.dtype.type(1))
 
 
-@kernel
+@parallel_kernel
 def deviances(
+    which,
+    n_slices,
     indptr,
     genes,
     counts,
@@ -65,7 +66,7 @@ def deviances(
     eta,
     centred,
     loadings,
-    without,
+    changes,
     offsets,
     theta,
     not_inflated,
@@ -73,10 +74,12 @@ def deviances(
     thresholded,
     out,
 ):
-    """Fill each cell's deviance under the null, and under the decoder without each set of factors.
+    """Fill what the mean adds to half of each cell's deviance, under the null and the decoder without sets of factors.
 
     Parameters
     ----------
+    n_slices
+        Slices of the cells.
     indptr, genes, counts
         Counts in compressed rows.
     library
@@ -85,12 +88,12 @@ def deviances(
         Log proportions up to a constant, genes and n_cells x genes.
     centred, loadings
         Latent from its mean, n_cells x factors, and loadings, factors x genes: what a factor adds to `eta`.
-    without
-        Which factors each set holds, n_sets x factors, boolean.
+    changes
+        How often each factor is added from set to set, n_sets x factors: -1 where it is left out, 1 where it comes back.
     offsets
         Added to `eta` without each set, n_sets x genes.
     theta
-        Inverse dispersions, n_cells x genes; None for Poisson.
+        Inverse dispersions, of each cell or one for all x genes; None for Poisson.
     not_inflated
         Share of the counts that zero inflation leaves, n_cells x genes; None without.
     background
@@ -99,116 +102,83 @@ def deviances(
     thresholded
         Whether only is seen that counts are above zero; without theta.
     out
-        Filled: n_cells x (1 + n_sets), double precision.
+        Filled: n_cells x (1 + n_sets).
     """
-    n, n_genes = eta.shape
-    row, mean, before = np.empty(n_genes, eta.dtype), np.empty(n_genes, eta.dtype), np.empty_like(without[0])
-    shifted = np.empty(n_genes, eta.dtype)
-    for cell in range(n):
-        own = slice(indptr[cell], indptr[cell + 1])
-        x_genes, x = genes[own], counts[own]
-        saturated = _saturated(x_genes, x, None if theta is None else theta[cell])
-        _copy(row, eta[cell])
-        before[:] = False
-        for i in range(out.shape[1]):
+    (n_cells, n_genes), n_sets = eta.shape, len(changes)
+    rows = np.empty((5, n_genes), eta.dtype)
+    row, shifted, mean, scratch, inverse = rows[0], rows[1], rows[2], rows[3], rows[4]
+    for cell in range(which * n_cells // n_slices, (which + 1) * n_cells // n_slices):
+        x_genes, x = genes[indptr[cell] : indptr[cell + 1]], counts[indptr[cell] : indptr[cell + 1]]
+        row[:] = eta[cell]
+        if theta is not None:
+            of_cell = theta[min(cell, len(theta) - 1)]
+            for g in range(n_genes):
+                inverse[g] = 1 / of_cell[g]
+        for i in range(1 + n_sets):
             if i == 0:
-                _copy(shifted, null)
+                shifted[:] = null
             else:
-                _change(row, centred[cell], loadings, before, without[i - 1])
+                _change(row, changes[i - 1], centred[cell], loadings)
                 offset = offsets[i - 1]
                 for g in range(n_genes):
                     shifted[g] = row[g] + offset[g]
-            _fill(mean, shifted, background is None)
+            _express(mean, shifted, library[cell], background is None)
             if i > 0 and background is not None:
-                for g in range(n_genes):
-                    mean[g] += background[g]
-            scale(mean, library[cell])
+                add_scaled(mean, background, library[cell])
             if i > 0 and not_inflated is not None:
-                share = not_inflated[cell]
-                for g in range(n_genes):
-                    mean[g] *= share[g]
+                _multiply(mean, not_inflated[cell])
             if theta is not None:
-                out[cell, i] = 2 * (saturated + _negative_binomial(x_genes, x, mean, theta[cell]))
-            elif thresholded:
-                out[cell, i] = 2 * _bernoulli(x_genes, mean)
+                of_cell = theta[min(cell, len(theta) - 1)]
+                out[cell, i] = _negative_binomial(x_genes, x, mean, of_cell, inverse, scratch)
             else:
-                out[cell, i] = 2 * (saturated + _poisson(x_genes, x, mean))
+                out[cell, i] = _poisson(x_genes, x, mean, thresholded, scratch)
 
 
 @part_of_kernel
-def _copy(out, x):
-    for g in range(len(x)):
-        out[g] = x[g]
+def _change(row, changes, centred, loadings):
+    """From the log expression without one set of factors to that without another."""
+    for k in range(len(changes)):
+        if changes[k] != 0:
+            add_scaled(row, loadings[k], changes[k] * centred[k])
 
 
 @part_of_kernel
-def _change(row, centred, loadings, before, now):
-    """From the log expression without one set of factors to that without another; `before` becomes `now`."""
-    for k in range(len(now)):
-        if before[k] != now[k]:
-            add_scaled(row, loadings[k], centred[k] if before[k] else -centred[k])
-            before[k] = now[k]
+def _express(expression, eta, library, has_library):
+    largest, total = maximum(eta) if has_library else eta.dtype.type(0), eta.dtype.type(0)
+    for g in range(len(eta)):
+        expression[g] = exp(eta[g] - largest)
+        total += expression[g]
+    scale(expression, library / total if has_library else library)
 
 
 @part_of_kernel
-def _fill(expression, eta, has_library):
-    """Of a cell whose library is 1."""
-    if has_library:
-        # No gene's log proportion is asked for.
-        softmax(eta, positions(0), expression, eta)
-    else:
-        exp_of(expression, eta)
+def _multiply(x, y):
+    for j in range(len(x)):
+        x[j] *= y[j]
 
 
 @part_of_kernel
-def _saturated(genes, counts, theta):
-    """What no mean is in, of half a deviance: ``x log x - x`` for Poisson, or what `_negative_binomial` says."""
-    total = 0.0
-    for i in range(len(genes)):
-        x = float(counts[i])
-        if theta is None:
-            total += x * math.log(x) - x
-        else:
-            t = float(theta[genes[i]])
-            total += x * math.log(x / (x + t)) - t * math.log1p(x / t)
-    return total
-
-
-@part_of_kernel
-def _poisson(genes, counts, mean):
-    """Half the deviance but for ``x log x - x``: ``m - x log m``."""
-    value = mean.dtype.type(0)
+def _poisson(genes, counts, mean, thresholded, scratch):
+    """``m - x log m``, or of a count that is only seen to be there ``-log(exp(m) - 1)`` in place of ``-x log m``."""
+    value, of_nonzeros = mean.dtype.type(0), mean.dtype.type(0)
     for g in range(len(mean)):
         value += mean[g]
-    total = float(value)
-    for i in range(len(genes)):
-        total -= counts[i] * math.log(mean[genes[i]])
-    return total
+    for j in range(len(genes)):
+        scratch[j] = mean[genes[j]]
+    for j in range(len(genes)):
+        of_nonzeros += log_odds(scratch[j], log(scratch[j])) if thresholded else counts[j] * log(scratch[j])
+    return value - of_nonzeros
 
 
 @part_of_kernel
-def _bernoulli(genes, mean):
-    value = mean.dtype.type(0)
+def _negative_binomial(genes, counts, mean, theta, inverse, scratch):
+    """``t log(1 + m / t) - x log(m / (m + t))``."""
+    value, of_nonzeros = mean.dtype.type(0), mean.dtype.type(0)
     for g in range(len(mean)):
-        value += mean[g]
-    total = float(value)
-    for g in genes:
-        m = float(mean[g])
-        total -= log_odds(m, math.log(m))
-    return total
-
-
-@part_of_kernel
-def _negative_binomial(genes, counts, mean, theta):
-    """Half the deviance but for what no mean is in: ``t log(1 + m / t) + x log((m + t) / m)``.
-
-    ``x log(x / m) - (x + t) log((x + t) / (m + t))`` less this is ``x log(x / (x + t)) - t log(1 + x / t)``.
-    """
-    value = mean.dtype.type(0)
-    for g in range(len(mean)):
-        value += theta[g] * log1p(mean[g] / theta[g])
-    total = float(value)
-    for i in range(len(genes)):
-        m = float(mean[genes[i]])
-        total += counts[i] * math.log((m + float(theta[genes[i]])) / m)
-    return total
+        value += theta[g] * log1p(mean[g] * inverse[g])
+    for j in range(len(genes)):
+        m = mean[genes[j]]
+        scratch[j] = m / (m + theta[genes[j]])
+    for j in range(len(genes)):
+        of_nonzeros += counts[j] * log(scratch[j])
+    return value - of_nonzeros
