@@ -19,41 +19,7 @@ from sc_ldvae.kernels._sums import add_scaled, scale
 _SERIES = 0.05
 
 
-@parallel_kernel
-def expected_totals(
-    which, n_slices, library, eta, centred, loadings, changes, not_inflated, has_library, thresholded, out
-):
-    """Fill each gene's expected count without each set of factors, summed over the cells of each slice.
-
-    Parameters
-    ----------
-    n_slices
-        Slices of the cells.
-    library, eta, centred, loadings, changes, not_inflated, thresholded
-        As in `deviances`; if `thresholded`, totals are numbers of cells with any count.
-    has_library
-        Whether there is a softmax. Without, what a background adds is in no total.
-    out
-        Filled: slices x sets x genes.
-    """
-    (n_cells, n_genes), n_sets = eta.shape, len(changes)
-    rows = np.empty((2, n_genes), eta.dtype)
-    row, mean = rows[0], rows[1]
-    out[which] = 0
-    for cell in range(which * n_cells // n_slices, (which + 1) * n_cells // n_slices):
-        row[:] = eta[cell]
-        for i in range(n_sets):
-            _change(row, changes[i], centred[cell], loadings)
-            _express(mean, row, library[cell], has_library)
-            if not_inflated is not None:
-                _multiply(mean, not_inflated[cell])
-            if thresholded:
-                for g in range(n_genes):
-                    m = mean[g]
-                    mean[g] = m - m * m * (1 / 2 - m / 6) if m < _SERIES else 1 - exp(-m)
-            add_scaled(out[which, i], mean, mean.dtype.type(1))
-
-
+# Expected counts and deviances are one kernel, for its first half is the same and would be compiled twice.
 @parallel_kernel
 def deviances(
     which,
@@ -69,12 +35,14 @@ def deviances(
     changes,
     offsets,
     theta,
+    inverse_theta,
     not_inflated,
     background,
     thresholded,
+    totals,
     out,
 ):
-    """Fill what the mean adds to half of each cell's deviance, under the null and the decoder without sets of factors.
+    """Fill what the mean adds to half of each cell's deviance, or `totals` where `out` has no cells.
 
     Parameters
     ----------
@@ -89,49 +57,64 @@ def deviances(
     centred, loadings
         Latent from its mean, n_cells x factors, and loadings, factors x genes: what a factor adds to `eta`.
     changes
-        How often each factor is added from set to set, n_sets x factors: -1 where it is left out, 1 where it comes back.
+        How often each factor is added from set to set, (1 + n_sets) x factors: -1 where it is left out. First for the
+        null, of nothing.
     offsets
-        Added to `eta` without each set, n_sets x genes.
-    theta
-        Inverse dispersions, of each cell or one for all x genes; None for Poisson.
+        Added to `eta` without each set, (1 + n_sets) x genes; first zeros.
+    theta, inverse_theta
+        Inverse dispersions, of each cell or one for all x genes, and one over them; None for Poisson.
     not_inflated
         Share of the counts that zero inflation leaves, n_cells x genes; None without.
     background
         Added to the expression, genes, where `null` is the log mean and `eta` the log expression at library 1; None
         where there is a softmax, and no background.
     thresholded
-        Whether only is seen that counts are above zero; without theta.
+        Whether only is seen that counts are above zero; None with theta. (What is None leaves out what it would need.)
+    totals
+        Filled: each gene's expected count without each set, or number of cells with any, over the cells of a slice:
+        slices x n_sets x genes.
     out
-        Filled: n_cells x (1 + n_sets).
+        Filled: under the null, and under the decoder without each set, n_cells x (1 + n_sets).
     """
-    (n_cells, n_genes), n_sets = eta.shape, len(changes)
-    rows = np.empty((5, n_genes), eta.dtype)
-    row, shifted, mean, scratch, inverse = rows[0], rows[1], rows[2], rows[3], rows[4]
+    (n_cells, n_genes), of_genes = eta.shape, len(out) == 0
+    rows = np.empty((4, n_genes), eta.dtype)
+    row, shifted, mean, scratch = rows[0], rows[1], rows[2], rows[3]
+    if of_genes:
+        totals[which] = 0
     for cell in range(which * n_cells // n_slices, (which + 1) * n_cells // n_slices):
         x_genes, x = genes[indptr[cell] : indptr[cell + 1]], counts[indptr[cell] : indptr[cell + 1]]
-        row[:] = eta[cell]
-        if theta is not None:
-            of_cell = theta[min(cell, len(theta) - 1)]
-            for g in range(n_genes):
-                inverse[g] = 1 / of_cell[g]
-        for i in range(1 + n_sets):
-            if i == 0:
-                shifted[:] = null
-            else:
-                _change(row, changes[i - 1], centred[cell], loadings)
-                offset = offsets[i - 1]
-                for g in range(n_genes):
-                    shifted[g] = row[g] + offset[g]
+        _add(row, eta[cell], offsets[0])
+        # First the null, of which no total is asked for.
+        for i in range(1 if of_genes else 0, len(offsets)):
+            _change(row, changes[i], centred[cell], loadings)
+            _add(shifted, row if i > 0 else null, offsets[i])
             _express(mean, shifted, library[cell], background is None)
-            if i > 0 and background is not None:
-                add_scaled(mean, background, library[cell])
-            if i > 0 and not_inflated is not None:
-                _multiply(mean, not_inflated[cell])
-            if theta is not None:
-                of_cell = theta[min(cell, len(theta) - 1)]
-                out[cell, i] = _negative_binomial(x_genes, x, mean, of_cell, inverse, scratch)
-            else:
+            if background is not None:
+                if i > 0:
+                    add_scaled(mean, background, library[cell])
+            if not_inflated is not None:
+                if i > 0:
+                    share = not_inflated[cell]
+                    for g in range(n_genes):
+                        mean[g] *= share[g]
+            if thresholded is not None:
+                if of_genes and thresholded:
+                    for g in range(n_genes):
+                        m = mean[g]
+                        mean[g] = m - m * m * (1 / 2 - m / 6) if m < _SERIES else 1 - exp(-m)
+            if of_genes:
+                add_scaled(totals[which, i - 1], mean, mean.dtype.type(1))
+            elif thresholded is not None:
                 out[cell, i] = _poisson(x_genes, x, mean, thresholded, scratch)
+            elif theta is not None:
+                own = min(cell, len(theta) - 1)
+                out[cell, i] = _negative_binomial(x_genes, x, mean, theta[own], inverse_theta[own], scratch)
+
+
+@part_of_kernel
+def _add(out, x, y):
+    for j in range(len(out)):
+        out[j] = x[j] + y[j]
 
 
 @part_of_kernel
@@ -149,12 +132,6 @@ def _express(expression, eta, library, has_library):
         expression[g] = exp(eta[g] - largest)
         total += expression[g]
     scale(expression, library / total if has_library else library)
-
-
-@part_of_kernel
-def _multiply(x, y):
-    for j in range(len(x)):
-        x[j] *= y[j]
 
 
 @part_of_kernel
