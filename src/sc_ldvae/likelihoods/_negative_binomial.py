@@ -98,8 +98,7 @@ class NegativeBinomial(Likelihood):
         theta = self.theta(linear).astype(np.float32)
         total = theta + mean
         # In place: what takes most of the time is to go through memory.
-        information = counts.toarray()
-        information += theta
+        information = counts.toarray() + theta
         information *= mean
         information /= total
         np.divide(theta, total, out=total)
