@@ -88,27 +88,28 @@ class _Spread(NamedTuple):
 
 def _run(counts: csr_matrix, contrasts: Contrasts, spread: _Spread, totals: Floats, out: Floats) -> None:
     # numba takes half a second to load, which who only reads a fit need not wait for.
-    from sc_ldvae.kernels import deviances
+    from sc_ldvae.kernels import deviances, own_threads
 
     n_latent, n_genes = contrasts.loadings.shape
     # Of the null, and of the decoder without the first set, nothing is left out yet.
     there = np.vstack([np.ones((2, n_latent), np.float32), 1 - contrasts.without])
-    deviances(
-        _slices(contrasts),
-        counts.indptr.astype(np.int64),
-        counts.indices.astype(np.int32, copy=False),
-        _single(counts.data),
-        _single(contrasts.library),
-        _single(contrasts.null),
-        _single(contrasts.eta),
-        _single(contrasts.centred),
-        _single(contrasts.loadings),
-        _single(np.diff(there, axis=0)),
-        _single(np.vstack([np.zeros(n_genes), contrasts.offsets])),
-        *spread,
-        totals,
-        out,
-    )
+    with own_threads():
+        deviances(
+            _slices(contrasts),
+            counts.indptr.astype(np.int64),
+            counts.indices.astype(np.int32, copy=False),
+            _single(counts.data),
+            _single(contrasts.library),
+            _single(contrasts.null),
+            _single(contrasts.eta),
+            _single(contrasts.centred),
+            _single(contrasts.loadings),
+            _single(np.diff(there, axis=0)),
+            _single(np.vstack([np.zeros(n_genes), contrasts.offsets])),
+            *spread,
+            totals,
+            out,
+        )
 
 
 def _slices(contrasts: Contrasts) -> int:
