@@ -346,6 +346,11 @@ def test_scorers_show_each_modality_its_own_cells(name: str) -> None:
     with scorer_of(model) as scorer:
         got = scorer.elbo(minibatch, torch.Generator().manual_seed(3)).per_cell()
         of_draws = scorer.log_weights(minibatch, torch.Generator().manual_seed(3))
+        # Cells that are encoded once for several draws have the draws, and the bits, of those that are encoded anew.
+        known = scorer.encoded(minibatch)
+        for _ in range(2):
+            assert (scorer.elbo(minibatch, torch.Generator().manual_seed(3), known).per_cell() == got).all()
+            assert (scorer.log_weights(minibatch, torch.Generator().manual_seed(3), known) == of_draws).all()
     torch.testing.assert_close(got, expected, rtol=2e-4, atol=2e-3)
     torch.testing.assert_close(of_draws, weights, rtol=2e-4, atol=2e-3)
 

@@ -9,8 +9,8 @@ import pytest
 from scipy import sparse, special
 
 from sc_ldvae.kernels import _jit, first_other_row, gather_rows, matmul, matmul_transposed, n_slices, sparse_rows
+from sc_ldvae.kernels._maximum import maximum
 from sc_ldvae.kernels._rising import N_TABULATED, empty_tables, log_rising, tabulate_rising
-from sc_ldvae.kernels._sums import maximum
 
 if TYPE_CHECKING:
     from collections.abc import Callable

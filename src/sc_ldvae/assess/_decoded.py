@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.special import softmax
 
 from sc_ldvae.counts import Subset, in_chunks
+from sc_ldvae.kernels import matmul
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,15 +48,21 @@ class Decoded:
         for own, counts in in_chunks(self.source, np.arange(len(self.latent)), size):
             yield counts, self.rows(np.arange(own.start, own.stop))
 
-    def eta(self, decoder: Decoder) -> Floats:
+    def eta(self, decoder: Decoder) -> NDArray[np.float32]:
         """Log proportions up to a constant, n_obs x n_genes; without a library log expression."""
-        return decoder.log_proportion(self.latent, self.covariates)
+        inputs = np.hstack([self.latent, self.covariates, np.ones((len(self.latent), 1))], dtype=np.float32)
+        return matmul(inputs, decoder.log_proportion.matrix())
 
-    def expression(self, decoder: Decoder) -> Floats:
+    def expression(self, decoder: Decoder) -> NDArray[np.float32]:
         """Library times proportions, or what the linear map gives without, n_obs x n_genes, in single precision."""
-        eta = self.eta(decoder).astype(np.float32)
-        proportions = softmax(eta, axis=1) if decoder.likelihood.has_library else np.exp(eta)
-        return self.library[:, None].astype(np.float32) * proportions
+        values, scale = self.eta(decoder), self.library.astype(np.float32)
+        if decoder.likelihood.has_library:
+            values -= values.max(1, keepdims=True)
+        np.exp(values, out=values)
+        if decoder.likelihood.has_library:
+            scale /= values.sum(1)
+        values *= scale[:, None]
+        return values
 
     def linear(self, decoder: Decoder) -> dict[str, Floats]:
         """Parts of the likelihood, n_obs x n_genes, as the decoder gives them."""

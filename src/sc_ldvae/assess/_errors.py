@@ -72,19 +72,19 @@ def errors(
     inputs = _inputs(cells, factors, level_blocks, composition=composition)
     rows, columns = np.tril_indices(inputs.shape[1])
     n_genes = len(decoder.log_proportion.intercept)
-    triangles = np.zeros((n_genes, len(rows)))
+    triangles = np.zeros((len(rows), n_genes))
     start = 0
     for counts, chunk in cells.chunks(_CHUNK):
         information = decoder.likelihood.information(counts, chunk.expression(decoder), chunk.linear(decoder))
         x = inputs[start : start + len(information)]
-        triangles += matmul(information.T, x[:, rows] * x[:, columns])
+        triangles += matmul((x[:, rows] * x[:, columns]).T, information)
         start += len(information)
     if n_training is not None:
         triangles *= n_training / start
     if not np.isfinite(triangles).all():
         msg = "The information of the counts about the loadings is not finite: the fit diverged. Try a smaller lr."
         raise FloatingPointError(msg)
-    values, vectors = np.linalg.eigh(unpacked(triangles, inputs.shape[1]))
+    values, vectors = np.linalg.eigh(unpacked(triangles.T, inputs.shape[1]))
     scaled = vectors / np.sqrt(np.maximum(values, _LEAST))[:, None]
     of_factors, of_covariates = scaled[:, :n_factors], scaled[:, n_factors : inputs.shape[1] - (not composition)]
     effects = decoder.log_proportion.covariate_effects.astype(np.float64)

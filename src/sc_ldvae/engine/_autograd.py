@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sc_ldvae._typing import Arrays
     from sc_ldvae.counts import Minibatch
     from sc_ldvae.engine._adaptive_priors import AdaptivePriors
+    from sc_ldvae.engine._elbo import Encoded
     from sc_ldvae.nn import Elbo, Model
 
 
@@ -37,14 +38,17 @@ class Autograd:
         z, libraries = self._model.posterior(self._dense(cells), None if present is None else self._sent(present))
         return z.mean.cpu(), z.variance.cpu(), [None if one is None else one.mean[:, 0].cpu() for one in libraries]
 
+    def encoded(self, cells: Minibatch) -> None:
+        """Nothing: cells are encoded for each draw anew."""
+
     @torch.no_grad()
-    def elbo(self, cells: Minibatch, generator: torch.Generator) -> Elbo:
+    def elbo(self, cells: Minibatch, generator: torch.Generator, encoded: Encoded | None = None) -> Elbo:  # noqa: ARG002
         """Terms of the ELBO at one draw of each cell."""
         terms: Elbo = self._model(**self._arguments(cells), generator=generator)
         return terms.to("cpu")
 
     @torch.no_grad()
-    def log_weights(self, cells: Minibatch, generator: torch.Generator) -> Tensor:
+    def log_weights(self, cells: Minibatch, generator: torch.Generator, encoded: Encoded | None = None) -> Tensor:  # noqa: ARG002
         """Log importance weight of one draw of each cell."""
         return self._model.log_weights(**self._arguments(cells), generator=generator).cpu()
 

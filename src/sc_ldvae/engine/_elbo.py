@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from sc_ldvae.engine._likelihood import Inputs
     from sc_ldvae.engine._view import Shown
     from sc_ldvae.nn import Model
+
+
+# Moments of the latent's normal variables, and of the log library where it is latent, in each modality.
+Encoded: TypeAlias = "list[tuple[tuple[Floats, Floats], tuple[Floats, Floats] | None]]"
 
 
 class _Seen(NamedTuple):
@@ -59,15 +63,16 @@ class FusedElbo:
         kl_weight: float = 1.0,
         prior_weight: float = 0.0,
         generator: torch.Generator | None = None,
+        encoded: Encoded | None = None,
     ) -> Elbo:
-        """Terms of the ELBO, each n_cells.
+        """Terms of the ELBO, each n_cells; cells that are `encoded` already are not encoded again.
 
         In training mode `gradient` gets that of the loss: minus the mean ELBO at `kl_weight`, with the likelihood of
         each modality times its weight, minus `prior_weight` times the model's `log_prior`, and what the priors of the
         loadings add.
         """
         training, weights = self._model.training, self._model.weights
-        z, u, seen = self._draw(n_cells, shown, generator, training=training)
+        z, u, seen = self._draw(n_cells, shown, generator, encoded, training=training)
         log_likelihood, kl_library = np.zeros((2, n_cells), z.mean.dtype)
         for one in seen:
             rows, cells = one.shown.rows, one.shown.cells
@@ -87,9 +92,15 @@ class FusedElbo:
         return Elbo(*map(torch.from_numpy, (log_likelihood, kl.sum(1), kl_library)))
 
     @np.errstate(all="ignore")
-    def log_weights(self, n_cells: int, shown: Sequence[Shown], generator: torch.Generator | None = None) -> Floats:
+    def log_weights(
+        self,
+        n_cells: int,
+        shown: Sequence[Shown],
+        generator: torch.Generator | None = None,
+        encoded: Encoded | None = None,
+    ) -> Floats:
         """Log importance weight of one draw of each cell, as the module gives it, in evaluation mode."""
-        z, _, seen = self._draw(n_cells, shown, generator, training=False)
+        z, _, seen = self._draw(n_cells, shown, generator, encoded, training=False)
         weights = z.log_density_ratio
         for one in seen:
             own = one.view.likelihood.forward(one.shown.rows, one.inputs, 1.0, training=False)
@@ -103,15 +114,29 @@ class FusedElbo:
         moments = self._fused(n_cells, [(one, own) for one, (own, _) in zip(shown, encoded, strict=True)])
         return moments, [None if library is None else library[0][:, 0] for _, library in encoded]
 
+    def encoded(
+        self, shown: Sequence[Shown], generator: torch.Generator | None = None, *, training: bool = False
+    ) -> Encoded:
+        """What the encoder of each modality says of its cells, where there are any."""
+        views = [(view, one) for view, one in zip(self._views, shown, strict=True) if len(one)]
+        return [view.encode(one, generator, training=training) for view, one in views]
+
     def _draw(
-        self, n_cells: int, shown: Sequence[Shown], generator: torch.Generator | None, *, training: bool
+        self,
+        n_cells: int,
+        shown: Sequence[Shown],
+        generator: torch.Generator | None,
+        encoded: Encoded | None,
+        *,
+        training: bool,
     ) -> tuple[Drawn, Floats, list[_Seen]]:
         """The latent's normal variables, the latent, and what goes with it in each modality.
 
         Modalities that no cell has are left out.
         """
         views = [(place, view, shown[place]) for place, view in enumerate(self._views) if len(shown[place])]
-        encoded = [view.encode(one, generator, training=training) for _, view, one in views]
+        if encoded is None:
+            encoded = self.encoded(shown, generator, training=training)
         libraries = [
             view.draw_library(library, one, generator)
             for (_, view, one), (_, library) in zip(views, encoded, strict=True)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sc_ldvae._typing import Arrays
     from sc_ldvae.counts import Minibatch
     from sc_ldvae.engine._adaptive_priors import AdaptivePriors
+    from sc_ldvae.engine._elbo import Encoded
     from sc_ldvae.nn import Elbo, Model
 
 
@@ -37,10 +38,13 @@ class Scorer(Protocol):
         None where the library is observed.
         """
 
-    def elbo(self, cells: Minibatch, generator: torch.Generator) -> Elbo:
+    def encoded(self, cells: Minibatch) -> Encoded | None:
+        """What `elbo` and `log_weights` take, so that cells are encoded once for several draws; None for nothing."""
+
+    def elbo(self, cells: Minibatch, generator: torch.Generator, encoded: Encoded | None = None) -> Elbo:
         """Terms of the ELBO at one draw of each cell."""
 
-    def log_weights(self, cells: Minibatch, generator: torch.Generator) -> Tensor:
+    def log_weights(self, cells: Minibatch, generator: torch.Generator, encoded: Encoded | None = None) -> Tensor:
         """Log importance weight of one draw of each cell."""
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sc_ldvae._typing import Arrays
     from sc_ldvae.counts import Minibatch
     from sc_ldvae.engine._adaptive_priors import AdaptivePriors
+    from sc_ldvae.engine._elbo import Encoded
     from sc_ldvae.nn import Elbo, Model
 
 
@@ -44,13 +45,17 @@ class Fused:
         mean, variance = map(torch.from_numpy, moments)
         return mean, variance, [None if one is None else torch.from_numpy(one) for one in libraries]
 
-    def elbo(self, cells: Minibatch, generator: torch.Generator) -> Elbo:
-        """Terms of the ELBO at one draw of each cell."""
-        return self._fused(len(cells), self._shown(cells), generator=generator)
+    def encoded(self, cells: Minibatch) -> Encoded:
+        """What the encoders say of cells that are to be drawn from several times."""
+        return self._fused.encoded(self._shown(cells))
 
-    def log_weights(self, cells: Minibatch, generator: torch.Generator) -> Tensor:
+    def elbo(self, cells: Minibatch, generator: torch.Generator, encoded: Encoded | None = None) -> Elbo:
+        """Terms of the ELBO at one draw of each cell."""
+        return self._fused(len(cells), self._shown(cells), generator=generator, encoded=encoded)
+
+    def log_weights(self, cells: Minibatch, generator: torch.Generator, encoded: Encoded | None = None) -> Tensor:
         """Log importance weight of one draw of each cell."""
-        return torch.from_numpy(self._fused.log_weights(len(cells), self._shown(cells), generator))
+        return torch.from_numpy(self._fused.log_weights(len(cells), self._shown(cells), generator, encoded))
 
     def _shown(self, cells: Minibatch) -> list[Shown]:
         """What each modality's model is shown."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 DRAWS = 10
 # Evenly spaced held-out cells say what the ELBO is, and training cells how certain loadings are.
-_CELLS_FOR_ELBO, _CELLS_FOR_ERRORS = 20_000, 50_000
+_CELLS_FOR_ELBO, _CELLS_FOR_ERRORS = 20_000, 20_000
 
 
 @dataclass(frozen=True)

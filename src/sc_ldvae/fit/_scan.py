@@ -69,7 +69,8 @@ def _verdict(request: Request, n_latent: int, sample: Resampled, rng: np.random.
     model = trained(asked, held_out, rng).model
     with scorer_of(model) as scorer:
         generator, others = torch.Generator(scorer.device).manual_seed(0), np.flatnonzero(held_out)
-        draws = [elbo_terms(scorer, asked.cells, others, generator).per_cell() for _ in range(_DRAWS)]
+        terms = elbo_terms(scorer, asked.cells, others, generator, _DRAWS)
+        draws = [one.per_cell() for one in terms]
         state = posterior(model, scorer, asked.cells, np.arange(asked.cells.n_obs))
     explained, loadings, information, shares = [], [], [], []
     for place, (view, own) in enumerate(zip(model.views, asked.cells.views(model.widths), strict=True)):

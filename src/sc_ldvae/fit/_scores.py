@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from sc_ldvae.nn import Elbo, undisturbed
 from sc_ldvae.record import State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from torch import Tensor
 
@@ -50,19 +51,19 @@ def posterior(model: Model, scorer: Scorer, cells: Cells, chosen: Positions, bar
 
 
 def elbo_terms(
-    scorer: Scorer, cells: Cells, chosen: Positions, generator: torch.Generator, bar: Bar | None = None
-) -> Elbo:
-    """Terms of the ELBO of the `chosen` cells at one draw each, in double precision."""
-    chunks = [scorer.elbo(minibatch, generator) for minibatch in _chunks(cells, chosen, bar)]
-    return Elbo(*(torch.cat(terms).double() for terms in zip(*chunks, strict=True)))
+    scorer: Scorer, cells: Cells, chosen: Positions, generator: torch.Generator, n_draws: int, bar: Bar | None = None
+) -> Iterator[Elbo]:
+    """Terms of the ELBO of the `chosen` cells at one draw each, in double precision, so many times."""
+    for chunks in _draws(scorer, partial(scorer.elbo, generator=generator), cells, chosen, n_draws, bar):
+        yield Elbo(*(torch.cat(terms).double() for terms in zip(*chunks, strict=True)))
 
 
 def log_weights(
-    scorer: Scorer, cells: Cells, chosen: Positions, generator: torch.Generator, bar: Bar | None = None
-) -> Tensor:
-    """Log importance weights of the `chosen` cells at one draw each, in double precision."""
-    chunks = [scorer.log_weights(minibatch, generator) for minibatch in _chunks(cells, chosen, bar)]
-    return torch.cat(chunks).double()
+    scorer: Scorer, cells: Cells, chosen: Positions, generator: torch.Generator, n_draws: int, bar: Bar | None = None
+) -> Iterator[Tensor]:
+    """Log importance weights of the `chosen` cells at one draw each, in double precision, so many times."""
+    for chunks in _draws(scorer, partial(scorer.log_weights, generator=generator), cells, chosen, n_draws, bar):
+        yield torch.cat(chunks).double()
 
 
 def mean_elbo(scorer: Scorer, cells: Cells, chosen: Positions, n_draws: int = 1, seed: int = 0) -> float:
@@ -71,8 +72,27 @@ def mean_elbo(scorer: Scorer, cells: Cells, chosen: Positions, n_draws: int = 1,
     The draws depend on the seed alone, so that two states of a model differ by themselves alone.
     """
     generator = torch.Generator(scorer.device).manual_seed(seed)
-    per_draw = [elbo_terms(scorer, cells, chosen, generator).per_cell().mean() for _ in range(n_draws)]
-    return math.fsum(map(float, per_draw)) / n_draws
+    terms = elbo_terms(scorer, cells, chosen, generator, n_draws)
+    return math.fsum(float(one.per_cell().mean()) for one in terms) / n_draws
+
+
+def _draws(
+    scorer: Scorer,
+    score: Callable[..., Any],
+    cells: Cells,
+    chosen: Positions,
+    n_draws: int,
+    bar: Bar | None,
+) -> Iterator[list[Any]]:
+    """Scores of some cells after the others, draw after draw; the cells are encoded once."""
+    encoded: list[Any] = []
+    for draw in range(n_draws):
+        scores = []
+        for place, minibatch in enumerate(_chunks(cells, chosen, bar)):
+            if draw == 0:
+                encoded.append(scorer.encoded(minibatch) if n_draws > 1 else None)
+            scores.append(score(minibatch, encoded=encoded[place]))
+        yield scores
 
 
 def _chunks(cells: Cells, chosen: Positions, bar: Bar | None) -> Iterator[Minibatch]:
@@ -102,8 +122,8 @@ def marginals_of_cells(model: Model, cells: Cells, n_draws: int, seed: int, *, s
     everyone, total = np.arange(cells.n_obs), torch.full((cells.n_obs,), -torch.inf, dtype=torch.float64, device="cpu")
     with scorer_of(model) as scorer, _bar_of_draws(cells, n_draws, shown=shown) as bar:
         generator = torch.Generator(scorer.device).manual_seed(seed)
-        for _ in range(n_draws):
-            total = torch.logaddexp(total, log_weights(scorer, cells, everyone, generator, bar))
+        for weights in log_weights(scorer, cells, everyone, generator, n_draws, bar):
+            total = torch.logaddexp(total, weights)
     return (total - np.log(n_draws)).numpy()
 
 
@@ -116,7 +136,7 @@ def _terms_of_cells(model: Model, cells: Cells, n_draws: int, seed: int, *, show
     everyone = np.arange(cells.n_obs)
     with scorer_of(model) as scorer, _bar_of_draws(cells, n_draws, shown=shown) as bar:
         generator = torch.Generator(scorer.device).manual_seed(seed)
-        return [elbo_terms(scorer, cells, everyone, generator, bar) for _ in range(n_draws)]
+        return list(elbo_terms(scorer, cells, everyone, generator, n_draws, bar))
 
 
 def _bar_of_draws(cells: Cells, n_draws: int, *, shown: bool) -> Bar:

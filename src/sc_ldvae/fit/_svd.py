@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 # Beyond so many products, and so long vectors, a BLAS cuts its sums by the number of its threads.
 _MOST_PRODUCTS, _LONGEST = 2**18, 2**13
 # Cells, and genes, in which directions are looked for first; directions beside those that are asked for; rounds from
-# random directions, and rounds that make what some of the data say what all say.
-_SOME, _BESIDE, _ROUNDS, _ROUNDS_OF_ALL = 4096, 10, 12, 2
+# random directions, and rounds that make what some of the data say what all say. More do not change what fits come to.
+_SOME, _BESIDE, _ROUNDS, _ROUNDS_OF_ALL = 4096, 10, 4, 2
 
 
 class Svd(NamedTuple):

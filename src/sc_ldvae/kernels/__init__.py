@@ -7,7 +7,7 @@ from sc_ldvae.kernels._affine import fold_norm, norm_backward
 from sc_ldvae.kernels._compare import compare, normalise
 from sc_ldvae.kernels._compiling import Compilation, compiled_with
 from sc_ldvae.kernels._count_loss import count_loss
-from sc_ldvae.kernels._deviance import deviances, expected_totals
+from sc_ldvae.kernels._deviance import deviances
 from sc_ldvae.kernels._first_layer import multiply
 from sc_ldvae.kernels._hidden import hidden_backward, hidden_forward
 from sc_ldvae.kernels._kept import fill_kept
@@ -29,7 +29,6 @@ __all__ = [
     "count_loss",
     "deviances",
     "dispersed_derivatives",
-    "expected_totals",
     "fill_kept",
     "first_other_row",
     "fold_norm",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from sc_ldvae.kernels._jit import exp
+from sc_ldvae.kernels._maximum import maximum
 from sc_ldvae.kernels._parallel import parallel_kernel
-from sc_ldvae.kernels._sums import add_scaled, linear_map, maximum, positions
+from sc_ldvae.kernels._sums import add_scaled, linear_map, positions
 
 
 @parallel_kernel

@@ -7,7 +7,7 @@ compiler gives up proving that they do not overlap, and the vector instructions 
 from __future__ import annotations
 
 from sc_ldvae.kernels._jit import exp, log1p, part_of_kernel
-from sc_ldvae.kernels._sums import maximum
+from sc_ldvae.kernels._maximum import maximum
 
 
 @part_of_kernel

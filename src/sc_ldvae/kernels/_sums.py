@@ -6,8 +6,6 @@ import numpy as np
 
 from sc_ldvae.kernels._jit import exp, kernel, part_of_kernel
 
-_LANES = 16
-
 
 @part_of_kernel
 def add_rows(out, rows, chosen, weights):
@@ -88,25 +86,6 @@ def exp_of(out, x):
     """Fill `out` with the exponential of `x`."""
     for j in range(len(x)):
         out[j] = exp(x[j])
-
-
-@part_of_kernel
-def maximum(x):
-    """Largest value, by lanes: compilers do not reorder comparisons of floats as they do sums."""
-    lanes = np.empty(_LANES, x.dtype)
-    for lane in range(_LANES):
-        lanes[lane] = x[0]
-    n_full = len(x) // _LANES * _LANES
-    for start in range(0, n_full, _LANES):
-        block = x[start : start + _LANES]
-        for lane in range(_LANES):
-            lanes[lane] = max(lanes[lane], block[lane])
-    largest = x[0]
-    for lane in range(_LANES):
-        largest = max(largest, lanes[lane])
-    for j in range(n_full, len(x)):
-        largest = max(largest, x[j])
-    return largest
 
 
 def matmul(a, b):

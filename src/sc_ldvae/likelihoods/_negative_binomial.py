@@ -9,7 +9,7 @@ from scipy.special import digamma, polygamma
 
 from sc_ldvae._bounds import LARGEST_LOG_THETA
 from sc_ldvae.likelihoods._likelihood import Contrasts, Derivatives, Likelihood, Part
-from sc_ldvae.likelihoods._spread import spread_deviances
+from sc_ldvae.likelihoods._spread import spread_deviances, spread_totals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,6 +45,10 @@ class NegativeBinomial(Likelihood):
     def start(self, counts: csr_matrix, library: Floats) -> dict[str, Floats]:
         """Dispersions at their moments."""
         return {"log_theta": log_theta_by_moments(counts, library)}
+
+    def expected_totals(self, contrasts: Contrasts, linear: Mapping[str, Floats]) -> Floats:  # noqa: ARG002
+        """Expression, summed over the cells."""
+        return spread_totals(contrasts, None, has_library=self.has_library, dispersed=True)
 
     def deviances(self, counts: csr_matrix, contrasts: Contrasts, linear: Mapping[str, Floats]) -> Floats:
         """Twice ``x log(x / m) - (x + theta) log((x + theta) / (m + theta))``, summed over genes."""
@@ -92,8 +96,14 @@ class NegativeBinomial(Likelihood):
     def information(self, counts: csr_matrix, mean: Floats, linear: Mapping[str, Floats]) -> Floats:
         """``theta m (x + theta) / (theta + m)**2``, in single precision."""
         theta = self.theta(linear).astype(np.float32)
-        share = theta / (theta + mean)
-        return share * mean * (counts.toarray() + theta) / (theta + mean)
+        total = theta + mean
+        # In place: what takes most of the time is to go through memory.
+        information = counts.toarray() + theta
+        information *= mean
+        information /= total
+        np.divide(theta, total, out=total)
+        information *= total
+        return information
 
     def expected_information(self, mean: Floats, linear: Mapping[str, Floats]) -> Floats:
         """``m / (1 + m / theta)``."""

@@ -42,7 +42,7 @@ class ZeroInflated(NegativeBinomial):
 
     def expected_totals(self, contrasts: Contrasts, linear: Mapping[str, Floats]) -> Floats:
         """Without the extra zeros."""
-        return spread_totals(contrasts, expit(-linear["zero_inflation"]), has_library=True, thresholded=False)
+        return spread_totals(contrasts, expit(-linear["zero_inflation"]), has_library=True, dispersed=True)
 
     def deviances(self, counts: csr_matrix, contrasts: Contrasts, linear: Mapping[str, Floats]) -> Floats:
         """Of the expected counts, extra zeros among them, under the negative binomial."""

@@ -134,11 +134,10 @@ class Decoder:
     def linear(self, latent: Floats, covariates: Floats, group: NDArray[np.integer[Any]] | slice) -> dict[str, Floats]:
         """Parts of each cell (of its `group` of cells) and gene, as the decoder gives them, n_obs x n_genes.
 
-        Those that depend on the gene alone are n_genes.
+        Those that are the same in all cells are n_genes.
         """
-        of_genes = {part.name for part in self.likelihood.parts if part.depends_on == "gene"}
         return {
-            name: part(latent, covariates) if isinstance(part, AffineMap) else part[0 if name in of_genes else group]
+            name: part(latent, covariates) if isinstance(part, AffineMap) else part[0 if len(part) == 1 else group]
             for name, part in self.parts.items()
         }
 
