@@ -18,6 +18,8 @@ class Stretch(NamedTuple):
 
     value: Floats
     gradient: Floats
+    start: int
+    """Where in the buffers they begin."""
 
 
 class Flat:
@@ -54,4 +56,4 @@ class Flat:
             place.copy_(parameter)
             parameter.data = place
             parameter.grad = gradient_place
-        return Stretch(value.numpy(), gradient.numpy())
+        return Stretch(value.numpy(), gradient.numpy(), start)

@@ -54,16 +54,24 @@ class FusedLikelihood:
         fused = list(placed.values())
         self._maps = [decoder, *(part for part in fused if isinstance(part, FusedDecoder))]
         self._grouped = [part for part in fused if not isinstance(part, FusedDecoder)]
+        self._n_inputs = len(decoder.weight.value) + 1
+        self._is_grouped = any(len(part.value) > 1 for part in self._grouped)
         self._with_prior = [placed[name] for name in parts if depends_on[name] != "factors"]
 
     def inputs(self, z: Floats, log_library: Floats, annotations: Mapping[str, NDArray[Any]]) -> Inputs:
         """With the covariates of the cells beside the latent."""
-        tensors = {name: torch.from_numpy(values) for name, values in annotations.items()}
-        covariates = self._model.covariates(*map(tensors.get, ("batch_index", "cat_covs", "cont_covs")))
-        ones = np.ones((len(z), 1), z.dtype)
-        u = np.hstack([z, ones] if covariates is None else [z, covariates.numpy(), ones])
-        group = self._model.theta_group(tensors.get("batch_index"), tensors.get("labels"))
-        groups = np.zeros(len(u), np.int64) if group is None else group.numpy()
+        n, n_latent = z.shape
+        u = np.empty((n, self._n_inputs), z.dtype)
+        u[:, :n_latent], u[:, -1] = z, 1
+        groups = np.zeros(n, np.int64)
+        if n_latent + 1 < self._n_inputs or self._is_grouped:
+            tensors = {name: torch.from_numpy(values) for name, values in annotations.items()}
+            covariates = self._model.covariates(*map(tensors.get, ("batch_index", "cat_covs", "cont_covs")))
+            if covariates is not None:
+                u[:, n_latent:-1] = covariates.numpy()
+            group = self._model.theta_group(tensors.get("batch_index"), tensors.get("labels"))
+            if group is not None:
+                groups = group.numpy()
         return Inputs(u, np.ascontiguousarray(log_library), groups)
 
     def forward(self, rows: SparseRows, inputs: Inputs, weight: float, *, training: bool) -> Floats:
@@ -74,7 +82,7 @@ class FusedLikelihood:
         u, dtype = inputs.u, inputs.u.dtype
         maps = np.empty((len(self._maps), u.shape[1], len(rows.gene_indptr) - 1), dtype)
         for i, one in enumerate(self._maps):
-            one.fold(u[:, :-1], maps[i], training=training)
+            one.fold(u, maps[i], training=training)
         grouped = [part.value for part in self._grouped]
         slices = n_slices(u.shape[0] * maps.shape[2])
         log_likelihood, self._d_log_library = np.empty((2, len(u)), dtype)
@@ -107,9 +115,7 @@ class FusedLikelihood:
     def backward(self) -> tuple[Floats, Floats]:
         """Fill the gradients of the parameters; return those by the inputs u and by the log library."""
         for one, d_map in zip(self._maps, self._d_maps, strict=True):
-            through_moments = one.backward(d_map)
-            if through_moments is not None:
-                self._d_u[:, :-1] += through_moments
+            one.backward(d_map, self._d_u)
         for part, by_group in zip(self._grouped, self._d_grouped, strict=True):
             # Where one value stands for all groups, they share its gradient.
             gradient = by_group if len(part.value) > 1 else by_group.sum(0)

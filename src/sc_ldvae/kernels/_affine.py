@@ -6,6 +6,8 @@ Given the gradients F of the folded weights s w, and f of b:
 
     d beta = f,   d s = w' (F - m f),   d gamma = r d s,   d v = -1/2 d s s r^2,
     d w = s (F - m f) + 2 d v S w,   and summed over genes   d m = -s f w,   d S = d v w w'.
+
+The moments are those of n cells: with the centred inputs c, the gradient by u is ``(d m + 2 c d S) / n``.
 """
 
 from __future__ import annotations
@@ -13,18 +15,44 @@ from __future__ import annotations
 import numpy as np
 
 from sc_ldvae.kernels._jit import kernel
-from sc_ldvae.kernels._sums import add_products, add_scaled
+from sc_ldvae.kernels._sums import add_products, add_scaled, linear_map, positions
 
 
 @kernel
-def fold_norm(weight, cov_weight, mean, gamma, beta, eps, inverse_sd, matrix):
-    """Fill r (`inverse_sd`) and the folded `matrix`: as `weight` inputs x genes, and the bias as last row."""
+def input_moments(u, momentum, centred, mean, cov, running_mean, running_cov):
+    """Fill mean and covariance of all inputs but the last, which is 1, and the `centred` ones; move the running ones."""
+    n, n_inputs = centred.shape
+    share = u.dtype.type(1) / u.dtype.type(n)
+    mean[:] = 0
+    cov[:] = 0
+    for i in range(n):
+        for k in range(n_inputs):
+            mean[k] += u[i, k]
+    for k in range(n_inputs):
+        mean[k] *= share
+    for i in range(n):
+        row = centred[i]
+        for k in range(n_inputs):
+            row[k] = u[i, k] - mean[k]
+        for k in range(n_inputs):
+            add_scaled(cov[k], row, row[k])
+    for k in range(n_inputs):
+        running_mean[k] += momentum * (mean[k] - running_mean[k])
+        for m in range(n_inputs):
+            cov[k, m] *= share
+            running_cov[k, m] += momentum * (cov[k, m] - running_cov[k, m])
+
+
+@kernel
+def fold_norm(weight, cov, mean, gamma, beta, eps, cov_weight, inverse_sd, matrix):
+    """Fill S w (`cov_weight`), r (`inverse_sd`) and the folded `matrix`: as `weight` inputs x genes, the bias below."""
     n_inputs, n_genes = weight.shape
-    one, bias = weight.dtype.type(1), matrix[n_inputs]
+    one, bias, inputs = weight.dtype.type(1), matrix[n_inputs], positions(n_inputs)
     inverse_sd[:] = eps
     bias[:] = 0
     for k in range(n_inputs):
         row, cov_row = weight[k], cov_weight[k]
+        linear_map(cov_row, weight, inputs, cov[k])
         for g in range(n_genes):
             inverse_sd[g] += row[g] * cov_row[g]
             bias[g] -= mean[k] * row[g]
@@ -39,8 +67,24 @@ def fold_norm(weight, cov_weight, mean, gamma, beta, eps, inverse_sd, matrix):
 
 
 @kernel
-def norm_backward(weight, cov_weight, mean, gamma, inverse_sd, d_matrix, d_weight, d_gamma, d_beta, d_mean, d_cov):
-    """Fill the gradients; `d_matrix` is that of the folded matrix, `cov_weight` is S times `weight`."""
+def norm_backward(
+    weight, cov_weight, mean, gamma, inverse_sd, centred, d_matrix, d_weight, d_gamma, d_beta, d_moments, d_u
+):
+    """Fill the parameters' gradients, and add what the moments add to that by the inputs.
+
+    Parameters
+    ----------
+    cov_weight
+        S times `weight`.
+    centred
+        Inputs less their mean, n_cells x inputs.
+    d_matrix
+        Gradient by the folded matrix.
+    d_moments
+        Filled with those by S, and by m as last row, (inputs + 1) x inputs.
+    d_u
+        Added to, n_cells x (inputs + 1).
+    """
     n_inputs, n_genes = weight.shape
     d_bias, half, two = d_matrix[n_inputs], weight.dtype.type(0.5), weight.dtype.type(2)
     for g in range(n_genes):
@@ -64,9 +108,16 @@ def norm_backward(weight, cov_weight, mean, gamma, inverse_sd, d_matrix, d_weigh
         for g in range(n_genes):
             out[g] = scale[g] * d_row[g] + two * d_variance[g] * cov_row[g]
         add_scaled(out, minus_scaled, mean[k])
-    add_products(d_mean, weight, minus_scaled)
+    d_moments[:] = 0
+    add_products(d_moments[n_inputs], weight, minus_scaled)
     for k in range(n_inputs):
         row = weight[k]
         for g in range(n_genes):
             weighted[g] = row[g] * d_variance[g]
-        add_products(d_cov[k], weight, weighted)
+        add_products(d_moments[k], weight, weighted)
+    share = weight.dtype.type(1) / weight.dtype.type(len(centred))
+    for i in range(len(centred)):
+        row, d_row = centred[i], d_u[i, :n_inputs]
+        add_scaled(d_row, d_moments[n_inputs], share)
+        for k in range(n_inputs):
+            add_scaled(d_row, d_moments[k], two * share * row[k])
