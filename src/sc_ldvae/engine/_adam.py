@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sc_ldvae._typing import Arrays
+    from sc_ldvae._typing import Arrays, Floats
     from sc_ldvae.engine._encoder import SparseGradient
     from sc_ldvae.engine._flat import Stretch
 
@@ -55,8 +55,12 @@ class Adam:
         self._n_steps = 0
         sizes, self._rates = zip(*groups or [(len(values), 1.0)], strict=True)
         ends = np.cumsum(sizes)
-        self._all = _Stretches(ends - sizes, ends, np.array(self._rates))
+        self._all = _Stretches(len(values), ends - sizes, ends, np.array(self._rates))
         self._rest = self._all.without(first_layers)
+        self._of_first_layers = [
+            (self._all.rate_at(one.start), *(self._like(one, moment) for moment in self._arrays[2:]))
+            for one in first_layers
+        ]
 
     def state(self) -> Arrays:
         """Moments of the gradient, and the number of steps."""
@@ -69,24 +73,27 @@ class Adam:
     def step(self, lr: float, first_layers: Sequence[SparseGradient] = ()) -> None:
         """Update the values from the gradient that stands in its buffer, or is a product, of those `first_layers`."""
         self._n_steps += 1
-        values, gradient, first, second = self._arrays
-        number = values.dtype.type
+        number = self._arrays[0].dtype.type
         corrections = [1 - beta**self._n_steps for beta in self._betas]
         rate = lr / corrections[0]
         scalars = [number(scalar) for scalar in (corrections[1] ** 0.5, *self._betas, self._eps)]
-        for product in first_layers:
-            start, weight = product.weight.start, product.weight.value
-            moments = (moment[start : start + weight.size].reshape(weight.shape) for moment in (first, second))
-            step_size = number(rate * self._all.rate_at(start))
-            adam_sparse(product.n_slices, *product[1:], weight, *moments, step_size, *scalars)
-        starts, ends, rates = self._rest if first_layers else self._all
-        n = int((ends - starts).sum())
+        for product, (own_rate, *moments) in zip(first_layers, self._of_first_layers, strict=False):
+            own = *product[1:], product.weight.value, *moments, number(rate * own_rate)
+            adam_sparse(product.n_slices, *own, *scalars)
+        n, starts, ends, rates = self._rest if first_layers else self._all
         adam_update(n_slices(n), starts, ends, *self._arrays, (rate * rates).astype(number), *scalars)
+
+    @staticmethod
+    def _like(stretch: Stretch, buffer: Floats) -> Floats:
+        """What a buffer of the same layout has there."""
+        return buffer[stretch.start : stretch.start + stretch.value.size].reshape(stretch.value.shape)
 
 
 class _Stretches(NamedTuple):
     """Of a buffer, with their multiples of the learning rate."""
 
+    n: int
+    """Length of all together."""
     starts: NDArray[np.int64]
     ends: NDArray[np.int64]
     rates: NDArray[np.float64]
@@ -99,4 +106,4 @@ class _Stretches(NamedTuple):
         """What is left when some are taken out."""
         starts = np.sort(np.concatenate([self.starts, [one.start + one.value.size for one in taken]]).astype(np.int64))
         ends = np.sort(np.concatenate([self.ends, [one.start for one in taken]]).astype(np.int64))
-        return _Stretches(starts, ends, np.array([self.rate_at(start) for start in starts]))
+        return _Stretches(int((ends - starts).sum()), starts, ends, np.array([self.rate_at(start) for start in starts]))

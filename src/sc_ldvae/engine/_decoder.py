@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sc_ldvae.kernels import fold_norm, input_moments, norm_backward
+from sc_ldvae.engine._flat import Rooms
+from sc_ldvae.kernels import fold_norm, input_moments, n_slices, norm_backward, through_moments
 from sc_ldvae.nn import BATCH_NORM_EPS, MOMENTUM
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class FusedDecoder:
         weight = self.weight.value
         self._cov_weight, self._inverse_sd = np.empty_like(weight), np.empty_like(weight[0])
         self._mean, self._cov = (np.empty_like(moment) for moment in self._running)
-        self._d_moments = np.empty((len(weight) + 1, len(weight)), weight.dtype)
+        self._rooms = Rooms(weight.dtype)
 
     def stretches(self) -> list[Stretch]:
         """Of all its parameters."""
@@ -43,29 +44,36 @@ class FusedDecoder:
         number = weight.dtype.type
         mean, cov = self._running
         if training:
-            self._centred, mean, cov = np.empty((len(u), len(weight)), number), self._mean, self._cov
+            self._centred, mean, cov = self._rooms("centred", len(u), len(weight)), self._mean, self._cov
             input_moments(u, number(MOMENTUM), self._centred, mean, cov, *self._running)
         scales = self.gamma.value, self.beta.value, number(BATCH_NORM_EPS)
         fold_norm(weight, cov, mean, *scales, self._cov_weight, self._inverse_sd, matrix)
 
-    def backward(self, d_matrix: Floats, d_u: Floats) -> None:
-        """Fill the parameters' gradients from the matrix's; add what the moments have of it to that of the inputs."""
+    def backward(self, d_maps: Floats, place: int, d_u: Floats) -> None:
+        """Fill the parameters' gradients from the matrix's; add what the moments have of it to that of the inputs.
+
+        The matrix's is the sum of ``d_maps[:, place]``, summands x maps x inputs x genes.
+        """
         if self.gamma is None or self.beta is None:
+            d_matrix = d_maps[:, place].sum(0)
             self.weight.gradient[:] = d_matrix[:-1]
             if self.bias is not None:
                 self.bias.gradient[:] = d_matrix[-1]
             return
+        weight, slices = self.weight.value, n_slices(d_maps[:, place].size)
+        d_moments = self._rooms("d_moments", slices, len(weight) + 1, len(weight))
         norm_backward(
-            self.weight.value,
+            slices,
+            weight,
             self._cov_weight,
             self._mean,
             self.gamma.value,
             self._inverse_sd,
-            self._centred,
-            d_matrix,
+            d_maps,
+            place,
             self.weight.gradient,
             self.gamma.gradient,
             self.beta.gradient,
-            self._d_moments,
-            d_u,
+            d_moments,
         )
+        through_moments(self._centred, d_moments, d_u)

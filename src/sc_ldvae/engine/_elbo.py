@@ -9,7 +9,7 @@ import torch
 
 from sc_ldvae.engine._flat import Flat
 from sc_ldvae.engine._fusion import FusedProduct
-from sc_ldvae.engine._normal import Drawn, Prior
+from sc_ldvae.engine._normal import Drawn, Noise, Prior
 from sc_ldvae.engine._view import FusedView
 from sc_ldvae.nn import Elbo
 
@@ -49,6 +49,7 @@ class FusedElbo:
         self.values, self.gradient, self.sizes = flat.values, flat.gradient, flat.sizes
         self._views = [FusedView(view, flat) for view in model.views]
         self._product = FusedProduct() if model.fuses else None
+        self._noise = Noise(model.n_latent, flat.values)
         self._standard = np.zeros(1, flat.values.numpy().dtype), np.ones(1, flat.values.numpy().dtype)
         self.first_layers = [view.encoders.no_gradient() for view in self._views]
 
@@ -127,7 +128,7 @@ class FusedElbo:
         ]
         own = [moments for moments, *_ in encoded]
         fused = self._fused(n_cells, [(one, moments) for (_, _, one), moments in zip(views, own, strict=True)])
-        z = Drawn.of(fused, Prior(*self._standard, np.zeros(n_cells, np.int64)), generator)
+        z = Drawn.of(fused, Prior(*self._standard, np.zeros(n_cells, np.int64)), self._noise.draw(n_cells, generator))
         latent = self._latent(z.sample)
         seen = [
             _Seen(view, one, place, library, view.inputs(latent[one.cells], library, one))

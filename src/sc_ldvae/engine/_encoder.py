@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
+from sc_ldvae.engine._flat import Rooms
 from sc_ldvae.kernels import (
     head_backward,
     head_forward,
@@ -64,11 +65,11 @@ class FusedHidden:
         self._momentum, self._eps = number(layers[0].norm.momentum or 0.0), number(BATCH_NORM_EPS)
         self._running = _side_by_side(layers)
         self._rates = np.array([layer.dropout_rate for layer in layers])
-        self._moments = np.empty((3, len(self.bias.value)), number)
+        self._moments, self._rooms = np.empty((3, len(self.bias.value)), number), Rooms(number)
 
     def train(self, h: Floats, seeds: NDArray[np.int64]) -> Floats:
         """Output for `h`, the linear layer's output without its bias, which BatchNorm cancels."""
-        self._kept, self._normalised, self._out = np.empty((3, *h.shape), h.dtype)
+        self._kept, self._normalised, self._out = self._rooms("hidden", 3, *h.shape)
         hidden_forward(
             h,
             self.bias.value,
@@ -117,17 +118,20 @@ class FusedEncoders:
         self._first = FusedHidden(firsts, flat)
         deeper = model.z_encoder.hidden()[1:]
         self._deeper = [(flat.place(layer.linear.weight), FusedHidden([layer], flat)) for layer in deeper]
+        self._seeds = torch.empty(len(deeper) + len(encoders), dtype=torch.int64, device="cpu")
+        self._seed_array, self._rooms = self._seeds.numpy(), Rooms(self._first_weight.value.dtype)
         self._heads = [_Head(encoder, flat, i * self._n_hidden) for i, encoder in enumerate(encoders)]
 
     def forward(self, rows: SparseRows, generator: torch.Generator | None, *, training: bool) -> list[Moments]:
         """Mean and variance, both n_cells x variables, of each encoder."""
         self._rows = rows
         weight, n_deeper = self._first_weight.value, len(self._deeper)
-        h = np.empty((len(rows.totals), weight.shape[1]), weight.dtype)
+        h = self._rooms("h", len(rows.totals), weight.shape[1])
         multiply(_n_slices(rows.genes, weight), rows.indptr, rows.genes, rows.seen, weight, h)
         # The order of the draws is that of the module's: one encoder after the other.
-        n_seeds = n_deeper + len(self._heads) if training else 0
-        seeds = torch.empty(n_seeds, dtype=torch.int64, device="cpu").random_(generator=generator).numpy()
+        if training:
+            self._seeds.random_(generator=generator)
+        seeds = self._seed_array
         first_seeds = np.delete(seeds, slice(1, 1 + n_deeper)) if n_deeper else seeds
         hidden = own = self._first.train(h, first_seeds) if training else self._first.apply(h)
         self._inputs = []
@@ -143,8 +147,8 @@ class FusedEncoders:
     def backward(self, gradients: Sequence[Moments]) -> SparseGradient:
         """Fill the gradients of all parameters but one, which is returned, from those by mean and variance."""
         rows, weight = self._rows, self._first_weight
-        d_hidden = np.empty((len(rows.totals), weight.value.shape[1]), weight.value.dtype)
-        d_own = np.empty((len(d_hidden), self._n_hidden), d_hidden.dtype) if self._deeper else d_hidden
+        d_hidden = self._rooms("d_hidden", len(rows.totals), weight.value.shape[1])
+        d_own = self._rooms("d_own", len(d_hidden), self._n_hidden) if self._deeper else d_hidden
         for head, moments, d_x in zip(self._heads, gradients, (d_own, d_hidden), strict=False):
             head.backward(*moments, d_x)
         for (linear, layer), x in zip(reversed(self._deeper), reversed(self._inputs), strict=True):

@@ -9,6 +9,7 @@ import torch
 
 from sc_ldvae._bounds import LARGEST_LOG_THETA
 from sc_ldvae.engine._decoder import FusedDecoder
+from sc_ldvae.engine._flat import Rooms
 from sc_ldvae.kernels import TERMS, count_loss, multiply, n_slices
 from sc_ldvae.likelihoods import LIKELIHOODS
 from sc_ldvae.nn import Grouped, LinearDecoder
@@ -54,6 +55,7 @@ class FusedLikelihood:
         fused = list(placed.values())
         self._maps = [decoder, *(part for part in fused if isinstance(part, FusedDecoder))]
         self._grouped = [part for part in fused if not isinstance(part, FusedDecoder)]
+        self._rooms = Rooms(decoder.weight.value.dtype)
         self._n_inputs = len(decoder.weight.value) + 1
         self._is_grouped = any(len(part.value) > 1 for part in self._grouped)
         self._with_prior = [placed[name] for name in parts if depends_on[name] != "factors"]
@@ -80,15 +82,15 @@ class FusedLikelihood:
         Of minus `weight` times the sum of them, that is.
         """
         u, dtype = inputs.u, inputs.u.dtype
-        maps = np.empty((len(self._maps), u.shape[1], len(rows.gene_indptr) - 1), dtype)
+        maps = self._rooms("maps", len(self._maps), u.shape[1], len(rows.gene_indptr) - 1)
         for i, one in enumerate(self._maps):
             one.fold(u, maps[i], training=training)
         grouped = [part.value for part in self._grouped]
         slices = n_slices(u.shape[0] * maps.shape[2])
         log_likelihood, self._d_log_library = np.empty((2, len(u)), dtype)
-        self._d_u = np.empty_like(u)
-        d_maps = np.empty((slices, *maps.shape), dtype)
-        d_grouped = np.empty((slices, len(grouped), *(grouped[0].shape if grouped else (1, 1))), dtype)
+        self._d_u = self._rooms("d_u", *u.shape)
+        d_maps = self._rooms("d_maps", slices, *maps.shape)
+        d_grouped = self._rooms("d_grouped", slices, len(grouped), *(grouped[0].shape if grouped else (1, 1)))
         count_loss(
             slices,
             rows.indptr,
@@ -108,15 +110,15 @@ class FusedLikelihood:
             d_grouped,
         )
         if training:
-            self._d_maps, self._d_grouped = d_maps.sum(0), d_grouped.sum(0)
+            self._d_maps, self._d_grouped = d_maps, d_grouped
             self._matrix = maps[0]
         return log_likelihood if self._thresholded else log_likelihood - rows.log_factorials
 
     def backward(self) -> tuple[Floats, Floats]:
         """Fill the gradients of the parameters; return those by the inputs u and by the log library."""
-        for one, d_map in zip(self._maps, self._d_maps, strict=True):
-            one.backward(d_map, self._d_u)
-        for part, by_group in zip(self._grouped, self._d_grouped, strict=True):
+        for place, one in enumerate(self._maps):
+            one.backward(self._d_maps, place, self._d_u)
+        for part, by_group in zip(self._grouped, self._d_grouped.sum(0), strict=True):
             # Where one value stands for all groups, they share its gradient.
             gradient = by_group if len(part.value) > 1 else by_group.sum(0)
             part.gradient[:] = np.where(np.abs(part.value) <= LARGEST_LOG_THETA, gradient, 0)
@@ -130,7 +132,7 @@ class FusedLikelihood:
         `divergence` is the mean of each factor that has the prior; `weight` that of `forward`; `n_minibatch` counts the
         cells that lack the modality, too.
         """
-        n_cells = u.dtype.type(len(u))
+        n_cells, self._d_maps = u.dtype.type(len(u)), self._d_maps.sum(0, keepdims=True)
         # Those of the factors and of the covariates, or of the latter alone, stand before the bias.
         own = slice(u.shape[1] - 1 - prior.n_rows, u.shape[1] - 1)
         by_cell, by_gene = self._counts(rows)
@@ -139,9 +141,9 @@ class FusedLikelihood:
         multiply(slices, rows.gene_indptr, rows.cells, by_gene, u[:, own.start :] ** 2, counted)
         factors = slice(prior.n_factors)
         prior.observe(self._matrix[own], np.ascontiguousarray(counted.T) / n_cells, divergence, self._model.typical())
-        of_sum = -(self._d_maps[0, factors] * self._matrix[factors]).sum(1)
+        of_sum = -(self._d_maps[0, 0, factors] * self._matrix[factors]).sum(1)
         prior.observe_slope(of_sum / u.dtype.type(weight * len(u)))
-        self._d_maps[0, own] += prior.pull
+        self._d_maps[0, 0, own] += prior.pull
         penalty = np.empty((len(u), prior.n_factors), u.dtype)
         multiply(slices, rows.indptr, rows.genes, by_cell, prior.penalty, penalty)
         self._d_u[:, factors] += penalty * u[:, factors] / u.dtype.type(n_minibatch)

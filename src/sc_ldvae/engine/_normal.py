@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
 
 from sc_ldvae.kernels import draw, draw_backward
 
 if TYPE_CHECKING:
+    import torch
     from numpy.typing import NDArray
 
     from sc_ldvae._typing import Floats
@@ -25,6 +25,22 @@ class Prior(NamedTuple):
     """Of each cell."""
 
 
+class Noise:
+    """Standard normal numbers for cells, which take the place of those before."""
+
+    def __init__(self, n_variables: int, like: torch.Tensor) -> None:
+        self._tensor = like.new_empty((0, n_variables))
+        self._array = self._tensor.numpy()
+
+    def draw(self, n_cells: int, generator: torch.Generator | None) -> Floats:
+        """As many as there are variables of each cell."""
+        if len(self._array) != n_cells:
+            self._tensor = self._tensor.new_empty((n_cells, self._tensor.shape[1]))
+            self._array = self._tensor.numpy()
+        self._tensor.normal_(generator=generator)
+        return self._array
+
+
 class Drawn(NamedTuple):
     """Posterior, prior and one draw, each n_cells x variables."""
 
@@ -37,11 +53,10 @@ class Drawn(NamedTuple):
     prior: Prior
 
     @classmethod
-    def of(cls, moments: tuple[Floats, Floats], prior: Prior, generator: torch.Generator | None) -> Drawn:
+    def of(cls, moments: tuple[Floats, Floats], prior: Prior, noise: Floats) -> Drawn:
         """A draw from a posterior of these moments."""
         mean, variance = moments
-        empty = torch.empty(mean.shape, dtype=torch.from_numpy(mean).dtype, device="cpu")
-        noise, (sample, divergence) = empty.normal_(generator=generator).numpy(), np.empty((2, *mean.shape), mean.dtype)
+        sample, divergence = np.empty((2, *mean.shape), mean.dtype)
         draw(mean, variance, noise, *prior, sample, divergence)
         return cls(mean, variance, noise, sample, divergence, prior)
 

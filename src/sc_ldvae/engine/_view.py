@@ -8,7 +8,7 @@ import numpy as np
 
 from sc_ldvae.engine._encoder import FusedEncoders
 from sc_ldvae.engine._likelihood import FusedLikelihood
-from sc_ldvae.engine._normal import Drawn, Prior
+from sc_ldvae.engine._normal import Drawn, Noise, Prior
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,6 +49,7 @@ class FusedView:
     def __init__(self, model: LDVAE, flat: Flat) -> None:
         self.encoders = FusedEncoders(model, flat)
         self.likelihood = FusedLikelihood(model, flat)
+        self._noise = Noise(1, flat.values)
         self._library_prior = None
         if model.l_encoder is not None:
             self._library_prior = model.library_log_means.numpy(), model.library_log_vars.numpy()
@@ -60,7 +61,7 @@ class FusedView:
         means, variances = self._library_prior
         one_group = len(means) == 1
         group = np.zeros(len(shown), np.int64) if one_group else shown.annotations["batch_index"].astype(np.int64)
-        return Drawn.of(moments, Prior(means, variances, group), generator)
+        return Drawn.of(moments, Prior(means, variances, group), self._noise.draw(len(shown), generator))
 
     def inputs(self, z: Floats, library: Drawn | None, shown: Shown) -> Inputs:
         """What the likelihood takes: the latent of its cells and their log library."""

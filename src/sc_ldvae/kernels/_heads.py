@@ -30,7 +30,7 @@ def head_forward(hidden, first, weight, bias, floor, both, mean, variance):
         y, own_mean, own_variance = both[i], mean[i], variance[i]
         for k in range(2 * n):
             y[k] = bias[k]
-        add_products(y, weight, hidden[i, first : first + width])
+        add_products(y, weight, slice(0, width), hidden[i, first : first + width])
         for k in range(n):
             own_mean[k] = y[k]
             # The library's: it gives back what is no number.

@@ -9,9 +9,7 @@ from sc_ldvae.kernels._kept import fill_kept
 
 
 @kernel
-def hidden_forward(
-    h, bias, gamma, beta, eps, momentum, seeds, rates, running, moments, kept, normalised, out
-):
+def hidden_forward(h, bias, gamma, beta, eps, momentum, seeds, rates, running, moments, kept, normalised, out):
     """Fill `kept`, what survives of each hidden value (0, or one over the share kept), `normalised` h, and `out`.
 
     Parameters
