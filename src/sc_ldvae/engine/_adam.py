@@ -58,7 +58,7 @@ class Adam:
         self._all = _Stretches(len(values), ends - sizes, ends, np.array(self._rates))
         self._rest = self._all.without(first_layers)
         self._of_first_layers = [
-            (self._all.rate_at(one.start), *(self._like(one, moment) for moment in self._arrays[2:]))
+            (self._all.rate_at(one.start), [self._like(one, moment) for moment in self._arrays[2:]])
             for one in first_layers
         ]
 
@@ -77,7 +77,7 @@ class Adam:
         corrections = [1 - beta**self._n_steps for beta in self._betas]
         rate = lr / corrections[0]
         scalars = [number(scalar) for scalar in (corrections[1] ** 0.5, *self._betas, self._eps)]
-        for product, (own_rate, *moments) in zip(first_layers, self._of_first_layers, strict=False):
+        for product, (own_rate, moments) in zip(first_layers, self._of_first_layers, strict=False):
             own = *product[1:], product.weight.value, *moments, number(rate * own_rate)
             adam_sparse(product.n_slices, *own, *scalars)
         n, starts, ends, rates = self._rest if first_layers else self._all

@@ -42,7 +42,7 @@ def adam_sparse(
     beta2,
     eps,
 ):
-    """The same for a matrix with the gradient ``sparse @ factors`` (`multiply`), of which there is one row at a time."""
+    """The same for a matrix whose gradient is ``sparse @ factors`` (`multiply`), one row of it at a time."""
     n = len(indptr) - 1
     gradient = np.empty(values.shape[1], values.dtype)
     for row in range(which * n // n_slices, (which + 1) * n // n_slices):

@@ -21,7 +21,7 @@ from sc_ldvae.kernels._sums import add_scaled, dot, linear_map, positions
 
 @kernel
 def input_moments(u, momentum, centred, mean, cov, running_mean, running_cov):
-    """Fill mean and covariance of all inputs but the last, which is 1, and the `centred` ones; move the running ones."""
+    """Fill mean and covariance of all inputs but the last, which is 1, and the `centred` ones; move `running`."""
     n, n_inputs = centred.shape
     share = u.dtype.type(1) / u.dtype.type(n)
     mean[:] = 0
@@ -130,7 +130,7 @@ def norm_backward(
 
 @kernel
 def through_moments(centred, d_moments, d_u):
-    """Add what the moments add to the gradient by the inputs, n_cells x (inputs + 1), from what slices add to theirs."""
+    """Add what the moments have of the gradient by the inputs, n_cells x (inputs + 1), from what slices add."""
     n, n_inputs = centred.shape
     one, two = centred.dtype.type(1), centred.dtype.type(2)
     share, total = one / centred.dtype.type(n), d_moments[0]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from sc_ldvae.kernels._add_rows import add_rows
 from sc_ldvae.kernels._link import express, through_link
 from sc_ldvae.kernels._parallel import parallel_kernel
 from sc_ldvae.kernels._row_loss import N_SCRATCH, TILE, row_loss
-from sc_ldvae.kernels._sums import add_products, add_rows, add_scaled, linear_map, positions, scale
-
+from sc_ldvae.kernels._sums import add_products, add_scaled, linear_map, positions, scale
 
 # Genes whose maps, and a tile's outputs, the nearest cache holds at once.
 _AT_ONCE = 512

@@ -4,7 +4,8 @@ A head ``y = W x + b`` gives the mean in its first half, and the variance ``exp(
 gradient d y, which is that by the variance times exp(y) in the second half, ``d W = d y x'``, ``d b = d y`` and
 ``d x = W' d y``, the former two summed over cells.
 
-The loss is ``w KL - log p`` with the sample ``a = mean + sd noise``; d is what the likelihood adds to the gradient by a.
+The loss is ``w KL - log p`` with the sample ``a = mean + sd noise``; d is what the likelihood adds to the gradient by
+a.
 With the prior's moments (m, v), ``KL = (variance / v + (mean - m)^2 / v - 1 - log(variance / v)) / 2``. So the gradient
 
     by the mean is      d + w (mean - m) / v,
@@ -15,8 +16,9 @@ from __future__ import annotations
 
 import math
 
+from sc_ldvae.kernels._add_rows import add_rows
 from sc_ldvae.kernels._jit import kernel, kernel_of_all_numbers
-from sc_ldvae.kernels._sums import add_products, add_rows, add_scaled, positions
+from sc_ldvae.kernels._sums import add_products, add_scaled, positions
 
 
 @kernel
