@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sc_ldvae.engine._flat import Rooms
-from sc_ldvae.kernels import fold_norm, input_moments, n_slices, norm_backward, through_moments
+from sc_ldvae.kernels import fold_norm, input_moments, norm_backward
 from sc_ldvae.nn import BATCH_NORM_EPS, MOMENTUM
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class FusedDecoder:
         weight = self.weight.value
         self._cov_weight, self._inverse_sd = np.empty_like(weight), np.empty_like(weight[0])
         self._mean, self._cov = (np.empty_like(moment) for moment in self._running)
-        self._rooms = Rooms(weight.dtype)
+        self._d_moments, self._rooms = np.empty((len(weight) + 1, len(weight)), weight.dtype), Rooms(weight.dtype)
 
     def stretches(self) -> list[Stretch]:
         """Of all its parameters."""
@@ -49,31 +49,24 @@ class FusedDecoder:
         scales = self.gamma.value, self.beta.value, number(BATCH_NORM_EPS)
         fold_norm(weight, cov, mean, *scales, self._cov_weight, self._inverse_sd, matrix)
 
-    def backward(self, d_maps: Floats, place: int, d_u: Floats) -> None:
-        """Fill the parameters' gradients from the matrix's; add what the moments have of it to that of the inputs.
-
-        The matrix's is the sum of ``d_maps[:, place]``, summands x maps x inputs x genes.
-        """
+    def backward(self, d_matrix: Floats, d_u: Floats) -> None:
+        """Fill the parameters' gradients from the matrix's; add what the moments have of it to that of the inputs."""
         if self.gamma is None or self.beta is None:
-            d_matrix = d_maps[:, place].sum(0)
             self.weight.gradient[:] = d_matrix[:-1]
             if self.bias is not None:
                 self.bias.gradient[:] = d_matrix[-1]
             return
-        weight, slices = self.weight.value, n_slices(d_maps[:, place].size)
-        d_moments = self._rooms("d_moments", slices, len(weight) + 1, len(weight))
         norm_backward(
-            slices,
-            weight,
+            self.weight.value,
             self._cov_weight,
             self._mean,
             self.gamma.value,
             self._inverse_sd,
-            d_maps,
-            place,
+            self._centred,
+            d_matrix,
             self.weight.gradient,
             self.gamma.gradient,
             self.beta.gradient,
-            d_moments,
+            self._d_moments,
+            d_u,
         )
-        through_moments(self._centred, d_moments, d_u)

@@ -10,7 +10,7 @@ import torch
 from sc_ldvae._bounds import LARGEST_LOG_THETA
 from sc_ldvae.engine._decoder import FusedDecoder
 from sc_ldvae.engine._flat import Rooms
-from sc_ldvae.kernels import TERMS, count_loss, multiply, n_slices
+from sc_ldvae.kernels import TERMS, count_loss, matmul, multiply, n_slices
 from sc_ldvae.likelihoods import LIKELIHOODS
 from sc_ldvae.nn import Grouped, LinearDecoder
 
@@ -110,15 +110,15 @@ class FusedLikelihood:
             d_grouped,
         )
         if training:
-            self._d_maps, self._d_grouped = d_maps, d_grouped
+            self._d_maps, self._d_grouped = map(_summed, (d_maps, d_grouped))
             self._matrix = maps[0]
         return log_likelihood if self._thresholded else log_likelihood - rows.log_factorials
 
     def backward(self) -> tuple[Floats, Floats]:
         """Fill the gradients of the parameters; return those by the inputs u and by the log library."""
-        for place, one in enumerate(self._maps):
-            one.backward(self._d_maps, place, self._d_u)
-        for part, by_group in zip(self._grouped, self._d_grouped.sum(0), strict=True):
+        for one, d_map in zip(self._maps, self._d_maps, strict=True):
+            one.backward(d_map, self._d_u)
+        for part, by_group in zip(self._grouped, self._d_grouped, strict=True):
             # Where one value stands for all groups, they share its gradient.
             gradient = by_group if len(part.value) > 1 else by_group.sum(0)
             part.gradient[:] = np.where(np.abs(part.value) <= LARGEST_LOG_THETA, gradient, 0)
@@ -132,7 +132,7 @@ class FusedLikelihood:
         `divergence` is the mean of each factor that has the prior; `weight` that of `forward`; `n_minibatch` counts the
         cells that lack the modality, too.
         """
-        n_cells, self._d_maps = u.dtype.type(len(u)), self._d_maps.sum(0, keepdims=True)
+        n_cells = u.dtype.type(len(u))
         # Those of the factors and of the covariates, or of the latter alone, stand before the bias.
         own = slice(u.shape[1] - 1 - prior.n_rows, u.shape[1] - 1)
         by_cell, by_gene = self._counts(rows)
@@ -141,9 +141,9 @@ class FusedLikelihood:
         multiply(slices, rows.gene_indptr, rows.cells, by_gene, u[:, own.start :] ** 2, counted)
         factors = slice(prior.n_factors)
         prior.observe(self._matrix[own], np.ascontiguousarray(counted.T) / n_cells, divergence, self._model.typical())
-        of_sum = -(self._d_maps[0, 0, factors] * self._matrix[factors]).sum(1)
+        of_sum = -(self._d_maps[0, factors] * self._matrix[factors]).sum(1)
         prior.observe_slope(of_sum / u.dtype.type(weight * len(u)))
-        self._d_maps[0, 0, own] += prior.pull
+        self._d_maps[0, own] += prior.pull
         penalty = np.empty((len(u), prior.n_factors), u.dtype)
         multiply(slices, rows.indptr, rows.genes, by_cell, prior.penalty, penalty)
         self._d_u[:, factors] += penalty * u[:, factors] / u.dtype.type(n_minibatch)
@@ -165,3 +165,9 @@ class FusedLikelihood:
 
 def _placed(part: Grouped | LinearDecoder, flat: Flat) -> FusedDecoder | Stretch:
     return FusedDecoder(part, flat) if isinstance(part, LinearDecoder) else flat.place(part.table)
+
+
+def _summed(slices: Floats) -> Floats:
+    """Over the first axis; NumPy would read and write the sum for each of them."""
+    total = matmul(np.ones((1, len(slices)), slices.dtype), slices.reshape(len(slices), -1))
+    return total.reshape(slices.shape[1:])

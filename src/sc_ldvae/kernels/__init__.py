@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sc_ldvae.kernels._adam import adam_sparse, adam_update
-from sc_ldvae.kernels._affine import fold_norm, input_moments, norm_backward, through_moments
+from sc_ldvae.kernels._affine import fold_norm, input_moments, norm_backward
 from sc_ldvae.kernels._compare import compare, normalise
 from sc_ldvae.kernels._count_loss import count_loss
 from sc_ldvae.kernels._deviance import deviances, expected_totals
@@ -50,5 +50,4 @@ __all__ = [
     "own_threads",
     "rows_between",
     "sparse_rows",
-    "through_moments",
 ]

@@ -15,7 +15,6 @@ from __future__ import annotations
 import numpy as np
 
 from sc_ldvae.kernels._jit import kernel
-from sc_ldvae.kernels._parallel import parallel_kernel
 from sc_ldvae.kernels._sums import add_scaled, dot, linear_map, positions
 
 
@@ -67,78 +66,53 @@ def fold_norm(weight, cov, mean, gamma, beta, eps, cov_weight, inverse_sd, matri
             folded[g] = gamma[g] * inverse_sd[g] * row[g]
 
 
-@parallel_kernel
+@kernel
 def norm_backward(
-    which, n_slices, weight, cov_weight, mean, gamma, inverse_sd, d_maps, place, d_weight, d_gamma, d_beta, d_moments
+    weight, cov_weight, mean, gamma, inverse_sd, centred, d_matrix, d_weight, d_gamma, d_beta, d_moments, d_u
 ):
-    """Fill the parameters' gradients, and what the genes of each slice add to those by the moments.
+    """Fill the parameters' gradients, and add what the moments have of that by the inputs.
 
     Parameters
     ----------
     cov_weight
         S times `weight`.
-    d_maps, place
-        The gradient by the folded matrix is the sum of ``d_maps[:, place]``; the first summand becomes it.
+    centred
+        Inputs less their mean, n_cells x inputs.
+    d_matrix
+        Gradient by the folded matrix.
     d_moments
-        Filled with those by S, and by m as last row, slices x (inputs + 1) x inputs.
+        Filled with those by S, and by m as last row, (inputs + 1) x inputs.
+    d_u
+        Added to, n_cells x (inputs + 1).
     """
     n_inputs, n_genes = weight.shape
-    own = slice(which * n_genes // n_slices, (which + 1) * n_genes // n_slices)
-    one, half, two = weight.dtype.type(1), weight.dtype.type(0.5), weight.dtype.type(2)
-    for i in range(1, len(d_maps)):
-        for k in range(n_inputs + 1):
-            add_scaled(d_maps[0, place, k, own], d_maps[i, place, k, own], one)
-    d_bias, r, gammas, d_gammas, d_betas = (
-        d_maps[0, place, n_inputs, own],
-        inverse_sd[own],
-        gamma[own],
-        d_gamma[own],
-        d_beta[own],
-    )
-    n = len(r)
-    for g in range(n):
-        d_betas[g] = d_bias[g]
+    d_bias, half, two = d_matrix[n_inputs], weight.dtype.type(0.5), weight.dtype.type(2)
+    for g in range(n_genes):
+        d_beta[g] = d_bias[g]
     # What the scale gets, through the weight and through the bias.
-    rows = np.empty((5, n), weight.dtype)
+    rows = np.empty((5, n_genes), weight.dtype)
     d_scale, minus_scaled, d_variance, scale, weighted = rows[0], rows[1], rows[2], rows[3], rows[4]
     d_scale[:] = 0
     for k in range(n_inputs):
-        row, d_row = weight[k, own], d_maps[0, place, k, own]
-        for g in range(n):
+        row, d_row = weight[k], d_matrix[k]
+        for g in range(n_genes):
             d_scale[g] += row[g] * (d_row[g] - mean[k] * d_bias[g])
-    for g in range(n):
-        d_gammas[g] = d_scale[g] * r[g]
-        scale[g] = gammas[g] * r[g]
-    for g in range(n):
+    for g in range(n_genes):
+        d_gamma[g] = d_scale[g] * inverse_sd[g]
+        scale[g] = gamma[g] * inverse_sd[g]
+    for g in range(n_genes):
         minus_scaled[g] = -scale[g] * d_bias[g]
-        d_variance[g] = -half * d_scale[g] * scale[g] * r[g] * r[g]
+        d_variance[g] = -half * d_scale[g] * scale[g] * inverse_sd[g] * inverse_sd[g]
     for k in range(n_inputs):
-        d_row, cov_row, out = d_maps[0, place, k, own], cov_weight[k, own], d_weight[k, own]
-        for g in range(n):
-            out[g] = scale[g] * d_row[g] + two * d_variance[g] * cov_row[g]
-        add_scaled(out, minus_scaled, mean[k])
-    of_moments = d_moments[which]
-    for k in range(n_inputs):
-        row = weight[k, own]
-        of_moments[n_inputs, k] = dot(row, minus_scaled)
-        for g in range(n):
+        row, d_row, cov_row, out = weight[k], d_matrix[k], cov_weight[k], d_weight[k]
+        for g in range(n_genes):
+            out[g] = scale[g] * d_row[g] + two * d_variance[g] * cov_row[g] + mean[k] * minus_scaled[g]
+        d_moments[n_inputs, k] = dot(row, minus_scaled)
+        for g in range(n_genes):
             weighted[g] = row[g] * d_variance[g]
         for m in range(k + 1):
-            of_moments[k, m] = dot(weight[m, own], weighted)
-            of_moments[m, k] = of_moments[k, m]
-
-
-@kernel
-def through_moments(centred, d_moments, d_u):
-    """Add what the moments have of the gradient by the inputs, n_cells x (inputs + 1), from what slices add."""
-    n, n_inputs = centred.shape
-    one, two = centred.dtype.type(1), centred.dtype.type(2)
-    share, total = one / centred.dtype.type(n), d_moments[0]
-    for i in range(1, len(d_moments)):
-        for k in range(n_inputs + 1):
-            add_scaled(total[k], d_moments[i, k], one)
-    for i in range(n):
-        row, d_row = centred[i], d_u[i, :n_inputs]
-        add_scaled(d_row, total[n_inputs], share)
+            d_moments[k, m] = d_moments[m, k] = dot(weight[m], weighted)
+    share = weight.dtype.type(1) / weight.dtype.type(len(centred))
+    for i in range(len(centred)):
         for k in range(n_inputs):
-            add_scaled(d_row, total[k], two * share * row[k])
+            d_u[i, k] += share * (d_moments[n_inputs, k] + two * dot(d_moments[k], centred[i]))
