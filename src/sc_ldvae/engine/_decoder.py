@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sc_ldvae.engine._flat import Rooms
-from sc_ldvae.kernels import fold_norm, input_moments, norm_backward
+from sc_ldvae.kernels import fold_norm, matmul, norm_backward
 from sc_ldvae.nn import BATCH_NORM_EPS, MOMENTUM
 
 if TYPE_CHECKING:
@@ -25,10 +24,7 @@ class FusedDecoder:
         self.gamma = None if decoder.gamma is None else flat.place(decoder.gamma)
         self.beta = None if decoder.beta is None else flat.place(decoder.beta)
         self._running = decoder.running_mean.numpy(), decoder.running_cov.numpy()
-        weight = self.weight.value
-        self._cov_weight, self._inverse_sd = np.empty_like(weight), np.empty_like(weight[0])
-        self._mean, self._cov = (np.empty_like(moment) for moment in self._running)
-        self._d_moments, self._rooms = np.empty((len(weight) + 1, len(weight)), weight.dtype), Rooms(weight.dtype)
+        self._d_moments = np.empty((len(self.weight.value) + 1, len(self.weight.value)), self.weight.value.dtype)
 
     def stretches(self) -> list[Stretch]:
         """Of all its parameters."""
@@ -41,13 +37,13 @@ class FusedDecoder:
             matrix[:-1] = weight
             matrix[-1] = 0 if self.bias is None else self.bias.value
             return
-        number = weight.dtype.type
-        mean, cov = self._running
-        if training:
-            self._centred, mean, cov = self._rooms("centred", len(u), len(weight)), self._mean, self._cov
-            input_moments(u, number(MOMENTUM), self._centred, mean, cov, *self._running)
-        scales = self.gamma.value, self.beta.value, number(BATCH_NORM_EPS)
-        fold_norm(weight, cov, mean, *scales, self._cov_weight, self._inverse_sd, matrix)
+        mean, cov = self._moments(u[:, :-1]) if training else self._running
+        self._mean: Floats = mean
+        self._cov_weight = matmul(cov, weight)
+        self._inverse_sd, eps = np.empty_like(weight[0]), weight.dtype.type(BATCH_NORM_EPS)
+        fold_norm(
+            weight, self._cov_weight, self._mean, self.gamma.value, self.beta.value, eps, self._inverse_sd, matrix
+        )
 
     def backward(self, d_matrix: Floats, d_u: Floats) -> None:
         """Fill the parameters' gradients from the matrix's; add what the moments have of it to that of the inputs."""
@@ -70,3 +66,11 @@ class FusedDecoder:
             self._d_moments,
             d_u,
         )
+
+    def _moments(self, u: Floats) -> tuple[Floats, Floats]:
+        mean = u.mean(0)
+        self._centred = u - mean
+        cov = matmul(self._centred.T, self._centred) / u.dtype.type(len(u))
+        for i, now in enumerate((mean, cov)):
+            self._running[i][...] += MOMENTUM * (now - self._running[i])
+        return mean, cov

@@ -88,7 +88,7 @@ class FusedLikelihood:
         grouped = [part.value for part in self._grouped]
         slices = n_slices(u.shape[0] * maps.shape[2])
         log_likelihood, self._d_log_library = np.empty((2, len(u)), dtype)
-        self._d_u = self._rooms("d_u", *u.shape)
+        d_u_transposed = np.zeros(u.shape[::-1], dtype)
         d_maps = self._rooms("d_maps", slices, *maps.shape)
         d_grouped = self._rooms("d_grouped", slices, len(grouped), *(grouped[0].shape if grouped else (1, 1)))
         count_loss(
@@ -104,12 +104,13 @@ class FusedLikelihood:
             self._terms(grouped),
             dtype.type(-weight),
             log_likelihood,
-            self._d_u,
+            d_u_transposed,
             self._d_log_library,
             d_maps,
             d_grouped,
         )
         if training:
+            self._d_u = np.ascontiguousarray(d_u_transposed.T)
             self._d_maps, self._d_grouped = map(_summed, (d_maps, d_grouped))
             self._matrix = maps[0]
         return log_likelihood if self._thresholded else log_likelihood - rows.log_factorials

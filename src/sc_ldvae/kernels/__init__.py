@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sc_ldvae.kernels._adam import adam_sparse, adam_update
-from sc_ldvae.kernels._affine import fold_norm, input_moments, norm_backward
+from sc_ldvae.kernels._affine import fold_norm, norm_backward
 from sc_ldvae.kernels._compare import compare, normalise
 from sc_ldvae.kernels._count_loss import count_loss
 from sc_ldvae.kernels._deviance import deviances, expected_totals
@@ -39,7 +39,6 @@ __all__ = [
     "head_forward",
     "hidden_backward",
     "hidden_forward",
-    "input_moments",
     "matmul",
     "matmul_transposed",
     "multiply",

@@ -15,44 +15,18 @@ from __future__ import annotations
 import numpy as np
 
 from sc_ldvae.kernels._jit import kernel
-from sc_ldvae.kernels._sums import add_scaled, dot, linear_map, positions
+from sc_ldvae.kernels._sums import dot
 
 
 @kernel
-def input_moments(u, momentum, centred, mean, cov, running_mean, running_cov):
-    """Fill mean and covariance of all inputs but the last, which is 1, and the `centred` ones; move `running`."""
-    n, n_inputs = centred.shape
-    share = u.dtype.type(1) / u.dtype.type(n)
-    mean[:] = 0
-    cov[:] = 0
-    for i in range(n):
-        for k in range(n_inputs):
-            mean[k] += u[i, k]
-    for k in range(n_inputs):
-        mean[k] *= share
-    for i in range(n):
-        row = centred[i]
-        for k in range(n_inputs):
-            row[k] = u[i, k] - mean[k]
-        for k in range(n_inputs):
-            add_scaled(cov[k], row, row[k])
-    for k in range(n_inputs):
-        running_mean[k] += momentum * (mean[k] - running_mean[k])
-        for m in range(n_inputs):
-            cov[k, m] *= share
-            running_cov[k, m] += momentum * (cov[k, m] - running_cov[k, m])
-
-
-@kernel
-def fold_norm(weight, cov, mean, gamma, beta, eps, cov_weight, inverse_sd, matrix):
-    """Fill S w (`cov_weight`), r (`inverse_sd`) and the folded `matrix`: as `weight` inputs x genes, the bias below."""
+def fold_norm(weight, cov_weight, mean, gamma, beta, eps, inverse_sd, matrix):
+    """Fill r (`inverse_sd`) and the folded `matrix`: as `weight` inputs x genes, and the bias as last row."""
     n_inputs, n_genes = weight.shape
-    one, bias, inputs = weight.dtype.type(1), matrix[n_inputs], positions(n_inputs)
+    one, bias = weight.dtype.type(1), matrix[n_inputs]
     inverse_sd[:] = eps
     bias[:] = 0
     for k in range(n_inputs):
         row, cov_row = weight[k], cov_weight[k]
-        linear_map(cov_row, weight, inputs, cov[k])
         for g in range(n_genes):
             inverse_sd[g] += row[g] * cov_row[g]
             bias[g] -= mean[k] * row[g]

@@ -30,7 +30,7 @@ def count_loss(
     terms,
     factor,
     log_likelihood,
-    d_u,
+    d_u_transposed,
     d_log_library,
     d_maps,
     d_grouped,
@@ -56,8 +56,10 @@ def count_loss(
         What else the likelihood needs; its type says which likelihood it is (`row_loss`).
     factor
         What gradients are multiplied by.
-    log_likelihood, d_u, d_log_library
+    log_likelihood, d_log_library
         Filled.
+    d_u_transposed
+        Added to, inputs x cells.
     d_maps, d_grouped
         Filled: slices x the shape of `maps`, and slices x (parts of the likelihood with one value per group) x groups x
         genes.
@@ -74,7 +76,6 @@ def count_loss(
     proportions, log_proportions = rows[0], rows[1]
     scratch, outputs = np.empty((N_SCRATCH, n_genes), u.dtype), np.empty((TILE * n_maps, n_genes), u.dtype)
     gradients = np.empty(((n_maps + n_grouped) * TILE, n_genes), u.dtype)
-    d_tile = np.empty((n_inputs, TILE), u.dtype)
     d_maps[which] = 0
     d_grouped[which] = 0
     first, last = which * n_cells // n_slices, (which + 1) * n_cells // n_slices
@@ -108,15 +109,11 @@ def count_loss(
                 scale(gradients[m * TILE + i], factor)
             for j in range(n_grouped):
                 add_scaled(d_grouped[which, j, group[cell]], gradients[(n_maps + j) * TILE + i], factor)
-        d_tile[:] = 0
         for begin in range(0, n_genes, _AT_ONCE):
             own = slice(begin, min(begin + _AT_ONCE, n_genes))
             for m in range(n_maps):
                 by_output = gradients[m * TILE : m * TILE + len(tile)]
                 for k in inputs:
-                    weights = u_transposed[k, start : start + len(tile)]
-                    add_rows(d_maps[which, m, k, own], by_output[:, own], tile, weights)
-                    add_products(d_tile[k], by_output, own, maps[m, k, own])
-        for i in tile:
-            for k in inputs:
-                d_u[start + i, k] = d_tile[k, i]
+                    cells = slice(start, start + len(tile))
+                    add_rows(d_maps[which, m, k, own], by_output[:, own], tile, u_transposed[k, cells])
+                    add_products(d_u_transposed[k, cells], by_output, own, maps[m, k, own])

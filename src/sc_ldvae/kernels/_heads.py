@@ -16,9 +16,8 @@ from __future__ import annotations
 
 import math
 
-from sc_ldvae.kernels._add_rows import add_rows
 from sc_ldvae.kernels._jit import kernel, kernel_of_all_numbers
-from sc_ldvae.kernels._sums import add_products, add_scaled, positions
+from sc_ldvae.kernels._sums import add_products, add_scaled
 
 
 @kernel
@@ -44,7 +43,6 @@ def head_forward(hidden, first, weight, bias, floor, both, mean, variance):
 def head_backward(hidden, first, weight, both, d_mean, d_variance, d_weight, d_bias, d_hidden):
     """Fill the gradients of weight and bias, and the same columns of that of `hidden`; `both` becomes that by y."""
     n, width = d_mean.shape[1], weight.shape[1]
-    units = positions(2 * n)
     d_weight[:] = 0
     d_bias[:] = 0
     for i in range(len(hidden)):
@@ -52,11 +50,11 @@ def head_backward(hidden, first, weight, both, d_mean, d_variance, d_weight, d_b
         for k in range(n):
             d_y[k] = d_mean[i, k]
             d_y[n + k] *= d_variance[i, k]
-        for k in units:
+        d_x[:] = 0
+        for k in range(2 * n):
             d_bias[k] += d_y[k]
             add_scaled(d_weight[k], x, d_y[k])
-        d_x[:] = 0
-        add_rows(d_x, weight, units, d_y)
+            add_scaled(d_x, weight[k], d_y[k])
 
 
 @kernel_of_all_numbers
