@@ -24,19 +24,20 @@ class FusedDecoder:
         self.gamma = None if decoder.gamma is None else flat.place(decoder.gamma)
         self.beta = None if decoder.beta is None else flat.place(decoder.beta)
         self._running = decoder.running_mean.numpy(), decoder.running_cov.numpy()
+        self._d_moments = np.empty((len(self.weight.value) + 1, len(self.weight.value)), self.weight.value.dtype)
 
     def stretches(self) -> list[Stretch]:
         """Of all its parameters."""
         return [stretch for stretch in (self.weight, self.bias, self.gamma, self.beta) if stretch is not None]
 
     def fold(self, u: Floats, matrix: Floats, *, training: bool) -> None:
-        """Fill the matrix; BatchNorm takes the moments of `u`, n_cells x inputs, or else the running ones."""
+        """Fill the matrix; BatchNorm takes the moments of `u`, n_cells x (inputs and 1), or else the running ones."""
         weight = self.weight.value
         if self.gamma is None or self.beta is None:
             matrix[:-1] = weight
             matrix[-1] = 0 if self.bias is None else self.bias.value
             return
-        mean, cov = self._moments(u) if training else self._running
+        mean, cov = self._moments(u[:, :-1]) if training else self._running
         self._mean: Floats = mean
         self._cov_weight = matmul(cov, weight)
         self._inverse_sd, eps = np.empty_like(weight[0]), weight.dtype.type(BATCH_NORM_EPS)
@@ -44,31 +45,27 @@ class FusedDecoder:
             weight, self._cov_weight, self._mean, self.gamma.value, self.beta.value, eps, self._inverse_sd, matrix
         )
 
-    # The moments are those of u: with n cells, the centred inputs c and the gradients d m, d S by mean and covariance
-    # (`norm_backward`), the gradient by u is ``(d m + 2 c d S) / n``.
-    def backward(self, d_matrix: Floats) -> Floats | None:
-        """Fill the parameters' gradients from the matrix's; return what the moments add to that of `u`."""
+    def backward(self, d_matrix: Floats, d_u: Floats) -> None:
+        """Fill the parameters' gradients from the matrix's; add what the moments have of it to that of the inputs."""
         if self.gamma is None or self.beta is None:
             self.weight.gradient[:] = d_matrix[:-1]
             if self.bias is not None:
                 self.bias.gradient[:] = d_matrix[-1]
-            return None
-        weight, d_weight = self.weight.value, self.weight.gradient
-        d_mean, d_cov = np.zeros_like(self._mean), np.zeros((len(weight), len(weight)), weight.dtype)
+            return
         norm_backward(
-            weight,
+            self.weight.value,
             self._cov_weight,
             self._mean,
             self.gamma.value,
             self._inverse_sd,
+            self._centred,
             d_matrix,
-            d_weight,
+            self.weight.gradient,
             self.gamma.gradient,
             self.beta.gradient,
-            d_mean,
-            d_cov,
+            self._d_moments,
+            d_u,
         )
-        return (d_mean + 2 * matmul(self._centred, d_cov)) / weight.dtype.type(len(self._centred))
 
     def _moments(self, u: Floats) -> tuple[Floats, Floats]:
         mean = u.mean(0)

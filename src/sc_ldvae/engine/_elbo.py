@@ -9,7 +9,7 @@ import torch
 
 from sc_ldvae.engine._flat import Flat
 from sc_ldvae.engine._fusion import FusedProduct
-from sc_ldvae.engine._normal import Drawn
+from sc_ldvae.engine._normal import Drawn, Noise, Prior
 from sc_ldvae.engine._view import FusedView
 from sc_ldvae.nn import Elbo
 
@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 
     from sc_ldvae._typing import Floats
     from sc_ldvae.engine._adaptive_priors import AdaptivePriors
+    from sc_ldvae.engine._encoder import Moments
     from sc_ldvae.engine._likelihood import Inputs
     from sc_ldvae.engine._view import Shown
     from sc_ldvae.nn import Model
 
 
 # Moments of the latent's normal variables, and of the log library where it is latent, in each modality.
-Encoded: TypeAlias = "list[tuple[tuple[Floats, Floats], tuple[Floats, Floats] | None]]"
+Encoded: TypeAlias = "list[list[Moments]]"
 
 
 class _Seen(NamedTuple):
@@ -34,7 +35,6 @@ class _Seen(NamedTuple):
     shown: Shown
     place: int
     """Of the modality among all."""
-    moments: tuple[Floats, Floats]
     library: Drawn | None
     inputs: Inputs
 
@@ -43,7 +43,8 @@ class FusedElbo:
     """A model's ELBO and gradient on the CPU, from sparse counts.
 
     Every mode of the modules, the same draws from the same generator, the same values and gradients to rounding. The
-    parameters of the module are moved into one buffer, `values`; `gradient` has the same layout.
+    parameters of the module are moved into one buffer, `values`; `gradient` has the same layout. `first_layers` are the
+    products that the gradients of the encoders' first layers are, one for each modality.
     """
 
     def __init__(self, model: Model, adaptive_priors: AdaptivePriors | None = None) -> None:
@@ -52,6 +53,9 @@ class FusedElbo:
         self.values, self.gradient, self.sizes = flat.values, flat.gradient, flat.sizes
         self._views = [FusedView(view, flat) for view in model.views]
         self._product = FusedProduct() if model.fuses else None
+        self._noise = Noise(model.n_latent, flat.values)
+        self._standard = np.zeros(1, flat.values.numpy().dtype), np.ones(1, flat.values.numpy().dtype)
+        self.first_layers = [view.encoders.no_gradient() for view in self._views]
 
     # What overflows shows in the ELBO, which the training loop checks.
     @np.errstate(all="ignore")
@@ -64,12 +68,13 @@ class FusedElbo:
         prior_weight: float = 0.0,
         generator: torch.Generator | None = None,
         encoded: Encoded | None = None,
+        whole: bool = True,
     ) -> Elbo:
         """Terms of the ELBO, each n_cells; cells that are `encoded` already are not encoded again.
 
         In training mode `gradient` gets that of the loss: minus the mean ELBO at `kl_weight`, with the likelihood of
         each modality times its weight, minus `prior_weight` times the model's `log_prior`, and what the priors of the
-        loadings add.
+        loadings add. Unless it is to be the `whole`, the products in `first_layers` are left to be done.
         """
         training, weights = self._model.training, self._model.weights
         z, u, seen = self._draw(n_cells, shown, generator, encoded, training=training)
@@ -85,10 +90,13 @@ class FusedElbo:
         if training:
             if len(seen) < len(self._views):
                 self.gradient.zero_()
+                self.first_layers = [view.encoders.no_gradient() for view in self._views]
             self._add_adaptive_priors(seen, kl, n_cells)
             self._backward(z, u, seen, kl_weight)
             for view in self._views:
                 view.likelihood.add_prior(prior_weight)
+            for product in self.first_layers if whole else ():
+                product.fill()
         return Elbo(*map(torch.from_numpy, (log_likelihood, kl.sum(1), kl_library)))
 
     @np.errstate(all="ignore")
@@ -108,18 +116,20 @@ class FusedElbo:
             weights[one.shown.cells] += own + of_library
         return weights
 
-    def posterior(self, n_cells: int, shown: Sequence[Shown]) -> tuple[tuple[Floats, Floats], list[Floats | None]]:
+    def posterior(self, n_cells: int, shown: Sequence[Shown]) -> tuple[Moments, list[Floats | None]]:
         """Mean and variance of the latent's normal variables, n_cells x n_latent; log library in each modality."""
-        encoded = [view.encode(one, None, training=False) for view, one in zip(self._views, shown, strict=True)]
-        moments = self._fused(n_cells, [(one, own) for one, (own, _) in zip(shown, encoded, strict=True)])
-        return moments, [None if library is None else library[0][:, 0] for _, library in encoded]
+        encoded = [
+            view.encoders.forward(one.rows, None, training=False) for view, one in zip(self._views, shown, strict=True)
+        ]
+        fused = self._fused(n_cells, [(one, own) for one, (own, *_) in zip(shown, encoded, strict=True)])
+        return fused, [library[0][0][:, 0] if library else None for _, *library in encoded]
 
     def encoded(
         self, shown: Sequence[Shown], generator: torch.Generator | None = None, *, training: bool = False
     ) -> Encoded:
         """What the encoder of each modality says of its cells, where there are any."""
         views = [(view, one) for view, one in zip(self._views, shown, strict=True) if len(one)]
-        return [view.encode(one, generator, training=training) for view, one in views]
+        return [view.encoders.forward(one.rows, generator, training=training) for view, one in views]
 
     def _draw(
         self,
@@ -138,23 +148,20 @@ class FusedElbo:
         if encoded is None:
             encoded = self.encoded(shown, generator, training=training)
         libraries = [
-            view.draw_library(library, one, generator)
-            for (_, view, one), (_, library) in zip(views, encoded, strict=True)
+            view.draw_library(library[0] if library else None, one, generator)
+            for (_, view, one), (_, *library) in zip(views, encoded, strict=True)
         ]
-        own = [moments for moments, _ in encoded]
-        z = Drawn.of(
-            self._fused(n_cells, [(one, moments) for (_, _, one), moments in zip(views, own, strict=True)]),
-            (0.0, 1.0),
-            generator,
-        )
+        own = [moments for moments, *_ in encoded]
+        fused = self._fused(n_cells, [(one, moments) for (_, _, one), moments in zip(views, own, strict=True)])
+        z = Drawn.of(fused, Prior(*self._standard, np.zeros(n_cells, np.int64)), self._noise.draw(n_cells, generator))
         latent = self._latent(z.sample)
         seen = [
-            _Seen(view, one, place, moments, library, view.inputs(latent[one.cells], library, one))
-            for (place, view, one), moments, library in zip(views, own, libraries, strict=True)
+            _Seen(view, one, place, library, view.inputs(latent[one.cells], library, one))
+            for (place, view, one), library in zip(views, libraries, strict=True)
         ]
         return z, latent, seen
 
-    def _fused(self, n_cells: int, experts: list[tuple[Shown, tuple[Floats, Floats]]]) -> tuple[Floats, Floats]:
+    def _fused(self, n_cells: int, experts: list[tuple[Shown, Moments]]) -> Moments:
         if self._product is None:
             ((_, moments),) = experts
             return moments
@@ -183,7 +190,7 @@ class FusedElbo:
         n_cells, n_latent = z.mean.shape
         number = z.mean.dtype.type
         d_latent = np.zeros_like(latent)
-        of_libraries: list[tuple[Floats, Floats] | None] = []
+        of_libraries: list[Moments | None] = []
         for one in seen:
             d_u, d_log_library = one.view.likelihood.backward()
             d_latent[one.shown.cells] += d_u[:, :n_latent]
@@ -191,7 +198,8 @@ class FusedElbo:
             of_libraries.append(None if library is None else library.backward(d_log_library[:, None], weight))
         if self._model.composition:
             d_latent = latent * (d_latent - (d_latent * latent).sum(1, keepdims=True))
-        gradients = z.backward(d_latent, number(kl_weight) / number(n_cells))
-        of_experts = [gradients] if self._product is None else self._product.backward(*gradients)
+        of_latents = z.backward(d_latent, number(kl_weight) / number(n_cells))
+        of_experts = [of_latents] if self._product is None else self._product.backward(*of_latents)
         for one, of_latent, of_library in zip(seen, of_experts, of_libraries, strict=True):
-            one.view.backward(of_latent, of_library)
+            gradients = [of_latent] if of_library is None else [of_latent, of_library]
+            self.first_layers[one.place] = one.view.encoders.backward(gradients)

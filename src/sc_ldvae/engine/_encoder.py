@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 
+from sc_ldvae.engine._flat import Rooms
 from sc_ldvae.kernels import (
-    fill_kept,
+    head_backward,
+    head_forward,
     hidden_backward,
     hidden_forward,
     matmul,
@@ -16,17 +18,40 @@ from sc_ldvae.kernels import (
     multiply,
     n_slices,
 )
-from sc_ldvae.nn import BATCH_NORM_EPS, VARIANCE_FLOOR, seed
+from sc_ldvae.nn import BATCH_NORM_EPS, VARIANCE_FLOOR
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     from sc_ldvae._typing import Floats
-    from sc_ldvae.engine._flat import Flat
+    from sc_ldvae.engine._flat import Flat, Stretch
     from sc_ldvae.kernels import SparseRows
     from sc_ldvae.nn import LDVAE, Encoder, Layer
 
-CPU = torch.device("cpu")
+    Moments = tuple[Floats, Floats]
+
+
+class SparseGradient(NamedTuple):
+    """The gradient of a first layer's weights, genes x units, as a product of sparse counts and another gradient."""
+
+    weight: Stretch
+    indptr: NDArray[np.int64]
+    cells: NDArray[np.int32]
+    seen: Floats
+    """What the encoders see, by gene."""
+    d_h: Floats
+    """Gradient by what the layer gives, n_cells x units."""
+
+    @property
+    def n_slices(self) -> int:
+        """Into how many slices the product is cut."""
+        return _n_slices(self.cells, self.d_h)
+
+    def fill(self) -> None:
+        """Write it where gradients stand."""
+        multiply(self.n_slices, self.indptr, self.cells, self.seen, self.d_h, self.weight.gradient)
 
 
 class FusedHidden:
@@ -36,63 +61,54 @@ class FusedHidden:
         self.bias = flat.place(*(layer.linear.bias for layer in layers))
         self.gamma = flat.place(*(layer.norm.weight for layer in layers))
         self.beta = flat.place(*(layer.norm.bias for layer in layers))
-        self._momentum = layers[0].norm.momentum or 0.0
-        self._running = [[moment.numpy() for moment in layer.norm.buffers()][:2] for layer in layers]
-        self._rates = [layer.dropout_rate for layer in layers]
+        number = self.bias.value.dtype.type
+        self._momentum, self._eps = number(layers[0].norm.momentum or 0.0), number(BATCH_NORM_EPS)
+        self._running = _side_by_side(layers)
+        self._rates = np.array([layer.dropout_rate for layer in layers])
+        self._moments, self._rooms = np.empty((3, len(self.bias.value)), number), Rooms(number)
 
-    def train(self, h: Floats, seeds: Sequence[int]) -> Floats:
+    def train(self, h: Floats, seeds: NDArray[np.int64]) -> Floats:
         """Output for `h`, the linear layer's output without its bias, which BatchNorm cancels."""
-        n, width = h.shape
-        self._kept, self._normalised, self._out = np.empty((3, n, width), h.dtype)
-        mean, variance, self._inverse_sd = np.empty((3, width), h.dtype)
-        own = width // len(self._rates)
-        for i, (one, rate) in enumerate(zip(seeds, self._rates, strict=True)):
-            fill_kept(one, rate, i * own, own, self._kept)
-        eps = h.dtype.type(BATCH_NORM_EPS)
+        self._kept, self._normalised, self._out = self._rooms("hidden", 3, *h.shape)
         hidden_forward(
             h,
+            self.bias.value,
             self.gamma.value,
             self.beta.value,
-            eps,
+            self._eps,
+            self._momentum,
+            seeds,
+            self._rates,
+            self._running,
+            self._moments,
             self._kept,
-            mean,
-            variance,
-            self._inverse_sd,
             self._normalised,
             self._out,
         )
-        mean += self.bias.value
-        for i, (running_mean, running_variance) in enumerate(self._running):
-            units = slice(i * own, (i + 1) * own)
-            _drift(running_mean, mean[units], self._momentum)
-            _drift(running_variance, variance[units] * (n / (n - 1)), self._momentum)
         return self._out
 
     def apply(self, h: Floats) -> Floats:
         """Output with running moments and without dropout."""
-        mean, variance = (np.concatenate(moments) for moments in zip(*self._running, strict=True))
-        scale = self.gamma.value / np.sqrt(variance + variance.dtype.type(BATCH_NORM_EPS))
+        mean, variance = self._running
+        scale = self.gamma.value / np.sqrt(variance + self._eps)
         return np.maximum(h * scale + (self.beta.value + (self.bias.value - mean) * scale), 0)
 
-    def backward(self, d_out: Floats) -> Floats:
-        """Gradient of `h`; that of the bias stays zero."""
-        d_h = np.empty_like(d_out)
+    def backward(self, d_out: Floats) -> None:
+        """Turn the gradient by the output into that by `h`; that by the bias stays zero."""
         hidden_backward(
             d_out,
             self._out,
             self._kept,
             self._normalised,
             self.gamma.value,
-            self._inverse_sd,
-            d_h,
+            self._moments[2],
             self.gamma.gradient,
             self.beta.gradient,
         )
-        return d_h
 
 
 class FusedEncoders:
-    """The encoders of latent and library: posterior mean and variance, latent first, library in the last column."""
+    """The encoders of latent and library: posterior mean and variance of each, that of the latent first."""
 
     def __init__(self, model: LDVAE, flat: Flat) -> None:
         encoders = [model.z_encoder] if model.l_encoder is None else [model.z_encoder, model.l_encoder]
@@ -102,70 +118,99 @@ class FusedEncoders:
         self._first = FusedHidden(firsts, flat)
         deeper = model.z_encoder.hidden()[1:]
         self._deeper = [(flat.place(layer.linear.weight), FusedHidden([layer], flat)) for layer in deeper]
-        self._heads = [_Head(encoder, flat) for encoder in encoders]
+        self._seeds = torch.empty(len(deeper) + len(encoders), dtype=torch.int64, device="cpu")
+        self._seed_array, self._rooms = self._seeds.numpy(), Rooms(self._first_weight.value.dtype)
+        self._heads = [_Head(encoder, flat, i * self._n_hidden) for i, encoder in enumerate(encoders)]
 
-    def forward(self, rows: SparseRows, generator: torch.Generator | None, *, training: bool) -> tuple[Floats, Floats]:
-        """Mean and variance, both n_cells x variables."""
+    def forward(self, rows: SparseRows, generator: torch.Generator | None, *, training: bool) -> list[Moments]:
+        """Mean and variance, both n_cells x variables, of each encoder."""
         self._rows = rows
-        weight = self._first_weight.value
-        h = np.empty((len(rows.totals), weight.shape[1]), weight.dtype)
-        slices = n_slices(len(rows.genes) * weight.shape[1] // 4)
-        multiply(slices, rows.indptr, rows.genes, rows.seen, weight, h)
+        weight, n_deeper = self._first_weight.value, len(self._deeper)
+        h = self._rooms("h", len(rows.totals), weight.shape[1])
+        multiply(_n_slices(rows.genes, weight), rows.indptr, rows.genes, rows.seen, weight, h)
         # The order of the draws is that of the module's: one encoder after the other.
-        n_seeds = 1 + len(self._deeper) + (len(self._heads) - 1)
-        seeds = [int(seed(generator, CPU)) for _ in range(n_seeds if training else 0)]
-        first_seeds = [*seeds[:1], *seeds[1 + len(self._deeper) :]]
-        hidden = self._first.train(h, first_seeds) if training else self._first.apply(h)
-        own, others = hidden[:, : self._n_hidden], hidden[:, self._n_hidden :]
+        if training:
+            self._seeds.random_(generator=generator)
+        seeds = self._seed_array
+        first_seeds = np.delete(seeds, slice(1, 1 + n_deeper)) if n_deeper else seeds
+        hidden = own = self._first.train(h, first_seeds) if training else self._first.apply(h)
         self._inputs = []
         for i, (linear, layer) in enumerate(self._deeper):
-            self._inputs.append(own)
-            h = matmul_transposed(own, linear.value)
+            self._inputs.append(np.ascontiguousarray(own[:, : self._n_hidden]))
+            h = matmul_transposed(self._inputs[-1], linear.value)
             own = layer.train(h, seeds[1 + i : 2 + i]) if training else layer.apply(h)
-        moments = [head.forward(x) for head, x in zip(self._heads, (own, others), strict=False)]
-        means, variances = zip(*moments, strict=True)
-        return np.hstack(means), np.hstack(variances)
+        return [head.forward(x) for head, x in zip(self._heads, (own, hidden), strict=False)]
 
-    # Backwards, layer by layer. A head ``y = x W' + b`` has d W = d y' x, d b = sum d y, d x = d y W; the variance is
-    # exp(y) + floor, so d y = d variance exp(y). A hidden layer takes d h from d out (`hidden_backward`):
-    #   out = kept relu(gamma n + beta),  n = (h - mean h) r:  with e = d out kept [out > 0],
-    #   d beta = sum e,  d gamma = sum e n,  d h = gamma r (e - mean e - n mean(e n)).
+    # Backwards, layer by layer (`head_backward`, `hidden_backward`). A deeper linear layer ``h = x W'`` has
+    # d W = d h' x and d x = d h W.
     # The first layer's h = x W has d W = x' d h: the same sparse product, with the nonzeros sorted by gene.
-    def backward(self, d_mean: Floats, d_variance: Floats) -> None:
-        """Fill the gradients of all parameters."""
-        n_latent = self._heads[0].n
-        columns = [slice(n_latent), slice(n_latent, None)]
-        heads = zip(self._heads, columns, strict=False)
-        back = [head.backward(d_mean[:, own], d_variance[:, own]) for head, own in heads]
-        for (linear, layer), x in zip(reversed(self._deeper), reversed(self._inputs), strict=True):
-            d_h = layer.backward(back[0])
-            linear.gradient[:] = matmul(d_h.T, np.ascontiguousarray(x))
-            back[0] = matmul(d_h, linear.value)
-        d_h = self._first.backward(np.hstack(back))
+    def backward(self, gradients: Sequence[Moments]) -> SparseGradient:
+        """Fill the gradients of all parameters but one, which is returned, from those by mean and variance."""
         rows, weight = self._rows, self._first_weight
-        slices = n_slices(len(rows.genes) * weight.value.shape[1] // 4)
-        multiply(slices, rows.gene_indptr, rows.cells, rows.seen_by_gene, d_h, weight.gradient)
+        d_hidden = self._rooms("d_hidden", len(rows.totals), weight.value.shape[1])
+        d_own = self._rooms("d_own", len(d_hidden), self._n_hidden) if self._deeper else d_hidden
+        for head, moments, d_x in zip(self._heads, gradients, (d_own, d_hidden), strict=False):
+            head.backward(*moments, d_x)
+        for (linear, layer), x in zip(reversed(self._deeper), reversed(self._inputs), strict=True):
+            layer.backward(d_own)
+            linear.gradient[:] = matmul(d_own.T, x)
+            d_own = matmul(d_own, linear.value)
+        if self._deeper:
+            d_hidden[:, : self._n_hidden] = d_own
+        self._first.backward(d_hidden)
+        return SparseGradient(weight, rows.gene_indptr, rows.cells, rows.seen_by_gene, d_hidden)
+
+    def no_gradient(self) -> SparseGradient:
+        """Of the first layer, where no cell has the modality."""
+        weight = self._first_weight
+        n_genes, width = weight.value.shape
+        nothing = np.empty((0, width), weight.value.dtype)
+        return SparseGradient(weight, np.zeros(n_genes + 1, np.int64), np.empty(0, np.int32), nothing[:, 0], nothing)
 
 
 class _Head:
-    def __init__(self, encoder: Encoder, flat: Flat) -> None:
-        self.n = encoder.mean.out_features
+    """Mean and variance of an encoder, from a stretch of the hidden units of all."""
+
+    def __init__(self, encoder: Encoder, flat: Flat, first: int) -> None:
+        self._n, self._first = encoder.mean.out_features, first
         self._weight = flat.place(encoder.mean.weight, encoder.log_variance.weight)
         self._bias = flat.place(encoder.mean.bias, encoder.log_variance.bias)
 
-    def forward(self, x: Floats) -> tuple[Floats, Floats]:
-        self._x = np.ascontiguousarray(x)
-        both = matmul_transposed(self._x, self._weight.value) + self._bias.value
-        self._exp = np.exp(both[:, self.n :])
-        return both[:, : self.n], self._exp + self._exp.dtype.type(VARIANCE_FLOOR)
+    def forward(self, hidden: Floats) -> Moments:
+        self._hidden, weight, n = hidden, self._weight.value, len(hidden)
+        self._both = np.empty((n, 2 * self._n), weight.dtype)
+        mean, variance = np.empty((2, n, self._n), weight.dtype)
+        floor = weight.dtype.type(VARIANCE_FLOOR)
+        head_forward(hidden, self._first, weight, self._bias.value, floor, self._both, mean, variance)
+        return mean, variance
 
-    def backward(self, d_mean: Floats, d_variance: Floats) -> Floats:
-        d_both = np.hstack([d_mean, d_variance * self._exp])
-        self._weight.gradient[:] = matmul(d_both.T, self._x)
-        d_both.sum(0, out=self._bias.gradient)
-        return matmul(d_both, self._weight.value)
+    def backward(self, d_mean: Floats, d_variance: Floats, d_hidden: Floats) -> None:
+        head_backward(
+            self._hidden,
+            self._first,
+            self._weight.value,
+            self._both,
+            d_mean,
+            d_variance,
+            self._weight.gradient,
+            self._bias.gradient,
+            d_hidden,
+        )
 
 
-def _drift(running: Floats, now: Floats, momentum: float) -> None:
-    """Exponential moving average."""
-    running += momentum * (now - running)
+def _n_slices(nonzeros: NDArray[np.int32], rows: Floats) -> int:
+    """Of the sparse product."""
+    return n_slices(len(nonzeros) * rows.shape[1] // 4)
+
+
+def _side_by_side(layers: Sequence[Layer]) -> Floats:
+    """Running means and variances, 2 x units, of which each layer's module has its own from now on."""
+    norms = [layer.norm for layer in layers]
+    moments = [torch.cat([norm.get_buffer(name) for norm in norms]) for name in ("running_mean", "running_var")]
+    running, start = torch.stack(moments), 0
+    for norm in norms:
+        own = slice(start, start + norm.num_features)
+        norm.running_mean, norm.running_var = running[0, own], running[1, own]
+        start = own.stop
+    together: Floats = running.numpy()
+    return together

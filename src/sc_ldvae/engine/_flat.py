@@ -1,12 +1,14 @@
-"""All parameters of a model, and their gradients, in one buffer each."""
+"""All parameters of a model, and their gradients, in one buffer each; memory that steps use again."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
 
 if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
     from torch import Tensor
 
     from sc_ldvae._typing import Floats
@@ -18,6 +20,8 @@ class Stretch(NamedTuple):
 
     value: Floats
     gradient: Floats
+    start: int
+    """Where in the buffers they begin."""
 
 
 class Flat:
@@ -54,4 +58,21 @@ class Flat:
             place.copy_(parameter)
             parameter.data = place
             parameter.grad = gradient_place
-        return Stretch(value.numpy(), gradient.numpy())
+        return Stretch(value.numpy(), gradient.numpy(), start)
+
+
+class Rooms:
+    """Memory for arrays that no step leaves to the next: the same one as long as the shape is the same.
+
+    To get as much from the system for each step would cost more than most of what steps do with it.
+    """
+
+    def __init__(self, dtype: DTypeLike) -> None:
+        self._dtype, self._arrays = dtype, dict[str, "Floats"]()
+
+    def __call__(self, name: str, *shape: int) -> Floats:
+        """The array of this name, with any content."""
+        array = self._arrays.get(name)
+        if array is None or array.shape != shape:
+            array = self._arrays[name] = np.empty(shape, self._dtype)
+        return array

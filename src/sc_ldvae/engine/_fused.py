@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from sc_ldvae._tables import joined, parted
 from sc_ldvae.engine._adam import BETAS, EPS, RATES, Adam
 from sc_ldvae.engine._elbo import FusedElbo
 from sc_ldvae.engine._pace import Pace
@@ -87,22 +86,24 @@ class FusedEngine(Fused):
         # With the running moments of BatchNorm: each process has moved them by its own minibatch.
         self._averaged = [self._fused.gradient, *moments_of(model)]
         self._prior_weight, self._pace = prior_weight, Pace()
-        sizes = self._fused.sizes
-        buffers = self._fused.values, self._fused.gradient
-        stretches = [torch.split(buffer, list(sizes.values())) for buffer in buffers]
-        self._adams = [
-            (Adam(*stretch, betas=BETAS, eps=EPS), RATES[name])
-            for name, *stretch in zip(sizes, *stretches, strict=True)
-        ]
+        # What other processes are to see, has to be there as a whole.
+        self._whole = self._ranks.n > 1
+        self._adam = Adam(
+            self._fused.values,
+            self._fused.gradient,
+            betas=BETAS,
+            eps=EPS,
+            groups=[(size, RATES[name]) for name, size in self._fused.sizes.items()],
+            first_layers=[layer.weight for layer in self._fused.first_layers],
+        )
 
     def state(self) -> Arrays:
         """What steps depend on beside the model and its adaptive prior."""
-        return joined({str(i): adam.state() for i, (adam, _) in enumerate(self._adams)})
+        return self._adam.state()
 
     def load(self, state: Arrays) -> None:
         """Go on from what `state` has given."""
-        for i, moments in parted(state).items():
-            self._adams[int(i)][0].load(moments)
+        self._adam.load(state)
 
     def step(self, cells: Minibatch, lr: float, kl_weight: float, generator: torch.Generator) -> Elbo:
         """One step; the terms before it."""
@@ -113,8 +114,8 @@ class FusedEngine(Fused):
                 kl_weight=kl_weight,
                 prior_weight=self._prior_weight,
                 generator=generator,
+                whole=self._whole,
             )
             self._ranks.average(*self._averaged)
-            for adam, rate in self._adams:
-                adam.step(lr * rate)
+            self._adam.step(lr, () if self._whole else self._fused.first_layers)
         return terms

@@ -9,7 +9,8 @@ import torch
 
 from sc_ldvae._bounds import LARGEST_LOG_THETA
 from sc_ldvae.engine._decoder import FusedDecoder
-from sc_ldvae.kernels import TERMS, count_loss, multiply, n_slices
+from sc_ldvae.engine._flat import Rooms
+from sc_ldvae.kernels import TERMS, count_loss, matmul, multiply, n_slices
 from sc_ldvae.likelihoods import LIKELIHOODS
 from sc_ldvae.nn import Grouped, LinearDecoder
 
@@ -54,16 +55,25 @@ class FusedLikelihood:
         fused = list(placed.values())
         self._maps = [decoder, *(part for part in fused if isinstance(part, FusedDecoder))]
         self._grouped = [part for part in fused if not isinstance(part, FusedDecoder)]
+        self._rooms = Rooms(decoder.weight.value.dtype)
+        self._n_inputs = len(decoder.weight.value) + 1
+        self._is_grouped = any(len(part.value) > 1 for part in self._grouped)
         self._with_prior = [placed[name] for name in parts if depends_on[name] != "factors"]
 
     def inputs(self, z: Floats, log_library: Floats, annotations: Mapping[str, NDArray[Any]]) -> Inputs:
         """With the covariates of the cells beside the latent."""
-        tensors = {name: torch.from_numpy(values) for name, values in annotations.items()}
-        covariates = self._model.covariates(*map(tensors.get, ("batch_index", "cat_covs", "cont_covs")))
-        ones = np.ones((len(z), 1), z.dtype)
-        u = np.hstack([z, ones] if covariates is None else [z, covariates.numpy(), ones])
-        group = self._model.theta_group(tensors.get("batch_index"), tensors.get("labels"))
-        groups = np.zeros(len(u), np.int64) if group is None else group.numpy()
+        n, n_latent = z.shape
+        u = np.empty((n, self._n_inputs), z.dtype)
+        u[:, :n_latent], u[:, -1] = z, 1
+        groups = np.zeros(n, np.int64)
+        if n_latent + 1 < self._n_inputs or self._is_grouped:
+            tensors = {name: torch.from_numpy(values) for name, values in annotations.items()}
+            covariates = self._model.covariates(*map(tensors.get, ("batch_index", "cat_covs", "cont_covs")))
+            if covariates is not None:
+                u[:, n_latent:-1] = covariates.numpy()
+            group = self._model.theta_group(tensors.get("batch_index"), tensors.get("labels"))
+            if group is not None:
+                groups = group.numpy()
         return Inputs(u, np.ascontiguousarray(log_library), groups)
 
     def forward(self, rows: SparseRows, inputs: Inputs, weight: float, *, training: bool) -> Floats:
@@ -72,15 +82,15 @@ class FusedLikelihood:
         Of minus `weight` times the sum of them, that is.
         """
         u, dtype = inputs.u, inputs.u.dtype
-        maps = np.empty((len(self._maps), u.shape[1], len(rows.gene_indptr) - 1), dtype)
+        maps = self._rooms("maps", len(self._maps), u.shape[1], len(rows.gene_indptr) - 1)
         for i, one in enumerate(self._maps):
-            one.fold(u[:, :-1], maps[i], training=training)
+            one.fold(u, maps[i], training=training)
         grouped = [part.value for part in self._grouped]
         slices = n_slices(u.shape[0] * maps.shape[2])
         log_likelihood, self._d_log_library = np.empty((2, len(u)), dtype)
-        self._d_u = np.empty_like(u)
-        d_maps = np.empty((slices, *maps.shape), dtype)
-        d_grouped = np.empty((slices, len(grouped), *(grouped[0].shape if grouped else (1, 1))), dtype)
+        d_u_transposed = np.zeros(u.shape[::-1], dtype)
+        d_maps = self._rooms("d_maps", slices, *maps.shape)
+        d_grouped = self._rooms("d_grouped", slices, len(grouped), *(grouped[0].shape if grouped else (1, 1)))
         count_loss(
             slices,
             rows.indptr,
@@ -94,22 +104,21 @@ class FusedLikelihood:
             self._terms(grouped),
             dtype.type(-weight),
             log_likelihood,
-            self._d_u,
+            d_u_transposed,
             self._d_log_library,
             d_maps,
             d_grouped,
         )
         if training:
-            self._d_maps, self._d_grouped = d_maps.sum(0), d_grouped.sum(0)
+            self._d_u = np.ascontiguousarray(d_u_transposed.T)
+            self._d_maps, self._d_grouped = map(_summed, (d_maps, d_grouped))
             self._matrix = maps[0]
         return log_likelihood if self._thresholded else log_likelihood - rows.log_factorials
 
     def backward(self) -> tuple[Floats, Floats]:
         """Fill the gradients of the parameters; return those by the inputs u and by the log library."""
         for one, d_map in zip(self._maps, self._d_maps, strict=True):
-            through_moments = one.backward(d_map)
-            if through_moments is not None:
-                self._d_u[:, :-1] += through_moments
+            one.backward(d_map, self._d_u)
         for part, by_group in zip(self._grouped, self._d_grouped, strict=True):
             # Where one value stands for all groups, they share its gradient.
             gradient = by_group if len(part.value) > 1 else by_group.sum(0)
@@ -157,3 +166,9 @@ class FusedLikelihood:
 
 def _placed(part: Grouped | LinearDecoder, flat: Flat) -> FusedDecoder | Stretch:
     return FusedDecoder(part, flat) if isinstance(part, LinearDecoder) else flat.place(part.table)
+
+
+def _summed(slices: Floats) -> Floats:
+    """Over the first axis; NumPy would read and write the sum for each of them."""
+    total = matmul(np.ones((1, len(slices)), slices.dtype), slices.reshape(len(slices), -1))
+    return total.reshape(slices.shape[1:])

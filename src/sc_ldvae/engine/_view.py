@@ -8,7 +8,7 @@ import numpy as np
 
 from sc_ldvae.engine._encoder import FusedEncoders
 from sc_ldvae.engine._likelihood import FusedLikelihood
-from sc_ldvae.engine._normal import Drawn
+from sc_ldvae.engine._normal import Drawn, Noise, Prior
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sc_ldvae._typing import Floats, Positions
+    from sc_ldvae.engine._encoder import Moments
     from sc_ldvae.engine._flat import Flat
     from sc_ldvae.engine._likelihood import Inputs
     from sc_ldvae.kernels import SparseRows
@@ -46,31 +47,21 @@ class FusedView:
     """An `LDVAE` on arrays, up to what becomes of the latent between encoder and decoder."""
 
     def __init__(self, model: LDVAE, flat: Flat) -> None:
-        self._model = model
-        self._encoders = FusedEncoders(model, flat)
+        self.encoders = FusedEncoders(model, flat)
         self.likelihood = FusedLikelihood(model, flat)
+        self._noise = Noise(1, flat.values)
         self._library_prior = None
         if model.l_encoder is not None:
             self._library_prior = model.library_log_means.numpy(), model.library_log_vars.numpy()
 
-    def encode(
-        self, shown: Shown, generator: torch.Generator | None, *, training: bool
-    ) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats] | None]:
-        """Mean and variance of the latent's normal variables, then of the log library where it is latent."""
-        mean, variance = self._encoders.forward(shown.rows, generator, training=training)
-        n = self._model.n_latent
-        return (mean[:, :n], variance[:, :n]), None if self._library_prior is None else (mean[:, n:], variance[:, n:])
-
-    def draw_library(
-        self, moments: tuple[Floats, Floats] | None, shown: Shown, generator: torch.Generator | None
-    ) -> Drawn | None:
+    def draw_library(self, moments: Moments | None, shown: Shown, generator: torch.Generator | None) -> Drawn | None:
         """One draw of the log library of each cell, n_cells x 1, where it is latent."""
         if moments is None or self._library_prior is None:
             return None
         means, variances = self._library_prior
-        batch = 0 if len(means) == 1 else shown.annotations["batch_index"]
-        mean, variance = (np.broadcast_to(moment[batch], len(shown))[:, None] for moment in (means, variances))
-        return Drawn.of(moments, (mean, variance), generator)
+        one_group = len(means) == 1
+        group = np.zeros(len(shown), np.int64) if one_group else shown.annotations["batch_index"].astype(np.int64)
+        return Drawn.of(moments, Prior(means, variances, group), self._noise.draw(len(shown), generator))
 
     def inputs(self, z: Floats, library: Drawn | None, shown: Shown) -> Inputs:
         """What the likelihood takes: the latent of its cells and their log library."""
@@ -79,9 +70,3 @@ class FusedView:
         else:
             log_library = np.log(shown.annotations.get("size_factor", shown.rows.totals))
         return self.likelihood.inputs(z, log_library, shown.annotations)
-
-    def backward(self, of_latent: tuple[Floats, Floats], of_library: tuple[Floats, Floats] | None) -> None:
-        """Fill the encoders' gradients from those by means and variances."""
-        if of_library is not None:
-            of_latent = np.hstack([of_latent[0], of_library[0]]), np.hstack([of_latent[1], of_library[1]])
-        self._encoders.backward(*of_latent)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from sc_ldvae.kernels._adam import adam_update
+from sc_ldvae.kernels._adam import adam_sparse, adam_update
 from sc_ldvae.kernels._affine import fold_norm, norm_backward
 from sc_ldvae.kernels._compare import compare, normalise
 from sc_ldvae.kernels._compiling import Compilation, compiled_with
 from sc_ldvae.kernels._count_loss import count_loss
 from sc_ldvae.kernels._deviance import deviances
 from sc_ldvae.kernels._first_layer import multiply
+from sc_ldvae.kernels._heads import draw, draw_backward, head_backward, head_forward
 from sc_ldvae.kernels._hidden import hidden_backward, hidden_forward
 from sc_ldvae.kernels._kept import fill_kept
 from sc_ldvae.kernels._proportions import add_proportions
@@ -22,6 +23,7 @@ __all__ = [
     "TERMS",
     "Compilation",
     "SparseRows",
+    "adam_sparse",
     "adam_update",
     "add_proportions",
     "compare",
@@ -29,10 +31,14 @@ __all__ = [
     "count_loss",
     "deviances",
     "dispersed_derivatives",
+    "draw",
+    "draw_backward",
     "fill_kept",
     "first_other_row",
     "fold_norm",
     "gather_rows",
+    "head_backward",
+    "head_forward",
     "hidden_backward",
     "hidden_forward",
     "matmul",

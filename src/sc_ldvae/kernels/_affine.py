@@ -6,6 +6,8 @@ Given the gradients F of the folded weights s w, and f of b:
 
     d beta = f,   d s = w' (F - m f),   d gamma = r d s,   d v = -1/2 d s s r^2,
     d w = s (F - m f) + 2 d v S w,   and summed over genes   d m = -s f w,   d S = d v w w'.
+
+The moments are those of n cells: with the centred inputs c, the gradient by u is ``(d m + 2 c d S) / n``.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 from sc_ldvae.kernels._jit import kernel
-from sc_ldvae.kernels._sums import add_products, add_scaled
+from sc_ldvae.kernels._sums import dot
 
 
 @kernel
@@ -39,8 +41,24 @@ def fold_norm(weight, cov_weight, mean, gamma, beta, eps, inverse_sd, matrix):
 
 
 @kernel
-def norm_backward(weight, cov_weight, mean, gamma, inverse_sd, d_matrix, d_weight, d_gamma, d_beta, d_mean, d_cov):
-    """Fill the gradients; `d_matrix` is that of the folded matrix, `cov_weight` is S times `weight`."""
+def norm_backward(
+    weight, cov_weight, mean, gamma, inverse_sd, centred, d_matrix, d_weight, d_gamma, d_beta, d_moments, d_u
+):
+    """Fill the parameters' gradients, and add what the moments have of that by the inputs.
+
+    Parameters
+    ----------
+    cov_weight
+        S times `weight`.
+    centred
+        Inputs less their mean, n_cells x inputs.
+    d_matrix
+        Gradient by the folded matrix.
+    d_moments
+        Filled with those by S, and by m as last row, (inputs + 1) x inputs.
+    d_u
+        Added to, n_cells x (inputs + 1).
+    """
     n_inputs, n_genes = weight.shape
     d_bias, half, two = d_matrix[n_inputs], weight.dtype.type(0.5), weight.dtype.type(2)
     for g in range(n_genes):
@@ -60,13 +78,15 @@ def norm_backward(weight, cov_weight, mean, gamma, inverse_sd, d_matrix, d_weigh
         minus_scaled[g] = -scale[g] * d_bias[g]
         d_variance[g] = -half * d_scale[g] * scale[g] * inverse_sd[g] * inverse_sd[g]
     for k in range(n_inputs):
-        d_row, cov_row, out = d_matrix[k], cov_weight[k], d_weight[k]
+        row, d_row, cov_row, out = weight[k], d_matrix[k], cov_weight[k], d_weight[k]
         for g in range(n_genes):
-            out[g] = scale[g] * d_row[g] + two * d_variance[g] * cov_row[g]
-        add_scaled(out, minus_scaled, mean[k])
-    add_products(d_mean, weight, minus_scaled)
-    for k in range(n_inputs):
-        row = weight[k]
+            out[g] = scale[g] * d_row[g] + two * d_variance[g] * cov_row[g] + mean[k] * minus_scaled[g]
+        d_moments[n_inputs, k] = dot(row, minus_scaled)
         for g in range(n_genes):
             weighted[g] = row[g] * d_variance[g]
-        add_products(d_cov[k], weight, weighted)
+        for m in range(k + 1):
+            d_moments[k, m] = d_moments[m, k] = dot(weight[m], weighted)
+    share = weight.dtype.type(1) / weight.dtype.type(len(centred))
+    for i in range(len(centred)):
+        for k in range(n_inputs):
+            d_u[i, k] += share * (d_moments[n_inputs, k] + two * dot(d_moments[k], centred[i]))

@@ -32,6 +32,11 @@ def kernel(function: _Function) -> _Function:
     return _kept_on_disk(function, function, nogil=True)
 
 
+def kernel_of_all_numbers(function: _Function) -> _Function:
+    """`kernel` for a function that infinite values and NaN go through: what shows that a fit diverges."""
+    return _kept_on_disk(function, function, nogil=True, fastmath=False)
+
+
 def part_of_kernel(function: _Function) -> _Function:
     """Compile a function that only kernels call: not wrapped for Python, but kept on disk, for kernels share it."""
     return _kept_on_disk(function, function, forceinline=True, **_WITHOUT_WRAPPERS)
@@ -54,7 +59,7 @@ def kernel_kept_as(name: Callable[..., Any], function: _Function) -> _Function:
 
 
 def _kept_on_disk(name: Callable[..., Any], function: _Function, **options: Any) -> _Function:
-    compiled: Any = njit(**options, **OPTIONS)(function)
+    compiled: Any = njit(**{**OPTIONS, **options})(function)
     # RuntimeError: no folder can be written to, neither the package's nor the user's.
     with suppress(RuntimeError, OSError):
         # Where numba itself keeps its own (`Dispatcher.enable_caching`).

@@ -4,34 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
+from sc_ldvae.kernels._add_rows import add_rows
 from sc_ldvae.kernels._jit import exp, kernel, part_of_kernel
 
 
 @part_of_kernel
-def add_rows(out, rows, chosen, weights):
-    """Add ``weights @ rows[chosen]`` to `out`, one value per column of `rows`."""
-    n, width = len(chosen), len(out)
-    i = 0
-    while i + 4 <= n:
-        w0, w1, w2, w3 = weights[i], weights[i + 1], weights[i + 2], weights[i + 3]
-        r0, r1, r2, r3 = rows[chosen[i]], rows[chosen[i + 1]], rows[chosen[i + 2]], rows[chosen[i + 3]]
-        for j in range(width):
-            out[j] += w0 * r0[j] + w1 * r1[j] + w2 * r2[j] + w3 * r3[j]
-        i += 4
-    while i < n:
-        w0, r0 = weights[i], rows[chosen[i]]
-        for j in range(width):
-            out[j] += w0 * r0[j]
-        i += 1
-
-
-@part_of_kernel
-def add_products(out, rows, x):
-    """Add ``rows @ x`` to `out`, one value per row."""
+def add_products(out, rows, columns, x):
+    """Add ``rows[:, columns] @ x`` to `out`, one value per row; the columns are a slice."""
     n, width = len(rows), len(x)
     k = 0
     while k + 4 <= n:
-        r0, r1, r2, r3 = rows[k], rows[k + 1], rows[k + 2], rows[k + 3]
+        r0, r1, r2, r3 = rows[k, columns], rows[k + 1, columns], rows[k + 2, columns], rows[k + 3, columns]
         s0 = s1 = s2 = s3 = x.dtype.type(0)
         for j in range(width):
             s0 += r0[j] * x[j]
@@ -44,11 +27,17 @@ def add_products(out, rows, x):
         out[k + 3] += s3
         k += 4
     while k < n:
-        r0, s0 = rows[k], x.dtype.type(0)
-        for j in range(width):
-            s0 += r0[j] * x[j]
-        out[k] += s0
+        out[k] += dot(rows[k, columns], x)
         k += 1
+
+
+@part_of_kernel
+def dot(a, b):
+    """Sum of the products."""
+    total = a.dtype.type(0)
+    for j in range(len(a)):
+        total += a[j] * b[j]
+    return total
 
 
 @part_of_kernel
@@ -116,4 +105,4 @@ def _multiply(a, b, everything, out):
 @kernel
 def _multiply_transposed(a, b, out):
     for i in range(len(a)):
-        add_products(out[i], b, a[i])
+        add_products(out[i], b, slice(0, len(a[i])), a[i])

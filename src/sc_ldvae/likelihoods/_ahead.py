@@ -75,7 +75,7 @@ def _count_loss(likelihood: Likelihood, of_cells: bool) -> None:  # noqa: FBT001
         TERMS[likelihood.name](grouped),
         np.float32(1),
         _zeros(_N_CELLS),
-        np.empty_like(u),
+        _zeros(*u.shape[::-1]),
         _zeros(_N_CELLS),
         _zeros(1, *maps.shape),
         _zeros(1, len(grouped), 1, _N_GENES),
@@ -86,18 +86,14 @@ def _is_linear(depends_on: str, *, of_cells: bool) -> bool:
     return depends_on == "factors" or (depends_on == "dispersion" and of_cells)
 
 
-def _totals(likelihood: Likelihood, _of_cells: bool) -> None:  # noqa: FBT001  as above
-    likelihood.expected_totals(_contrasts(), _linear(likelihood))
-
-
 def _deviances(likelihood: Likelihood, _of_cells: bool) -> None:  # noqa: FBT001  as above
+    likelihood.expected_totals(_contrasts(), _linear(likelihood))
     likelihood.deviances(_counts(), _contrasts(), _linear(likelihood))
 
 
 # Those that take longest, in the order in which a fit needs them.
 _KERNELS: dict[str, Callable[[Likelihood, bool], None]] = {
     "count_loss": _count_loss,
-    "expected_totals": _totals,
     "deviances": _deviances,
 }
 
