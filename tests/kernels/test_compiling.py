@@ -6,19 +6,21 @@ import importlib.util
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numba
 import pytest
 
+import sc_ldvae
 from sc_ldvae.kernels import Compilation, _cache, _jit, compiled_with
 from sc_ldvae.kernels import _compiling as compiling
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 # What of ours is compiled, and what comes out.
 FIT = """
@@ -51,8 +53,13 @@ print(json.dumps({"bits": bits, "compiled": compiled, "loaded": len(hits)}))
 
 
 def run(folder: Path, *arguments: str, threads: int) -> str:
+    """In a process whose package has no machine code beside it."""
+    package = Path(sc_ldvae.__file__).parent
+    if not folder.exists():
+        shutil.copytree(package, folder / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+    path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
     numbers = dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"), str(threads))
-    environment = os.environ | numbers | {"NUMBA_CACHE_DIR": str(folder)}
+    environment = os.environ | numbers | {"NUMBA_CACHE_DIR": str(folder / "cache"), "PYTHONPATH": path}
     done = subprocess.run(
         [sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=300, check=False
     )

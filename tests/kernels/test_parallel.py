@@ -91,7 +91,8 @@ import numpy as np
 from sc_ldvae import kernels
 
 def adam_update():
-    kernels.adam_update(1, *np.zeros((4, 3), np.float32), *np.ones(5, np.float32))
+    rates, others = np.ones(1, np.float32), np.ones(4, np.float32)
+    kernels.adam_update(1, np.array([0]), np.array([3]), *np.zeros((4, 3), np.float32), rates, *others)
 
 def multiply():
     one = np.ones(1, np.float32)

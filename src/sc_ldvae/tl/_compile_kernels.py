@@ -45,6 +45,10 @@ def compile_kernels(*, gene_likelihood: GeneLikelihood | None = None, progress: 
     progress
         Show a progress bar.
 
+    Returns
+    -------
+    None. What can't be kept on disk is compiled all the same, and a sentence in the log says so.
+
     Examples
     --------
     >>> import sc_ldvae
