@@ -6,6 +6,7 @@ import importlib.util
 import json
 import logging
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -72,17 +73,18 @@ def fit(folder: Path, *arguments: str, threads: int) -> dict[str, Any]:
     return result
 
 
-def test_two_processes_compile_what_the_command_does(tmp_path: Path) -> None:
+def test_two_processes_compile_what_one_does_and_the_command_the_rest(tmp_path: Path) -> None:
     """Of a fit, the second one compiles what takes longest, and the first one finds it."""
     together = fit(tmp_path / "together", threads=2)
     assert "count_loss" not in together["compiled"]
     assert together["loaded"] == 1
     assert together["compiled"]
-    # The command compiles what tools need, too, here in one process.
-    run(tmp_path / "command", "-m", "sc_ldvae", "compile", "--gene-likelihood", "poisson", threads=1)
-    after = fit(tmp_path / "command", "tools", threads=2)
+    run(tmp_path / "together", "-m", "sc_ldvae", "compile", "--gene-likelihood", "poisson", threads=2)
+    after = fit(tmp_path / "together", "tools", threads=2)
     assert not after["compiled"]
-    assert together["bits"] == after["bits"]
+    script = tmp_path / "fit.py"
+    script.write_text(FIT)
+    assert together["bits"] == after["bits"] == runpy.run_path(str(script))["bits"]
 
 
 def doubled(x):  # noqa: ANN001, ANN201
