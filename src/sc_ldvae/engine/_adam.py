@@ -53,9 +53,9 @@ class Adam:
         self._betas, self._eps = betas, eps
         self._arrays = [t.numpy() for t in (values, gradient, torch.zeros_like(values), torch.zeros_like(values))]
         self._n_steps = 0
-        sizes, self._rates = zip(*groups or [(len(values), 1.0)], strict=True)
+        sizes, rates = zip(*groups or [(len(values), 1.0)], strict=True)
         ends = np.cumsum(sizes)
-        self._all = _Stretches(len(values), ends - sizes, ends, np.array(self._rates))
+        self._all = _Stretches(len(values), ends - sizes, ends, np.array(rates))
         self._rest = self._all.without(first_layers)
         self._of_first_layers = [
             (self._all.rate_at(one.start), [self._like(one, moment) for moment in self._arrays[2:]])

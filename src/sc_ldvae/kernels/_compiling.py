@@ -44,8 +44,8 @@ class Compilation:
     def __init__(self, tell: Callable[[str], None], code: str = "", names: Sequence[str] = ()) -> None:
         self._tell, self._code, self._names = tell, code, names
         self._process: subprocess.Popen[bytes] | None = None
-        self._elsewhere: list[str] = []
-        self._depth, self._started = 0, False
+        self._elsewhere: list[str] | None = None
+        self._depth = 0
 
     def begin(self, name: str, look: Callable[[], Any]) -> Any:
         """The machine code of a kernel that was not there, if the second process makes it, or None."""
@@ -53,8 +53,8 @@ class Compilation:
         self._depth += 1
         if self._depth == 1:
             self._tell(_WHAT)
-        if not self._started:
-            self._started = True
+        if self._elsewhere is None:
+            # The first one: what the second process can compile of the others, it does.
             self._elsewhere = [other for other in self._names if other != name]
             self._process = self._start()
         elif name in self._elsewhere:

@@ -60,7 +60,7 @@ def kernel_kept_as(name: Callable[..., Any], function: _Function) -> _Function:
 
 def _kept_on_disk(name: Callable[..., Any], function: _Function, **options: Any) -> _Function:
     compiled: Any = njit(**{**OPTIONS, **options})(function)
-    # RuntimeError: no folder can be written to, neither the package's nor the user's.
+    # RuntimeError: there is no file of the code, and so no place for its machine code.
     with suppress(RuntimeError, OSError):
         # Where numba itself keeps its own (`Dispatcher.enable_caching`).
         compiled._cache = Cache(name)  # noqa: SLF001

@@ -1,4 +1,4 @@
-"""Weighted sums of rows and products with rows, four rows per pass, so that the result is read and written less."""
+"""Weighted sums of rows, products with rows four at a time, and other loops that kernels share."""
 
 from __future__ import annotations
 

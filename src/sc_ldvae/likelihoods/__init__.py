@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
-from sc_ldvae.likelihoods._ahead import Mode, compile_kernels, compiled_together
+from sc_ldvae.likelihoods._ahead import Mode, compile_ahead, compiled_together
 from sc_ldvae.likelihoods._background import WithBackground
 from sc_ldvae.likelihoods._bernoulli import Bernoulli
 from sc_ldvae.likelihoods._block import Block
@@ -32,7 +32,7 @@ __all__ = [
     "Poisson",
     "WithBackground",
     "ZeroInflated",
-    "compile_kernels",
+    "compile_ahead",
     "compiled_together",
     "log_theta_by_moments",
 ]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sc_ldvae._typing import Floats
     from sc_ldvae.likelihoods._likelihood import Likelihood
 
-_CODE = "from sc_ldvae.likelihoods import compile_kernels; compile_kernels({modes!r}, {{}})"
+_CODE = "from sc_ldvae.likelihoods import compile_ahead; compile_ahead({modes!r}, {{}})"
 
 
 class Mode(NamedTuple):
@@ -40,7 +40,7 @@ def compiled_together(modes: Sequence[Mode], tell: Callable[[str], None]) -> Ite
         yield
 
 
-def compile_kernels(modes: Sequence[tuple[str, bool]], names: Sequence[str]) -> None:
+def compile_ahead(modes: Sequence[tuple[str, bool]], names: Sequence[str]) -> None:
     """Compile the named kernels for these modes, or load what was kept of them."""
     from sc_ldvae.likelihoods import LIKELIHOODS
 
